@@ -1,0 +1,1 @@
+"""Networks: blocks, attention, autoencoder, discriminator, perceptual, unet."""

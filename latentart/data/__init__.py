@@ -1,0 +1,1 @@
+"""Pictures in: decode, clean, index, data sets, latent cache, loading and synthetic art."""

@@ -1,0 +1,78 @@
+"""Errors a user can mend: each is one line that says what, where and what to do, and has its own exit code.
+
+Core code raises ``ValueError`` (what, got, expected). The rest of the app raises children of
+``LatentArtError``; ``latentart.cli.main`` is the one place that catches them.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class LatentArtError(Exception):
+    """A known error: ``message`` says what and where, ``hint`` says what to do next."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(f"{message} {hint}".strip())
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(LatentArtError):
+    """The command line asks for something that does not exist."""
+
+    exit_code = 2
+
+
+class ConfigError(LatentArtError):
+    """The config is wrong or missing."""
+
+    exit_code = 3
+
+
+class DataError(LatentArtError):
+    """The pictures are missing, unreadable or changed."""
+
+    exit_code = 4
+
+
+class ResourceError(LatentArtError):
+    """Disk, memory, device, permission or port."""
+
+    exit_code = 5
+
+
+class ModelError(LatentArtError):
+    """A checkpoint or model folder is missing, damaged or does not fit."""
+
+    exit_code = 6
+
+
+class TrainingDivergedError(LatentArtError):
+    """The numbers of a training run are no longer finite."""
+
+    exit_code = 7
+
+
+class DownloadError(LatentArtError):
+    """A file that has to be downloaded is not here."""
+
+    exit_code = 8
+
+
+class StoppedBySignal(LatentArtError):  # noqa: N818 - not an error: the run was asked to stop
+    """A run ended early because a signal asked for it; its checkpoint is saved."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message, "Run the same command again to go on.")
+        self.exit_code = 128 + signal_number
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return ``" Did you mean 'x'?"`` for the known name nearest to ``name``, or an empty string."""
+    by_folded = {item.casefold(): item for item in known}
+    close = difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=0.5)
+    return f" Did you mean '{by_folded[close[0]]}'?" if close else ""

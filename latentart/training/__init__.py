@@ -1,0 +1,1 @@
+"""Training: randomness, optimisers, checkpoints, logs, the loop and the two steps."""
