@@ -1,0 +1,120 @@
+"""Attention over the positions of a feature map: linear (cheap at any size) and full (small maps).
+
+Both take and return ``[B, C, h, w]``, normalize their input, and add their output to it. The output projection
+starts at zero, so a new layer begins as the identity.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional
+
+from latentart.core.networks.normalization import GroupNorm
+
+AttentionKind = Literal["none", "linear", "full"]
+
+
+def linear_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attend in time and memory linear in the number of positions.
+
+    ``out_n = softmax_d(q_n / sqrt(d)) · Σ_m softmax_m(k)_m ⊗ v_m`` (Shen et al. 1812.01243, eq. 4-5: "efficient
+    attention" with softmax normalization).
+
+    Args:
+        query: ``[B, heads, d, n]``.
+        key: ``[B, heads, d, n]``.
+        value: ``[B, heads, e, n]``.
+
+    Returns:
+        ``[B, heads, e, n]``.
+    """
+    query = torch.softmax(query.float(), dim=-2).to(value.dtype) * query.shape[-2] ** -0.5
+    key = torch.softmax(key.float(), dim=-1).to(value.dtype)
+    context = torch.einsum("bhdn,bhen->bhde", key, value)
+    return torch.einsum("bhde,bhdn->bhen", context, query)
+
+
+class LinearAttention(nn.Module):
+    """Linear attention over all positions of a map, with a residual connection.
+
+    Raises:
+        ValueError: the channels do not divide into heads.
+    """
+
+    def __init__(self, channels: int, *, head_channels: int, groups: int) -> None:
+        super().__init__()
+        self.num_heads = count_heads(channels, head_channels)
+        self.norm = GroupNorm(groups, channels)
+        self.to_qkv = nn.Conv2d(channels, 3 * channels, 1, bias=False)
+        self.to_out = zero_init(nn.Conv2d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[B, C, h, w]`` to the same shape."""
+        query, key, value = rearrange(
+            self.to_qkv(self.norm(x)),
+            "b (three heads c) h w -> three b heads c (h w)",
+            three=3,
+            heads=self.num_heads,
+        )
+        attended = linear_attention(query, key, value)
+        return x + self.to_out(rearrange(attended, "b heads c (h w) -> b (heads c) h w", h=x.shape[2]))
+
+
+class FullAttention(nn.Module):
+    """Softmax attention over all positions of a map, with normalized queries and keys and a residual connection.
+
+    ``softmax(q kᵀ / sqrt(d)) v`` (Vaswani et al. 1706.03762, eq. 1), queries and keys scaled to unit root mean
+    square first (QK-norm, Henry et al. 2010.04245). Memory grows with ``(h·w)²`` unless the device has a fused kernel.
+
+    Raises:
+        ValueError: the channels do not divide into heads.
+    """
+
+    def __init__(self, channels: int, *, head_channels: int, groups: int) -> None:
+        super().__init__()
+        self.num_heads = count_heads(channels, head_channels)
+        self.norm = GroupNorm(groups, channels)
+        self.to_qkv = nn.Conv2d(channels, 3 * channels, 1, bias=False)
+        self.query_norm = nn.RMSNorm(head_channels)
+        self.key_norm = nn.RMSNorm(head_channels)
+        self.to_out = zero_init(nn.Conv2d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[B, C, h, w]`` to the same shape."""
+        query, key, value = rearrange(
+            self.to_qkv(self.norm(x)),
+            "b (three heads c) h w -> three b heads (h w) c",
+            three=3,
+            heads=self.num_heads,
+        )
+        query, key = self.query_norm(query.float()), self.key_norm(key.float())
+        attended = functional.scaled_dot_product_attention(query.to(value.dtype), key.to(value.dtype), value)
+        return x + self.to_out(rearrange(attended, "b heads (h w) c -> b (heads c) h w", h=x.shape[2]))
+
+
+def build_attention(kind: AttentionKind, channels: int, *, head_channels: int, groups: int) -> nn.Module:
+    """Return the attention layer of that kind; ``none`` is the identity."""
+    if kind == "none":
+        return nn.Identity()
+    layer = LinearAttention if kind == "linear" else FullAttention
+    return layer(channels, head_channels=head_channels, groups=groups)
+
+
+def count_heads(channels: int, head_channels: int) -> int:
+    """Return how many heads of ``head_channels`` fit in ``channels``."""
+    if channels % head_channels:
+        msg = f"channels must be a multiple of head_channels: got {channels} and {head_channels}"
+        raise ValueError(msg)
+    return channels // head_channels
+
+
+def zero_init(layer: nn.Conv2d) -> nn.Conv2d:
+    """Set a convolution's weights and bias to zero, so that its branch starts silent."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer

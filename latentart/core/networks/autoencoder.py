@@ -1,0 +1,137 @@
+"""The variational autoencoder: images ↔ moments ↔ images.
+
+Encoder: compression stack (ResNet blocks, optional linear attention, resampler, none after the last), middle block
+(ResNet, linear attention, ResNet), post-encoder convolution to the moments. Decoder: the same, mirrored, with
+``torch.nn.Upsample``. ``encode`` returns moments, never a draw, so that callers own the randomness.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from latentart.core.networks.attention import AttentionKind
+from latentart.core.networks.blocks import (
+    BlockShape,
+    Downsampling,
+    DownStage,
+    MiddleBlock,
+    Upsampling,
+    UpStage,
+)
+from latentart.core.networks.normalization import GroupNorm
+
+
+class Encoder(nn.Module):
+    """Images ``[B, 3, H, W]`` to moments ``[B, 2Z, H/f, W/f]``, ``f = 2 ** (number of stages - 1)``."""
+
+    def __init__(
+        self,
+        latent_channels: int,
+        widths: Sequence[int],
+        *,
+        num_blocks: int,
+        attention: Sequence[AttentionKind],
+        middle_attention: AttentionKind,
+        downsampling: Downsampling,
+        shape: BlockShape,
+    ) -> None:
+        super().__init__()
+        self.conv_in = nn.Conv2d(3, widths[0], 3, padding=1)
+        self.stages = nn.ModuleList(
+            DownStage(
+                widths[max(i - 1, 0)],
+                width,
+                num_blocks=num_blocks,
+                attention=attention[i],
+                downsampling=downsampling if i + 1 < len(widths) else None,
+                shape=shape,
+            )
+            for i, width in enumerate(widths)
+        )
+        self.middle = MiddleBlock(widths[-1], attention=middle_attention, shape=shape)
+        self.norm_out = GroupNorm(shape.groups, widths[-1])
+        self.conv_out = nn.Conv2d(widths[-1], 2 * latent_channels, 3, padding=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the posterior's moments, mean ⊕ logvar on dim 1."""
+        x = self.conv_in(images)
+        for stage in self.stages:
+            x, _ = stage(x)
+        return self.conv_out(functional.silu(self.norm_out(self.middle(x))))
+
+
+class Decoder(nn.Module):
+    """Latents ``[B, Z, h, w]`` to images ``[B, 3, f·h, f·w]``, before the output activation."""
+
+    def __init__(
+        self,
+        latent_channels: int,
+        widths: Sequence[int],
+        *,
+        num_blocks: int,
+        attention: Sequence[AttentionKind],
+        middle_attention: AttentionKind,
+        upsampling: Upsampling,
+        shape: BlockShape,
+    ) -> None:
+        super().__init__()
+        downwards = list(reversed(widths))
+        self.conv_in = nn.Conv2d(latent_channels, downwards[0], 3, padding=1)
+        self.middle = MiddleBlock(downwards[0], attention=middle_attention, shape=shape)
+        self.stages = nn.ModuleList(
+            UpStage(
+                downwards[max(i - 1, 0)],
+                width,
+                num_blocks=num_blocks,
+                attention=attention[len(widths) - 1 - i],
+                upsampling=upsampling if i + 1 < len(widths) else None,
+                shape=shape,
+            )
+            for i, width in enumerate(downwards)
+        )
+        self.norm_out = GroupNorm(shape.groups, downwards[-1])
+        self.conv_out = nn.Conv2d(downwards[-1], 3, 3, padding=1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Return images, roughly within -1…1 but unbounded."""
+        x = self.middle(self.conv_in(z))
+        for stage in self.stages:
+            x = stage(x)
+        return self.conv_out(functional.silu(self.norm_out(x)))
+
+
+class Autoencoder(nn.Module):
+    """Encoder and decoder with a Gaussian posterior between them (Kingma & Welling 1312.6114).
+
+    ``uses_tanh`` bounds the decoder's output; a training stage switches it, since training from scratch with it
+    leaves blobs (the seed's experience).
+    """
+
+    def __init__(self, encoder: Encoder, decoder: Decoder, *, latent_channels: int, factor: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+        self.latent_channels = latent_channels
+        self.factor = factor
+        self.uses_tanh = False
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Return the moments ``[B, 2Z, h, w]`` (float32) of images ``[B, 3, H, W]`` in -1…1.
+
+        Raises:
+            ValueError: height or width is no multiple of the factor.
+        """
+        height, width = images.shape[-2:]
+        if height % self.factor or width % self.factor:
+            msg = f"height and width must be multiples of {self.factor}: got {height}x{width}"
+            raise ValueError(msg)
+        return self.encoder(images).float()
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Return images ``[B, 3, H, W]`` (float32) of latents ``[B, Z, h, w]`` at the autoencoder's own scale."""
+        images = self.decoder(z).float()
+        return torch.tanh(images) if self.uses_tanh else images

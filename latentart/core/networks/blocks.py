@@ -1,0 +1,158 @@
+"""The blocks that the autoencoder and the denoiser share: ResNet block, resamplers, stages, middle.
+
+A stage is ResNet blocks, attention, resampler. Going down it hands back its features as well, for the skip
+connections of the denoiser; going up it takes them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from latentart.core.networks.attention import AttentionKind, build_attention, zero_init
+from latentart.core.networks.normalization import GroupNorm
+
+Downsampling = Literal["average", "max", "strided"]
+Upsampling = Literal["nearest", "bilinear", "bicubic", "transposed"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class BlockShape:
+    """What every block of one network has in common.
+
+    Attributes:
+        groups: groups of each normalization; must divide every channel count.
+        head_channels: channels of one attention head.
+        dropout: share of features dropped in each ResNet block, 0…1.
+        conditioning_channels: length of the vector that scales and shifts each ResNet block; 0 for none.
+    """
+
+    groups: int = 8
+    head_channels: int = 32
+    dropout: float = 0.0
+    conditioning_channels: int = 0
+
+
+class ResidualBlock(nn.Module):
+    """Two normalized 3x3 convolutions beside a shortcut, optionally scaled and shifted by a conditioning vector.
+
+    ``x + conv2(drop(silu(scale-shift(norm2(conv1(silu(norm1(x))))))))``; scale-shift conditioning as in Dhariwal &
+    Nichol 2105.05233, section 3.1 (AdaGN). The second convolution starts at zero: the block begins as its shortcut.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, shape: BlockShape) -> None:
+        super().__init__()
+        self.norm1 = GroupNorm(shape.groups, in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.norm2 = GroupNorm(shape.groups, out_channels)
+        self.conv2 = zero_init(nn.Conv2d(out_channels, out_channels, 3, padding=1))
+        self.dropout = nn.Dropout(shape.dropout)
+        width = shape.conditioning_channels
+        self.to_scale_shift = nn.Linear(width, 2 * out_channels) if width else None
+        self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+
+    def forward(self, x: Tensor, conditioning: Tensor | None = None) -> Tensor:
+        """Map ``[B, in, h, w]`` (and ``[B, conditioning]``) to ``[B, out, h, w]``."""
+        h = self.norm2(self.conv1(functional.silu(self.norm1(x))))
+        if self.to_scale_shift is not None and conditioning is not None:
+            scale, shift = self.to_scale_shift(conditioning)[:, :, None, None].chunk(2, dim=1)
+            h = torch.addcmul(shift, h, scale + 1)
+        return self.shortcut(x) + self.conv2(self.dropout(functional.silu(h)))
+
+
+def build_downsampler(kind: Downsampling, channels: int) -> nn.Module:
+    """Return a layer that halves height and width; ``strided`` is the seed's legacy and warns of checkerboards."""
+    if kind == "strided":
+        logger.warning("downsampling 'strided' is kept for old recipes: it tends to leave checkerboard patterns")
+        return nn.Conv2d(channels, channels, 4, stride=2, padding=1)
+    return nn.AvgPool2d(2) if kind == "average" else nn.MaxPool2d(2)
+
+
+def build_upsampler(kind: Upsampling, channels: int) -> nn.Module:
+    """Return a layer that doubles height and width; ``transposed`` is the seed's legacy and warns of checkerboards."""
+    if kind == "transposed":
+        logger.warning("upsampling 'transposed' is kept for old recipes: it tends to leave checkerboard patterns")
+        return nn.ConvTranspose2d(channels, channels, 4, stride=2, padding=1)
+    return nn.Upsample(scale_factor=2, mode=kind)
+
+
+class DownStage(nn.Module):
+    """ResNet blocks, attention, then a downsampler (none after the last stage)."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        num_blocks: int,
+        attention: AttentionKind,
+        downsampling: Downsampling | None,
+        shape: BlockShape,
+    ) -> None:
+        super().__init__()
+        widths = [in_channels] + [out_channels] * num_blocks
+        self.blocks = nn.ModuleList(ResidualBlock(a, b, shape) for a, b in itertools.pairwise(widths))
+        self.attention = build_attention(
+            attention, out_channels, head_channels=shape.head_channels, groups=shape.groups
+        )
+        self.resample = build_downsampler(downsampling, out_channels) if downsampling else nn.Identity()
+
+    def forward(self, x: Tensor, conditioning: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map ``[B, in, h, w]`` to (``[B, out, h/2, w/2]``, the features before the downsampler)."""
+        for block in self.blocks:
+            x = block(x, conditioning)
+        features = self.attention(x)
+        return self.resample(features), features
+
+
+class UpStage(nn.Module):
+    """ResNet blocks, attention, then an upsampler (none after the last stage); takes a skip connection if given."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        num_blocks: int,
+        attention: AttentionKind,
+        upsampling: Upsampling | None,
+        shape: BlockShape,
+        skip_channels: int = 0,
+    ) -> None:
+        super().__init__()
+        widths = [in_channels + skip_channels] + [out_channels] * num_blocks
+        self.blocks = nn.ModuleList(ResidualBlock(a, b, shape) for a, b in itertools.pairwise(widths))
+        self.attention = build_attention(
+            attention, out_channels, head_channels=shape.head_channels, groups=shape.groups
+        )
+        self.resample = build_upsampler(upsampling, out_channels) if upsampling else nn.Identity()
+
+    def forward(self, x: Tensor, conditioning: Tensor | None = None, skip: Tensor | None = None) -> Tensor:
+        """Map ``[B, in, h, w]`` (and a skip ``[B, skip, h, w]``) to ``[B, out, 2h, 2w]``."""
+        if skip is not None:
+            x = torch.cat([x, skip], dim=1)
+        for block in self.blocks:
+            x = block(x, conditioning)
+        return self.resample(self.attention(x))
+
+
+class MiddleBlock(nn.Module):
+    """ResNet block, attention, ResNet block at the lowest resolution."""
+
+    def __init__(self, channels: int, *, attention: AttentionKind, shape: BlockShape) -> None:
+        super().__init__()
+        self.block1 = ResidualBlock(channels, channels, shape)
+        self.attention = build_attention(attention, channels, head_channels=shape.head_channels, groups=shape.groups)
+        self.block2 = ResidualBlock(channels, channels, shape)
+
+    def forward(self, x: Tensor, conditioning: Tensor | None = None) -> Tensor:
+        """Map ``[B, C, h, w]`` to the same shape."""
+        return self.block2(self.attention(self.block1(x, conditioning)), conditioning)
