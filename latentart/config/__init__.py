@@ -1,0 +1,1 @@
+"""Strict configs in pydantic, without torch, so that help is instant."""

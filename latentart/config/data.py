@@ -1,0 +1,48 @@
+"""Settings of the pictures: where they are, which are kept, how they are stored and cropped."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from latentart.config.base import StrictConfig
+
+Byte = Annotated[int, Field(ge=0, le=255)]
+
+
+class DataConfig(StrictConfig):
+    """Where the pictures are and what becomes of them."""
+
+    raw: str = "raw"
+    """The user's folder of pictures, one sub-folder per style; never written to. Relative to the workspace."""
+
+    root: str = "data"
+    """Where clean-data puts its own copies, relative to the workspace."""
+
+    min_bytes: Annotated[int, Field(ge=0)] = 5120
+    """Smaller files are dropped, in bytes. The seed: deleting all below 5 kB removes ART500K's broken files."""
+
+    min_side: Annotated[int, Field(ge=1)] = 64
+    """Pictures whose shorter side is less are dropped, in pixels."""
+
+    max_side: Annotated[int, Field(ge=8)] = 640
+    """Larger pictures are reduced to this shorter side, in pixels: a quarter over the largest stage, for crops."""
+
+    max_aspect: Annotated[float, Field(ge=1)] = 4.0
+    """Pictures longer than this times their shorter side are dropped: a square crop would show little of them."""
+
+    file_format: Literal["jpeg", "png"] = "jpeg"
+    """How the copies are stored; png is lossless and larger."""
+
+    quality: Annotated[int, Field(ge=50, le=100)] = 95
+    """JPEG quality, without chroma subsampling."""
+
+    background: tuple[Byte, Byte, Byte] = (255, 255, 255)
+    """The ground under transparent pictures, red, green and blue 0…255."""
+
+    flip: bool = True
+    """Whether training also sees every picture mirrored. Turn it off where left and right differ, as in writing."""
+
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Processes that decode pictures; 0 takes one per core when cleaning and decodes in the step when training."""

@@ -1,0 +1,116 @@
+"""Settings of the denoiser: network, diffusion process and training."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from latentart.config.base import StrictConfig
+from latentart.config.optim import Count, OptimizerConfig, Positive, RunConfig, StepsOrEpochs
+from latentart.config.vae import AttentionKind, BlocksConfig
+
+Beta = Annotated[float, Field(gt=0, lt=1)]
+
+
+class UNetConfig(BlocksConfig):
+    """The denoiser's network."""
+
+    kind: Literal["unet"] = "unet"
+
+    widths: Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)] = (192, 384, 576)
+    attention: tuple[AttentionKind, ...] = ("linear", "linear", "full")
+    middle_attention: AttentionKind = "full"
+    blocks_per_stage: Count = 2
+
+    embedding_channels: Annotated[int, Field(ge=2, multiple_of=2)] = 512
+    """Length of the vector that carries timestep and style into every ResNet block."""
+
+    @property
+    def factor(self) -> int:
+        """What the latent side must be a multiple of."""
+        return int(2 ** (len(self.widths) - 1))
+
+
+class CosineSchedule(StrictConfig):
+    """Nichol & Dhariwal 2102.09672, eq. 17."""
+
+    kind: Literal["cosine"] = "cosine"
+    offset: Annotated[float, Field(ge=0, lt=1)] = 0.008
+    """s of eq. 17, keeps the first steps from being too small."""
+    max_beta: Annotated[float, Field(gt=0, lt=1)] = 0.999
+    """Largest β, against a singular end."""
+
+
+class LinearSchedule(StrictConfig):
+    """Ho et al. 2006.11239, section 4."""
+
+    kind: Literal["linear"] = "linear"
+    beta_start: Beta = 1e-4
+    beta_end: Beta = 0.02
+
+
+class QuadraticSchedule(StrictConfig):
+    """Linear in the square root of β: latent diffusion's own "linear"."""
+
+    kind: Literal["quadratic"] = "quadratic"
+    beta_start: Beta = 1e-4
+    beta_end: Beta = 0.02
+
+
+class SigmoidSchedule(StrictConfig):
+    """β along a logistic curve."""
+
+    kind: Literal["sigmoid"] = "sigmoid"
+    beta_start: Beta = 1e-4
+    beta_end: Beta = 0.02
+    sigmoid_range: Positive = 6.0
+    """The curve is taken from minus this to plus this."""
+
+
+NoiseScheduleConfig = Annotated[
+    CosineSchedule | LinearSchedule | QuadraticSchedule | SigmoidSchedule, Field(discriminator="kind")
+]
+
+
+class DiffusionConfig(StrictConfig):
+    """The forward process and what the network learns of it."""
+
+    num_steps: Annotated[int, Field(ge=2, le=100_000)] = 1000
+    """T, steps of the forward process (Ho et al.)."""
+
+    schedule: NoiseScheduleConfig = CosineSchedule()
+
+    target: Literal["eps", "x0", "v"] = "v"
+    """What the network predicts: noise (the seed), clean latents, or velocity (Salimans & Ho 2202.00512)."""
+
+    weighting: Literal["uniform", "min_snr"] = "uniform"
+    """Weight of each noise level: all alike, or min-SNR-γ (Hang et al. 2303.09556)."""
+
+    min_snr_gamma: Positive = 5.0
+    """γ of min-SNR; the paper's value."""
+
+
+class LdmTrainingConfig(StepsOrEpochs):
+    """The denoiser's training."""
+
+    steps: Count | None = 100_000
+    resolution: Count = 256
+    """Side of the square pictures whose latents are learned, in pixels."""
+
+    batch_size: Count = 128
+    """Latents per optimizer step; the seed's value."""
+
+    style_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of styles replaced by the null style, which guidance needs (Ho & Salimans 2207.12598)."""
+
+    optimizer: OptimizerConfig = OptimizerConfig()
+    run: RunConfig = RunConfig()
+
+
+class LdmConfig(StrictConfig):
+    """Everything about the denoiser."""
+
+    model: UNetConfig = UNetConfig()
+    diffusion: DiffusionConfig = DiffusionConfig()
+    training: LdmTrainingConfig = LdmTrainingConfig()

@@ -1,0 +1,121 @@
+"""Settings that both trainings share: optimizer, learning-rate schedule, averages, precision, checkpoints."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from latentart.config.base import StrictConfig
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class OneCycle(StrictConfig):
+    """Warm-up to the peak, then cosine to nearly nothing (Smith 1803.09820): the seed's super-convergence."""
+
+    kind: Literal["onecycle"] = "onecycle"
+    warmup_share: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    """Share of the steps spent rising; PyTorch's default."""
+    div_factor: Annotated[float, Field(ge=1)] = 25.0
+    """The first rate is the peak divided by this; PyTorch's default."""
+    final_div_factor: Annotated[float, Field(ge=1)] = 1e4
+    """The last rate is the first divided by this; PyTorch's default."""
+
+
+class MultiStep(StrictConfig):
+    """The peak, multiplied by gamma at each milestone: the seed's other choice."""
+
+    kind: Literal["multistep"] = "multistep"
+    milestones: tuple[Share, ...] = (0.5, 0.75)
+    """Shares of the steps at which the rate drops."""
+    gamma: Positive = 0.1
+    """Factor at each milestone; PyTorch's default."""
+
+
+class Cosine(StrictConfig):
+    """A linear warm-up, then cosine to zero."""
+
+    kind: Literal["cosine"] = "cosine"
+    warmup_steps: Annotated[int, Field(ge=0)] = 500
+    """Steps spent rising."""
+
+
+class Constant(StrictConfig):
+    """A linear warm-up, then the peak to the end."""
+
+    kind: Literal["constant"] = "constant"
+    warmup_steps: Annotated[int, Field(ge=0)] = 500
+    """Steps spent rising."""
+
+
+LearningRateSchedule = Annotated[OneCycle | MultiStep | Cosine | Constant, Field(discriminator="kind")]
+
+
+class OptimizerConfig(StrictConfig):
+    """AdamW and its learning rate."""
+
+    lr: Positive = 2e-4
+    """Peak learning rate, used as it stands: it is never scaled by batch size or number of GPUs."""
+
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.99)
+    """Decay of the first and second moment. The seed found (0.5, 0.9) best."""
+
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    """Decoupled weight decay, on matrices and kernels only. The seed: 1e-4 or 1e-5 allows large rates."""
+
+    schedule: LearningRateSchedule = OneCycle()
+    """How the rate moves over the steps."""
+
+    clip_norm: Annotated[float, Field(ge=0)] = 1.0
+    """Gradients are scaled down to this norm; 0 leaves them alone."""
+
+
+class EmaConfig(StrictConfig):
+    """The average of the weights that previews, models and samples are made with."""
+
+    relative_std: Annotated[float, Field(gt=0, lt=0.288)] = 0.1
+    """Width of the power-function average, as a share of the run (Karras et al. 2312.02696)."""
+
+    decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """A constant decay instead, as in the ema-pytorch that the seed used; null takes the power function."""
+
+
+class RunConfig(StrictConfig):
+    """What happens once in a while in a run."""
+
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Type of the forward pass; auto takes bf16 where the device multiplies it faster, weights stay float32."""
+
+    ema: EmaConfig = EmaConfig()
+
+    checkpoint_every: Count = 1000
+    """Steps between checkpoints."""
+
+    keep_checkpoints: Annotated[int, Field(ge=2)] = 2
+    """How many of the newest checkpoints stay."""
+
+    preview_every: Count = 1000
+    """Steps between preview grids."""
+
+    log_every: Count = 50
+    """Steps between lines in metrics.jsonl."""
+
+
+class StepsOrEpochs(StrictConfig):
+    """A length, in optimizer steps or in epochs: exactly one of them."""
+
+    steps: Count | None = None
+    """Optimizer steps."""
+
+    epochs: Positive | None = None
+    """Passes over the data set, in place of steps."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> StepsOrEpochs:
+        if (self.steps is None) == (self.epochs is None):
+            msg = "give either steps or epochs, and set the other to null"
+            raise ValueError(msg)
+        return self

@@ -1,0 +1,177 @@
+"""Named starting points. A preset holds only what differs from the defaults, and says why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Values laid over the defaults, and one sentence about whom they are for."""
+
+    about: str
+    values: dict[str, Any]
+
+
+def _art_stages(*, steps: tuple[int, int, int], batch_sizes: tuple[int, int], entry: int) -> list[dict[str, Any]]:
+    """Return the seed's four stages; ``entry`` is the step of the first at which the discriminator comes in."""
+    batch, batch_hires = batch_sizes
+    adversarial = {"adversarial": 0.5}
+    perceptual = {"adversarial": 0.5, "perceptual": 1.0}
+    same = {"resolution": 256, "batch_size": batch, "min_crop": 0.8}
+    return [
+        {"name": "l1", "steps": steps[0], "weights": adversarial, "discriminator_start": entry, **same},
+        {"name": "adversarial", "steps": steps[1], "weights": adversarial, "tanh": True, **same},
+        {"name": "lpips", "steps": steps[2], "weights": perceptual, "tanh": True, **same},
+        {
+            "name": "hires",
+            "epochs": 1,
+            "resolution": 512,
+            "batch_size": batch_hires,
+            "min_crop": 0.8,
+            "weights": perceptual,
+            "tanh": True,
+        },
+    ]
+
+
+# For one CPU and a few minutes: 64 px, f = 4, the four stages in miniature (32 px crops, then 64 px in place of 256
+# and 512), the random LPIPS backbone because nothing may be downloaded. No mirroring: the pictures may be letters.
+_DEMO: dict[str, Any] = {
+    "data": {"min_bytes": 0, "min_side": 8, "max_side": 96, "file_format": "png", "flip": False},
+    "vae": {
+        "model": {
+            "latent_channels": 4,
+            "widths": [32, 48, 64],
+            "attention": ["none", "none", "linear"],
+            "head_channels": 16,
+        },
+        "discriminator": {"base_channels": 16, "num_layers": 2},
+        "perceptual": {"backbone": "random"},
+        "optimizer": {"lr": 2e-3, "betas": [0.5, 0.9]},
+        "run": {"checkpoint_every": 400, "preview_every": 200, "log_every": 10},
+        "stages": [
+            {
+                "name": "l1",
+                "steps": 500,
+                "resolution": 32,
+                "batch_size": 16,
+                "min_crop": 0.5,
+                "weights": {"adversarial": 0.1},
+                "discriminator_start": 450,
+            },
+            {
+                "name": "adversarial",
+                "steps": 80,
+                "resolution": 32,
+                "batch_size": 16,
+                "min_crop": 0.5,
+                "weights": {"adversarial": 0.1},
+                "tanh": True,
+                "lr": 5e-4,
+            },
+            {
+                "name": "lpips",
+                "steps": 80,
+                "resolution": 32,
+                "batch_size": 16,
+                "min_crop": 0.5,
+                "weights": {"adversarial": 0.1, "perceptual": 0.1},
+                "tanh": True,
+                "lr": 5e-4,
+            },
+            {
+                "name": "hires",
+                "steps": 60,
+                "resolution": 64,
+                "batch_size": 16,
+                "weights": {"adversarial": 0.1, "perceptual": 0.1},
+                "tanh": True,
+                "lr": 5e-4,
+            },
+        ],
+    },
+    "ldm": {
+        "model": {
+            "widths": [64, 128, 256],
+            "attention": ["linear", "linear", "linear"],
+            "blocks_per_stage": 1,
+            "embedding_channels": 256,
+        },
+        "training": {
+            "steps": 600,
+            "resolution": 64,
+            "batch_size": 32,
+            "optimizer": {"lr": 2e-3},
+            "run": {"checkpoint_every": 300, "preview_every": 300, "log_every": 10},
+        },
+    },
+    "sample": {"steps": 30, "guidance": 2.0, "batch_size": 32},
+}
+
+# The recommended recipe for some 80,000 pictures on one 24 GB card. f = 8 and 4 latent channels as in latent diffusion;
+# velocity target, min-SNR weights, a moderate rate with the usual betas (the peers' choices: research of 2022-25).
+# Not yet run to its end on a GPU by us.
+_WIKIART: dict[str, Any] = {
+    "vae": {
+        "optimizer": {"lr": 4e-4, "betas": [0.5, 0.9], "weight_decay": 1e-5},
+        "run": {"checkpoint_every": 2000, "preview_every": 2000},
+        "stages": _art_stages(steps=(60_000, 30_000, 30_000), batch_sizes=(16, 4), entry=50_000),
+    },
+    "ldm": {
+        "diffusion": {"target": "v", "weighting": "min_snr"},
+        "training": {
+            "steps": 300_000,
+            "optimizer": {
+                "lr": 2e-4,
+                "betas": [0.9, 0.99],
+                "weight_decay": 1e-4,
+                "schedule": {"kind": "cosine", "warmup_steps": 2000},
+            },
+            "run": {"checkpoint_every": 5000, "preview_every": 5000},
+        },
+    },
+}
+
+# The seed's own recipe, number for number where it gives a number: AdamW (0.5, 0.9), weight decay 1e-4 and 1e-5,
+# OneCycle to 8e-3 (VAE), 1e-2 (UNet), 1e-4 (discriminator), bf16, cosine schedule, noise target, batch 128, the four
+# stages at 256, 256, 256 and 512 px with one epoch of the last, files under 5 kB dropped, linear attention in every
+# UNet stage and in the middle. Open in the seed, chosen here: widths, latent channels and loss weights (latent
+# diffusion's), step counts and autoencoder batch sizes (about ten days on one RTX 3090, as the seed reports),
+# the moving average (ema-pytorch's defaults), guidance.
+_SEED: dict[str, Any] = {
+    "vae": {
+        "optimizer": {"lr": 8e-3, "betas": [0.5, 0.9], "weight_decay": 1e-4, "schedule": {"kind": "onecycle"}},
+        "discriminator": {"lr": 1e-4, "weight_decay": 1e-5},
+        "run": {"precision": "bf16", "checkpoint_every": 2000, "preview_every": 2000, "ema": {"decay": 0.9999}},
+        "stages": _art_stages(steps=(100_000, 50_000, 50_000), batch_sizes=(16, 4), entry=50_000),
+    },
+    "ldm": {
+        "model": {"attention": ["linear", "linear", "linear"], "middle_attention": "linear"},
+        "diffusion": {"target": "eps", "schedule": {"kind": "cosine"}, "weighting": "uniform"},
+        "training": {
+            "steps": 500_000,
+            "batch_size": 128,
+            "optimizer": {
+                "lr": 1e-2,
+                "betas": [0.5, 0.9],
+                "weight_decay": 1e-5,
+                "schedule": {"kind": "onecycle"},
+            },
+            "run": {
+                "precision": "bf16",
+                "checkpoint_every": 5000,
+                "preview_every": 5000,
+                "ema": {"decay": 0.9999},
+            },
+        },
+    },
+    "sample": {"steps": 100, "guidance": 3.0},
+}
+
+PRESETS: dict[str, Preset] = {
+    "demo": Preset("64 px on a CPU in minutes, for trying the tool on any folder", _DEMO),
+    "wikiart-256": Preset("recommended: 256 px, some 80,000 pictures, one 24 GB GPU", _WIKIART),
+    "wikiart-256-seed": Preset("the original recipe of the seed project, number for number", _SEED),
+}

@@ -1,0 +1,196 @@
+"""Settings of the autoencoder: network, discriminator, perceptual distance, optimizer and stages."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from latentart.config.base import StrictConfig
+from latentart.config.optim import Count, OptimizerConfig, Positive, RunConfig, StepsOrEpochs
+
+AttentionKind = Literal["none", "linear", "full"]
+Weight = Annotated[float, Field(ge=0)]
+
+
+class BlocksConfig(StrictConfig):
+    """What the autoencoder's and the denoiser's stacks have in common."""
+
+    widths: Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)]
+    """Channels of each stage, the finest first; every stage after the first halves height and width."""
+
+    blocks_per_stage: Count = 1
+    """ResNet blocks in each stage."""
+
+    attention: tuple[AttentionKind, ...]
+    """Attention at the end of each stage, the finest first: none, linear or full."""
+
+    middle_attention: AttentionKind = "linear"
+    """Attention between the two ResNet blocks of the middle."""
+
+    downsampling: Literal["average", "max", "strided"] = "average"
+    """How a stage halves the size; strided is legacy and leaves checkerboards."""
+
+    upsampling: Literal["nearest", "bilinear", "bicubic", "transposed"] = "nearest"
+    """The method of torch.nn.Upsample; transposed is a legacy convolution that leaves checkerboards."""
+
+    groups: Count = 8
+    """Groups of each normalization; must divide every width."""
+
+    head_channels: Count = 32
+    """Channels of one attention head; must divide every width that has attention."""
+
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of features dropped in each ResNet block."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> BlocksConfig:
+        if len(self.attention) != len(self.widths):
+            msg = f"attention has {len(self.attention)} entries, widths has {len(self.widths)}: give one for each stage"
+            raise ValueError(msg)
+        for width in self.widths:
+            if width % self.groups:
+                divisors = [str(n) for n in range(1, width + 1) if width % n == 0 and n <= 32]
+                msg = f"groups {self.groups} does not divide width {width}: {', '.join(divisors)} would"
+                raise ValueError(msg)
+        attended = [width for width, kind in zip(self.widths, self.attention, strict=True) if kind != "none"]
+        if self.middle_attention != "none":
+            attended.append(self.widths[-1])
+        for width in attended:
+            if width % self.head_channels:
+                divisors = [str(n) for n in (8, 16, 24, 32, 48, 64) if width % n == 0]
+                msg = (
+                    f"head_channels {self.head_channels} does not divide the width {width}: {', '.join(divisors)} would"
+                )
+                raise ValueError(msg)
+        return self
+
+
+class AutoencoderConfig(BlocksConfig):
+    """The autoencoder's network."""
+
+    kind: Literal["kl"] = "kl"
+    """A Gaussian posterior per latent element (the seed found it better than VQ at few latent channels)."""
+
+    latent_channels: Count = 4
+    """Z, channels of the latents; 4 is latent diffusion's choice at f = 8."""
+
+    widths: Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)] = (64, 128, 256, 256)
+    attention: tuple[AttentionKind, ...] = ("none", "none", "none", "linear")
+
+    @property
+    def factor(self) -> int:
+        """f: image height over latent height."""
+        return int(2 ** (len(self.widths) - 1))
+
+
+class DiscriminatorConfig(StrictConfig):
+    """The PatchGAN discriminator."""
+
+    base_channels: Count = 64
+    """Channels of its first layer, doubled at each further one (pix2pix)."""
+
+    num_layers: Count = 3
+    """Strided layers; 3 make patches of 70 px (pix2pix)."""
+
+    groups: Count = 8
+    """Groups of each normalization; must divide base_channels."""
+
+    lr: Positive = 1e-4
+    """Its learning rate; the seed's value."""
+
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-5
+    """Decoupled weight decay."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> DiscriminatorConfig:
+        if self.base_channels % self.groups:
+            msg = f"groups {self.groups} does not divide base_channels {self.base_channels}"
+            raise ValueError(msg)
+        return self
+
+
+class PerceptualConfig(StrictConfig):
+    """The LPIPS distance."""
+
+    backbone: Literal["vgg16", "alexnet", "squeezenet", "random"] = "vgg16"
+    """The network whose features are compared; random needs no weights and is only a stand-in for trying the tool."""
+
+    weights: str | None = None
+    """The backbone's weight file; null looks in the torch hub cache (TORCH_HOME)."""
+
+
+class LossWeights(StrictConfig):
+    """The factor of each term; a term of weight 0 is not built."""
+
+    reconstruction: Annotated[float, Field(gt=0)] = 1.0
+    """Of the mean absolute (or squared) difference."""
+
+    kl: Weight = 1e-6
+    """Of the divergence from N(0, 1), a mean over elements: just enough to keep the latents' scale in bounds."""
+
+    adversarial: Weight = 0.0
+    """Of the discriminator's term, on top of the factor that equals its gradient to the reconstruction's."""
+
+    perceptual: Weight = 0.0
+    """Of the LPIPS distance."""
+
+
+class StageConfig(StepsOrEpochs):
+    """One stage of the autoencoder's training: a value, not a branch."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,40}$")]
+    """How `--stage` asks for it."""
+
+    resolution: Count
+    """Side of the square training pictures, in pixels; a multiple of f."""
+
+    batch_size: Count = 16
+    """Pictures per optimizer step."""
+
+    reconstruction: Literal["l1", "l2"] = "l1"
+    """Absolute or squared difference."""
+
+    weights: LossWeights = LossWeights()
+
+    discriminator_start: Annotated[int, Field(ge=0)] = 0
+    """Step of this stage at which the discriminator enters, where its weight is above 0."""
+
+    tanh: bool = False
+    """Whether the decoder ends in tanh. The seed: from the first step on it leaves blobs, so switch it on later."""
+
+    lr: Positive | None = None
+    """Peak learning rate in this stage; null takes the optimizer's."""
+
+    min_crop: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Smallest side of the random square crop, as a share of the picture's shorter side; 1 crops as large as can be."""
+
+
+class VaeConfig(StrictConfig):
+    """Everything about the autoencoder."""
+
+    model: AutoencoderConfig = AutoencoderConfig()
+    discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    perceptual: PerceptualConfig = PerceptualConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    run: RunConfig = RunConfig()
+    stages: Annotated[tuple[StageConfig, ...], Field(min_length=1)]
+
+    @field_validator("stages")
+    @classmethod
+    def _names_differ(cls, stages: tuple[StageConfig, ...]) -> tuple[StageConfig, ...]:
+        names = [stage.name for stage in stages]
+        if len(set(names)) < len(names) or "all" in names:
+            msg = f"stage names must differ, and none may be 'all': got {', '.join(names)}"
+            raise ValueError(msg)
+        return stages
+
+    @model_validator(mode="after")
+    def _resolutions_divide(self) -> VaeConfig:
+        factor = self.model.factor
+        for stage in self.stages:
+            if stage.resolution % factor:
+                near = max(factor, round(stage.resolution / factor) * factor)
+                msg = f"stage {stage.name}: resolution {stage.resolution} is no multiple of f = {factor}: {near} is"
+                raise ValueError(msg)
+        return self

@@ -1,0 +1,118 @@
+"""The one config of a workspace, and the order of its sources: defaults < preset < file < key=value."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError, model_validator
+
+from latentart.config.base import StrictConfig, apply_override, explain, merge, read_json_object
+from latentart.config.data import DataConfig
+from latentart.config.ldm import LdmConfig
+from latentart.config.presets import PRESETS
+from latentart.config.sample import SampleConfig
+from latentart.config.vae import VaeConfig
+from latentart.errors import ConfigError, nearest
+
+CONFIG_NAME = "latentart.json"
+SCHEMA_NAME = "latentart.schema.json"
+
+
+class Config(StrictConfig):
+    """Everything that a workspace's commands need."""
+
+    schema_: str = Field(default=SCHEMA_NAME, alias="$schema")
+    """For editors: the JSON Schema of this file."""
+
+    preset: str = "wikiart-256"
+    """The named values that this config starts from; see `latentart config ls`."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Everything random follows from it."""
+
+    data: DataConfig = DataConfig()
+    vae: VaeConfig
+    ldm: LdmConfig = LdmConfig()
+    sample: SampleConfig = SampleConfig()
+
+    @model_validator(mode="after")
+    def _fits(self) -> Config:
+        unit = self.vae.model.factor * self.ldm.model.factor
+        resolution = self.ldm.training.resolution
+        if resolution % unit:
+            near = max(unit, round(resolution / unit) * unit)
+            msg = (
+                f"ldm.training.resolution {resolution} is no multiple of {unit} (the autoencoder halves "
+                f"{self.vae.model.factor}-fold, the denoiser {self.ldm.model.factor}-fold): {near} would do"
+            )
+            raise ValueError(msg)
+        if self.sample.steps > self.ldm.diffusion.num_steps:
+            msg = f"sample.steps {self.sample.steps} exceeds ldm.diffusion.num_steps {self.ldm.diffusion.num_steps}"
+            raise ValueError(msg)
+        return self
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the config as plain JSON values, complete."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    def to_text(self) -> str:
+        """Return the config as indented JSON text with a final newline."""
+        return json.dumps(self.to_json(), indent=2) + "\n"
+
+
+def preset_tree(name: str) -> dict[str, Any]:
+    """Return the complete values of a preset: defaults with the preset laid over them.
+
+    Raises:
+        ConfigError: no such preset; the nearest name is offered.
+    """
+    if name not in PRESETS:
+        msg = f"there is no preset '{name}'.{nearest(name, PRESETS)}"
+        raise ConfigError(msg, f"Presets: {', '.join(PRESETS)}.")
+    return Config.model_validate(merge(PRESETS[name].values, {"preset": name})).to_json()
+
+
+def resolve(changes: dict[str, Any], overrides: Sequence[str] = (), where: str = "config") -> Config:
+    """Return the config that ``changes`` and ``overrides`` make of their preset.
+
+    Raises:
+        ConfigError: anything unknown or out of range, named by its path.
+    """
+    name = changes.get("preset", "wikiart-256")
+    if not isinstance(name, str):
+        msg = f"{where}: preset must be a name (got {name!r})."
+        raise ConfigError(msg)
+    base = preset_tree(name)
+    tree = merge(base, changes)
+    for text in overrides:
+        tree = apply_override(tree, text)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise explain(error, base, where) from None
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Return the config in a file, with ``key=value`` overrides on top."""
+    return resolve(read_json_object(path), overrides, str(path))
+
+
+def find_config(start: Path) -> Path:
+    """Return the workspace's config in ``start``.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    path = start / CONFIG_NAME
+    if not path.is_file():
+        msg = f"{start.resolve()} is not a workspace: it has no {CONFIG_NAME}."
+        raise ConfigError(msg, "Go into your workspace, make one with `latentart init`, or give --config FILE.")
+    return path
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema of the config file, for editors."""
+    return Config.model_json_schema(by_alias=True)
