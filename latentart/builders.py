@@ -1,0 +1,155 @@
+"""Config → flat arguments → objects: the only module that knows both sides."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from latentart.config.data import DataConfig
+from latentart.config.ldm import DiffusionConfig, UNetConfig
+from latentart.config.optim import EmaConfig, OptimizerConfig, StepsOrEpochs
+from latentart.config.vae import AutoencoderConfig, DiscriminatorConfig, PerceptualConfig, StageConfig
+from latentart.core.diffusion.schedules import NoiseSchedule, make_betas
+from latentart.core.ema import Ema
+from latentart.core.networks.autoencoder import Autoencoder, Decoder, Encoder
+from latentart.core.networks.blocks import BlockShape
+from latentart.core.networks.discriminator import PatchDiscriminator
+from latentart.core.networks.perceptual import PerceptualDistance, build_random_slices
+from latentart.core.networks.unet import UNet
+from latentart.data.datasets import Crop
+from latentart.training.optim import build_adamw, learning_rate
+from latentart.training.perceptual_weights import load_perceptual
+from latentart.training.randomness import generator_for
+from latentart.training.vae_step import VaeTerms
+
+
+def build_autoencoder(config: AutoencoderConfig) -> Autoencoder:
+    """Return an autoencoder with fresh weights."""
+    shape = BlockShape(config.groups, config.head_channels, config.dropout)
+    encoder = Encoder(
+        config.latent_channels,
+        config.widths,
+        num_blocks=config.blocks_per_stage,
+        attention=config.attention,
+        middle_attention=config.middle_attention,
+        downsampling=config.downsampling,
+        shape=shape,
+    )
+    decoder = Decoder(
+        config.latent_channels,
+        config.widths,
+        num_blocks=config.blocks_per_stage,
+        attention=config.attention,
+        middle_attention=config.middle_attention,
+        upsampling=config.upsampling,
+        shape=shape,
+    )
+    return Autoencoder(encoder, decoder, latent_channels=config.latent_channels, factor=config.factor)
+
+
+def build_discriminator(config: DiscriminatorConfig) -> PatchDiscriminator:
+    """Return a discriminator with fresh weights."""
+    return PatchDiscriminator(config.base_channels, config.num_layers, config.groups)
+
+
+def build_perceptual(config: PerceptualConfig) -> PerceptualDistance:
+    """Return the LPIPS network of the chosen backbone.
+
+    Raises:
+        DownloadError: the backbone's weight file is not here.
+        ModelError: the file is not that backbone's.
+    """
+    if config.backbone == "random":
+        slices = build_random_slices(generator_for(0, "perceptual"))
+        widths = [part[-2].out_channels for part in slices if isinstance(part, nn.Sequential)]
+        return PerceptualDistance(slices, [torch.full((int(width),), 1.0) for width in widths])  # type: ignore[arg-type]
+    return load_perceptual(config.backbone, Path(config.weights).expanduser() if config.weights else None)
+
+
+def build_unet(config: UNetConfig, latent_channels: int, num_styles: int) -> UNet:
+    """Return a denoiser with fresh weights."""
+    shape = BlockShape(config.groups, config.head_channels, config.dropout, config.embedding_channels)
+    return UNet(
+        latent_channels,
+        num_styles,
+        config.widths,
+        num_blocks=config.blocks_per_stage,
+        attention=config.attention,
+        middle_attention=config.middle_attention,
+        downsampling=config.downsampling,
+        upsampling=config.upsampling,
+        shape=shape,
+    )
+
+
+def build_schedule(config: DiffusionConfig) -> NoiseSchedule:
+    """Return the noise schedule."""
+    values: dict[str, Any] = config.schedule.model_dump(exclude={"kind"})
+    if "offset" in values:
+        values["cosine_offset"] = values.pop("offset")
+    return NoiseSchedule.from_betas(make_betas(config.schedule.kind, config.num_steps, **values))
+
+
+def build_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
+    """Return AdamW over a network's weights."""
+    return build_adamw(network.parameters(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)
+
+
+def build_discriminator_optimizer(
+    network: nn.Module, config: DiscriminatorConfig, betas: tuple[float, float]
+) -> torch.optim.AdamW:
+    """Return AdamW over the discriminator's weights; it shares the autoencoder's betas."""
+    return build_adamw(network.parameters(), lr=config.lr, betas=betas, weight_decay=config.weight_decay)
+
+
+def build_ema(network: nn.Module, config: EmaConfig) -> Ema:
+    """Return an average that starts at the network's weights."""
+    return Ema(network, relative_std=config.relative_std, decay=config.decay)
+
+
+@dataclass(frozen=True)
+class RatePlan:
+    """The learning rate as a pure function of the step."""
+
+    settings: dict[str, Any]
+    peak: float
+    total_steps: int
+
+    def __call__(self, step: int) -> float:
+        """Return the rate of update ``step``, counted from 0."""
+        return learning_rate(step, peak=self.peak, total_steps=self.total_steps, **self.settings)
+
+
+def build_rate_plan(config: OptimizerConfig, total_steps: int, peak: float | None = None) -> RatePlan:
+    """Return the rate over a run of ``total_steps``; ``peak`` takes the place of the config's."""
+    return RatePlan(config.schedule.model_dump(), peak or config.lr, total_steps)
+
+
+def build_terms(stage: StageConfig, clip_norm: float) -> VaeTerms:
+    """Return a stage's loss as plain numbers."""
+    return VaeTerms(
+        reconstruction_kind=stage.reconstruction,
+        reconstruction=stage.weights.reconstruction,
+        kl=stage.weights.kl,
+        adversarial=stage.weights.adversarial,
+        perceptual=stage.weights.perceptual,
+        discriminator_start=stage.discriminator_start,
+        clip_norm=clip_norm,
+    )
+
+
+def build_crop(resolution: int, data: DataConfig, seed: int, min_crop: float = 1.0, *, is_random: bool = True) -> Crop:
+    """Return how a picture becomes a square of ``resolution``; without chance it is the largest one in the middle."""
+    return Crop(resolution, seed, min_crop=min_crop, flip=data.flip and is_random, is_random=is_random)
+
+
+def count_steps(length: StepsOrEpochs, num_pictures: int, batch_size: int) -> int:
+    """Return a length in optimizer steps; an epoch rounds up to whole batches."""
+    if length.steps is not None:
+        return length.steps
+    return max(1, math.ceil((length.epochs or 0) * num_pictures / batch_size))

@@ -1,0 +1,91 @@
+"""`config ls`, `show`, `validate`, `schema` and `diff`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from latentart.cli.options import ConfigOption, JsonOption, Overrides, open_workspace, say, write_json
+
+
+def list_presets(as_json: JsonOption = False) -> None:
+    """List the presets."""
+    from latentart.config.presets import PRESETS
+
+    if as_json:
+        write_json({name: preset.about for name, preset in PRESETS.items()})
+        return
+    for name, preset in PRESETS.items():
+        typer.echo(f"{name:18} {preset.about}")
+
+
+def show(
+    overrides: Overrides = None,
+    config: ConfigOption = None,
+    preset: Annotated[str | None, typer.Option("--preset", help="A preset, in place of the workspace's.")] = None,
+) -> None:
+    """Show the resolved config: defaults < preset < file < key=value."""
+    from latentart.cli.options import only_settings
+    from latentart.config.workspace import resolve
+
+    if preset is not None:
+        typer.echo(resolve({"preset": preset}, only_settings(overrides)).to_text(), nl=False)
+        return
+    typer.echo(open_workspace(config, overrides).config.to_text(), nl=False)
+
+
+def validate(
+    file: Annotated[Path | None, typer.Argument(help="A config file; else the workspace's.")] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Check a config; the first mistake is named by its path."""
+    from latentart.config.workspace import load_config
+
+    path = file or config
+    if path is None:
+        workspace = open_workspace(None)
+        path = workspace.config_path
+    else:
+        load_config(path)
+    typer.echo(f"{path} is valid")
+
+
+def schema() -> None:
+    """Show the JSON Schema of latentart.json, for editors."""
+    from latentart.config.workspace import schema as build_schema
+
+    write_json(build_schema())
+
+
+def diff(
+    overrides: Overrides = None,
+    config: ConfigOption = None,
+    preset: Annotated[str | None, typer.Option("--preset", help="Compare with this preset; else with its own.")] = None,
+) -> None:
+    """Show what differs between the workspace's config and a preset."""
+    from latentart.config.workspace import preset_tree
+
+    chosen = open_workspace(config, overrides).config
+    base = preset_tree(preset or chosen.preset)
+    rows = list(differences(base, chosen.to_json()))
+    for path, before, after in rows:
+        typer.echo(f"{path}: {before!r} -> {after!r}")
+    if not rows:
+        say(f"no difference from preset {preset or chosen.preset}")
+
+
+def differences(before: Any, after: Any, path: str = "") -> list[tuple[str, Any, Any]]:
+    """Return (path, before, after) of every value that differs."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        keys = list(dict.fromkeys([*before, *after]))
+        return [
+            row
+            for key in keys
+            for row in differences(before.get(key), after.get(key), f"{path}.{key}" if path else str(key))
+        ]
+    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        pairs = enumerate(zip(before, after, strict=True))
+        return [row for i, (a, b) in pairs for row in differences(a, b, f"{path}.{i}")]
+    return [] if before == after else [(path, before, after)]

@@ -1,0 +1,110 @@
+"""Options and arguments that several commands share, and how they speak."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.text import Text
+
+from latentart.errors import UsageError
+
+if TYPE_CHECKING:
+    from latentart.recipes.workspace import Workspace
+    from latentart.training.devices import Placement
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", "-cfg", help="The workspace's config; else latentart.json in this folder."),
+]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]…", help="Settings, as ldm.training.batch_size=64.")
+]
+DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps; else the best there is.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+ModelOption = Annotated[Path | None, typer.Option("--model", help="A model folder; else the workspace's newest.")]
+
+_OVERRIDE = re.compile(r"[A-Za-z_$][\w$]*(\.[\w-]+)*=")
+
+
+def parse_grid(text: str) -> tuple[int, int]:
+    """Return (rows, columns) of a grid written as 4x4.
+
+    Raises:
+        UsageError: it is not two whole numbers from 1 to 64.
+    """
+    match = re.fullmatch(r"(\d{1,3})[xX×](\d{1,3})", text.strip())
+    rows, columns = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not (1 <= rows <= 64 and 1 <= columns <= 64):
+        msg = f"'{text}' is not a grid."
+        raise UsageError(msg, "Write rows x columns, each from 1 to 64, as 4x4.")
+    return rows, columns
+
+
+def split_arguments(arguments: list[str] | None) -> tuple[list[str], list[str]]:
+    """Return (plain arguments, key=value settings)."""
+    given = arguments or []
+    settings = [text for text in given if _OVERRIDE.match(text) and not Path(text).exists()]
+    return [text for text in given if text not in settings], settings
+
+
+def only_settings(arguments: list[str] | None) -> list[str]:
+    """Return key=value settings.
+
+    Raises:
+        UsageError: something else stands among them.
+    """
+    plain, settings = split_arguments(arguments)
+    if plain:
+        msg = f"'{plain[0]}' is not a setting."
+        raise UsageError(msg, "Write path.to.key=value, as ldm.training.batch_size=64; options begin with --.")
+    return settings
+
+
+def open_workspace(config: Path | None, overrides: list[str] | None = None) -> Workspace:
+    """Return the workspace of ``--config``, else of the current folder."""
+    from latentart.recipes.workspace import Workspace
+
+    return Workspace.open(config, only_settings(overrides))
+
+
+def place(device: str | None, precision: Any = "auto") -> Placement:
+    """Return where and in which type networks run."""
+    from latentart.training.devices import Placement, choose_device
+
+    return Placement(choose_device(device), precision)
+
+
+def find_model(model: Path | None, config: Path | None, *, kind: str = "ldm") -> Path:
+    """Return ``--model``, else the model of the workspace's run."""
+    if model is not None:
+        return model
+    workspace = open_workspace(config)
+    return (workspace.ldm_run if kind == "ldm" else workspace.vae_run) / "model"
+
+
+def write_json(value: Any) -> None:
+    """Write one JSON object on stdout, all ASCII, so that every name survives."""
+    typer.echo(json.dumps(value, indent=2))
+
+
+def write_error(message: str, hint: str) -> None:
+    """Write one line on stderr: what and where, then what to do."""
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    line = Text("error: ", style="bold red")
+    line.append(message, style="default not bold")
+    line.append(f" {hint}" if hint else "", style="cyan not bold")
+    console.print(line)
+
+
+def say(text: str) -> None:
+    """Write one line for people on stderr."""
+    Console(stderr=True, soft_wrap=True, highlight=False).print(escape(text))
+    sys.stderr.flush()

@@ -1,0 +1,105 @@
+"""`clean-data` and `encode`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from latentart.cli.options import (
+    ConfigOption,
+    DeviceOption,
+    JsonOption,
+    Overrides,
+    QuietOption,
+    open_workspace,
+    place,
+    say,
+    split_arguments,
+    write_json,
+)
+from latentart.errors import UsageError
+from latentart.printable import printable
+
+if TYPE_CHECKING:
+    from latentart.data.clean_report import CleanReport
+
+SHOWN_FILES = 20
+
+
+def clean_data(
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="[RAW] [KEY=VALUE]…", help="The raw folder; else the config's.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The clean folder; else the config's data.root.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Decide and write nothing.")] = False,
+    config: ConfigOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Turn the raw folder into a clean data set; the raw folder stays as it is."""
+    plain, settings = split_arguments(arguments)
+    if len(plain) > 1:
+        msg = f"'{plain[1]}' is one folder too many."
+        raise UsageError(msg, "The clean folder is named with --out.")
+    raw = Path(plain[0]) if plain else None
+    from latentart.config.workspace import CONFIG_NAME, resolve
+    from latentart.recipes.clean_data import clean_into
+
+    if raw is not None and out is not None and config is None and not Path(CONFIG_NAME).is_file():
+        data = resolve({}, settings).data
+    else:
+        workspace = open_workspace(config, settings)
+        data = workspace.config.data
+        raw, out = raw or workspace.raw, out or workspace.data
+    report = clean_into(raw, out, data, dry_run=dry_run, quiet=quiet)
+    if as_json:
+        write_json(report.to_json())
+        return
+    show_report(report)
+    if dry_run:
+        say("Nothing was written: --dry-run.")
+    else:
+        say(f"The clean pictures lie in {out}, the report in {out / 'report.json'}. Next: latentart train vae")
+
+
+def show_report(report: CleanReport) -> None:
+    """Write the report as a table: kept and dropped per style, then the dropped files and the warnings."""
+    console = Console(highlight=False, soft_wrap=True)
+    table = Table("style", "kept", "dropped", "reasons")
+    for style, counts in report.styles.items():
+        reasons = {reason: n for reason, n in counts.items() if reason != "kept"}
+        shown = ", ".join(f"{reason} {n}" for reason, n in sorted(reasons.items()))
+        table.add_row(escape(printable(style)), str(counts["kept"]), str(sum(reasons.values())), shown)
+    table.add_row("all", str(report.kept), str(report.num_dropped), "")
+    console.print(table)
+    for dropped in report.dropped[:SHOWN_FILES]:
+        detail = f" ({dropped.detail})" if dropped.detail else ""
+        console.print(escape(printable(f"dropped {dropped.source}: {dropped.reason}{detail}")))
+    if report.num_dropped > SHOWN_FILES:
+        console.print(f"… and {report.num_dropped - SHOWN_FILES} more; report.json and report.csv name every one")
+    for warning in report.warnings:
+        say(printable(f"warning: {warning}"))
+
+
+def encode(
+    overrides: Overrides = None,
+    config: ConfigOption = None,
+    device: DeviceOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring the latent cache up to date; `train ldm` does it by itself."""
+    workspace = open_workspace(config, overrides)
+    from latentart.recipes.encode import encode as run_encode
+
+    folder = run_encode(workspace, place(device, workspace.config.ldm.training.run.precision), quiet=quiet)
+    if as_json:
+        write_json({"cache": str(folder)})
+        return
+    typer.echo(folder)
+    say("Next: latentart train ldm")

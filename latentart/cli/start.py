@@ -1,0 +1,117 @@
+"""`demo`, `init`, `info` and `doctor`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from latentart.cli.options import (
+    ConfigOption,
+    DeviceOption,
+    JsonOption,
+    QuietOption,
+    find_model,
+    place,
+    say,
+    split_arguments,
+    write_json,
+)
+from latentart.errors import UsageError
+
+
+def demo(
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="[DIR] [KEY=VALUE]…", help="Workspace to make or go on with.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A few steps only, to see that everything runs.")] = False,
+    device: DeviceOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the whole path on the embedded pictures: on a CPU, offline, in minutes."""
+    plain, settings = split_arguments(arguments)
+    if len(plain) > 1:
+        msg = f"'{plain[1]}' is one folder too many."
+        raise UsageError(msg, "Settings are written key=value.")
+    from latentart.recipes.demo import demo as run_demo
+
+    result = run_demo(
+        Path(plain[0] if plain else "latentart-demo"), place(device), settings, is_quick=quick, quiet=quiet
+    )
+    if as_json:
+        write_json({"grid": str(result.grid), "workspace": str(result.workspace), "seconds": round(result.seconds, 1)})
+        return
+    typer.echo(result.grid)
+    if quick:
+        say("A quick run shows that everything works; its pictures are noise.")
+    say(f"Done in {result.seconds:.0f} s. One row per style: {result.grid}")
+    say(f"Next: cd {result.workspace} && latentart sample --style High_Renaissance --eta 0.8 --grid 4x4")
+
+
+def init(
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="[DIR] [KEY=VALUE]…", help="New folder; else this one, if empty.")
+    ] = None,
+    preset: Annotated[str, typer.Option("--preset", help="Where the values come from; `config ls`.")] = "wikiart-256",
+    data: Annotated[Path | None, typer.Option("--data", help="Your pictures, one sub-folder per style.")] = None,
+) -> None:
+    """Make a workspace: a folder with one config, latentart.json."""
+    plain, settings = split_arguments(arguments)
+    if len(plain) > 1:
+        msg = f"'{plain[1]}' is one folder too many."
+        raise UsageError(msg, "The pictures' folder is named with --data.")
+    from latentart.recipes.init import init_workspace
+
+    folder = Path(plain[0] if plain else ".")
+    workspace = init_workspace(folder, preset, data, settings)
+    typer.echo(workspace.config_path)
+    go = f"cd {folder} && " if str(folder) != "." else ""
+    if not workspace.raw.is_dir():
+        say(f"Put your pictures into {workspace.raw}, one folder per style, or set data.raw.")
+    say(f"Next: {go}latentart clean-data")
+
+
+def info(
+    folder: Annotated[Path | None, typer.Argument(metavar="[MODEL]", help="A model folder.")] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a model is: networks, styles, latents, training; every file is verified."""
+    from latentart.recipes.inspect import describe_model
+
+    chosen = folder or find_model(None, config)
+    if folder is None and not chosen.is_dir():
+        chosen = find_model(None, config, kind="vae")
+    about = describe_model(chosen)
+    if as_json:
+        write_json(about)
+        return
+    spread = ", ".join(f"{value:.3f}" for value in about["latents"]["std"])
+    for name, count in about["parameters"].items():
+        typer.echo(f"{name}: {count / 1e6:.2f} M parameters")
+    typer.echo(f"pictures: {about['resolution']} px, latents {about['latent_factor']} times smaller, std {spread}")
+    typer.echo(f"styles: {', '.join(about['style_names']).encode('ascii', 'backslashreplace').decode()}")
+    for name, summary in about["training"].items():
+        typer.echo(f"{name}: " + ", ".join(f"{key} {value}" for key, value in summary.items()))
+
+
+def doctor(as_json: JsonOption = False) -> None:
+    """Say what this machine can do: versions, devices, memory, disk, LPIPS weights."""
+    from latentart.recipes.inspect import examine_machine
+
+    found = examine_machine(Path())
+    if as_json:
+        write_json(found)
+        return
+    typer.echo(f"latentart {found['latentart']}, Python {found['python']}, {found['platform']}")
+    typer.echo(", ".join(f"{name} {version}" for name, version in found["packages"].items()))
+    for device in found["devices"]:
+        memory = f"{device['memory_bytes'] / 2**30:.0f} GiB" if device["memory_bytes"] else "memory unknown"
+        typer.echo(f"device {device['name']} ({device['model']}): {memory}, trains in {device['precision']}")
+    typer.echo(f"{found['cores']} cores, {found['threads']} threads for PyTorch")
+    writable = "writable" if found["folder_is_writable"] else "NOT writable"
+    typer.echo(f"this folder: {found['disk_free_bytes'] / 2**30:.1f} GiB free, {writable}")
+    for name, is_there in found["lpips_weights"].items():
+        typer.echo(f"LPIPS backbone {name}: {'ready' if is_there else 'no weights here'}")

@@ -1,0 +1,142 @@
+"""Noise schedules and the grids of timesteps sampling walks along.
+
+Timesteps are ``t = 0 … T-1``, and ``t = -1`` is the clean end; the papers' ``t = 1 … T`` is ours + 1.
+Tables are float64 and cast only where they are used.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+ScheduleKind = Literal["cosine", "linear", "quadratic", "sigmoid"]
+Spacing = Literal["trailing", "leading", "linspace"]
+
+
+def make_betas(
+    kind: ScheduleKind,
+    num_steps: int,
+    *,
+    beta_start: float = 1e-4,
+    beta_end: float = 0.02,
+    cosine_offset: float = 0.008,
+    max_beta: float = 0.999,
+    sigmoid_range: float = 6.0,
+) -> Tensor:
+    """Return the noise variances β of ``num_steps`` steps, float64 [T].
+
+    - linear: evenly from ``beta_start`` to ``beta_end`` (DDPM, section 4)
+    - quadratic: the square of evenly spaced square roots
+    - sigmoid: ``beta_start + (beta_end - beta_start) · sigmoid(-r … r)`` with r = ``sigmoid_range``
+    - cosine: β_t = min(1 - ᾱ_t/ᾱ_{t-1}, ``max_beta``), ᾱ = cos²(π/2 · (t/T + s)/(1 + s)) with
+      s = ``cosine_offset`` (Nichol & Dhariwal 2102.09672, eq. 17)
+
+    ``beta_start``, ``beta_end`` and ``sigmoid_range`` do not matter to cosine, ``cosine_offset`` and
+    ``max_beta`` matter only to it.
+
+    Raises:
+        ValueError: an unknown kind, fewer than one step, or not 0 < ``beta_start`` <= ``beta_end`` <= 1.
+    """
+    if num_steps < 1:
+        raise ValueError(f"num_steps: got {num_steps}, expected at least 1")
+    if not 0 < beta_start <= beta_end <= 1:
+        raise ValueError(f"betas: got {beta_start} … {beta_end}, expected 0 < beta_start <= beta_end <= 1")
+    if kind == "cosine":
+        u = torch.linspace(0, 1, num_steps + 1, dtype=torch.float64)
+        alpha_bar = torch.cos((u + cosine_offset) / (1 + cosine_offset) * math.pi / 2) ** 2
+        betas = (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=max_beta)
+    elif kind == "linear":
+        betas = torch.linspace(beta_start, beta_end, num_steps, dtype=torch.float64)
+    elif kind == "quadratic":
+        betas = torch.linspace(beta_start**0.5, beta_end**0.5, num_steps, dtype=torch.float64) ** 2
+    elif kind == "sigmoid":
+        ramp = torch.linspace(-sigmoid_range, sigmoid_range, num_steps, dtype=torch.float64)
+        betas = beta_start + (beta_end - beta_start) * ramp.sigmoid()
+    else:
+        raise ValueError(f"kind: got {kind!r}, expected cosine, linear, quadratic or sigmoid")
+    return betas
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseSchedule:
+    """How much of the picture is left after each step: ``betas`` and ``alpha_bar``, float64 [T]."""
+
+    betas: Tensor
+    alpha_bar: Tensor
+
+    @classmethod
+    def from_betas(cls, betas: Tensor) -> NoiseSchedule:
+        """Return the schedule with ᾱ_t = Π_{s≤t} (1 - β_s) (DDPM, eq. 4).
+
+        Raises:
+            ValueError: ``betas`` is not float64 [T] with T >= 1, or leaves (0, 1]; 1 leaves no signal at all.
+        """
+        if betas.dtype != torch.float64 or betas.ndim != 1 or not len(betas):
+            raise ValueError(f"betas: got {betas.dtype} {list(betas.shape)}, expected float64 [T], T >= 1")
+        if not bool(((betas > 0) & (betas <= 1)).all()):
+            raise ValueError(f"betas: got {betas.min():.3g} … {betas.max():.3g}, expected all in (0, 1]")
+        return cls(betas, torch.cumprod(1 - betas, dim=0))
+
+    @property
+    def num_steps(self) -> int:
+        """T, the number of training steps."""
+        return len(self.betas)
+
+    @property
+    def snr(self) -> Tensor:
+        """The signal-to-noise ratio ᾱ/(1-ᾱ), float64 [T]."""
+        return self.alpha_bar / (1 - self.alpha_bar)
+
+    @cached_property
+    def _alpha_bar_from_clean(self) -> Tensor:
+        return torch.nn.functional.pad(self.alpha_bar, (1, 0), value=1.0)  # [T+1], indexed as in the papers
+
+    def alpha_bar_at(self, t: int | Tensor) -> Tensor:
+        """Return ᾱ at ``t`` in -1 … T-1, exactly 1 at the clean end -1: float64 of the shape of ``t``.
+
+        Raises:
+            ValueError: an int ``t`` out of range; a tensor is not checked, for that would wait for its device.
+        """
+        if isinstance(t, int) and not -1 <= t < self.num_steps:
+            raise ValueError(f"t: got {t}, expected -1 to {self.num_steps - 1}")
+        return self._alpha_bar_from_clean[t + 1]
+
+    def to(self, device: torch.device | str) -> NoiseSchedule:
+        """Return the schedule on ``device``, itself when it is there.
+
+        Training moves it once, before the loop. Sampling leaves it on the CPU: there ᾱ is a number, which
+        PyTorch hands to the kernels of any device without waiting for it.
+        """
+        betas = self.betas.to(device)
+        return self if betas is self.betas else NoiseSchedule(betas, self.alpha_bar.to(device))
+
+
+def timestep_pairs(num_train: int, num_steps: int, spacing: Spacing = "trailing") -> list[tuple[int, int]]:
+    """Return the N = ``num_steps`` pairs (t, t_prev) sampling takes, noisiest first, down to t_prev = -1.
+
+    - trailing: T·k/N - 1, k = N … 1; starts from pure noise (Lin et al. 2305.08891, table 2)
+    - leading: T·k/N, k = N-1 … 0; ends at t = 0, but starts up to T/N steps short of pure noise
+    - linspace: N points from T-1 to 0, both included
+
+    Trailing and leading round down, in integers, so that the steps are distinct for every N.
+
+    Raises:
+        ValueError: an unknown spacing, or N outside 1 … T.
+    """
+    T, N = num_train, num_steps
+    if not 1 <= N <= T:
+        raise ValueError(f"num_steps: got {N}, expected 1 to {T}")
+    if spacing == "trailing":
+        steps = [T * k // N - 1 for k in range(N, 0, -1)]
+    elif spacing == "leading":
+        steps = [T * k // N for k in range(N - 1, -1, -1)]
+    elif spacing == "linspace":
+        steps = [T - 1 - round(i * (T - 1) / max(N - 1, 1)) for i in range(N)]
+    else:
+        raise ValueError(f"spacing: got {spacing!r}, expected trailing, leading or linspace")
+    return list(zip(steps, [*steps[1:], -1], strict=True))

@@ -1,0 +1,148 @@
+"""What cleaning found, in numbers and by name, for people, programs and spreadsheets."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from latentart.data.index import write_lines
+
+SCHEMA = 1
+REMEDIES = {
+    "too_few_bytes": "Lower data.min_bytes if small files are sound pictures here.",
+    "too_small": "Lower data.min_side if pictures this small are wanted.",
+    "extreme_aspect": "Raise data.max_aspect if pictures this long are wanted.",
+    "not_a_picture": "Check that data.raw is the folder with the pictures.",
+    "truncated": "Copy or download the pictures again: their ends are missing.",
+    "damaged": "Copy or download the pictures again: their content is damaged.",
+    "bomb": "Scale the pictures down before cleaning: they have too many pixels to be decoded safely.",
+    "unreadable": "Check the permissions of the files in data.raw.",
+    "not_a_regular_file": "Links are not followed: copy the pictures, or let data.raw be the folder they link to.",
+    "no_style": "Move the pictures into one folder for each style.",
+    "duplicate": "Remove the copies, or be content with one of each.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A raw file that was dropped or flagged, and why; ``style`` is empty for loose files."""
+
+    source: str
+    style: str
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """The same bytes under several styles; the first of ``sources`` was kept."""
+
+    sha256: str
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CleanReport:
+    """Outcome of one cleaning; ``styles`` holds, for each style, the numbers kept and dropped for each reason."""
+
+    kept: int
+    styles: dict[str, Counter[str]]
+    dropped: list[Dropped]
+    flagged: list[Dropped]
+    conflicts: list[Conflict]
+    warnings: list[str]
+
+    @property
+    def num_dropped(self) -> int:
+        """Return how many files were dropped."""
+        return len(self.dropped)
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """Return how many files were dropped for each reason, most common first."""
+        return count_reasons(self.dropped)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as plain lists and dicts; dump it with ``ensure_ascii`` for names that are not UTF-8."""
+        return {
+            "schema": SCHEMA,
+            "kept": self.kept,
+            "num_dropped": self.num_dropped,
+            "reasons": self.reasons,
+            "styles": {
+                style: {
+                    "kept": counts["kept"],
+                    "dropped": {reason: n for reason, n in sorted(counts.items()) if reason != "kept"},
+                }
+                for style, counts in self.styles.items()
+            },
+            "dropped": [_row(item) for item in self.dropped],
+            "flagged": [_row(item) for item in self.flagged],
+            "conflicts": [{"sha256": item.sha256, "sources": list(item.sources)} for item in self.conflicts],
+            "warnings": self.warnings,
+        }
+
+
+def make_report(
+    styles: Iterable[str],
+    kept_styles: Iterable[str],
+    *,
+    dropped: list[Dropped],
+    flagged: list[Dropped],
+    conflicts: list[Conflict],
+) -> CleanReport:
+    """Count and put in order; ``kept_styles`` names the style of every kept picture."""
+    counts: dict[str, Counter[str]] = {style: Counter() for style in sorted(styles)}
+    for style in kept_styles:
+        counts[style]["kept"] += 1
+    for item in dropped:
+        if item.style in counts:
+            counts[item.style][item.reason] += 1
+    kept = sum(count["kept"] for count in counts.values())
+    return CleanReport(kept, counts, dropped, flagged, conflicts, _warnings(kept, counts, dropped))
+
+
+def count_reasons(dropped: Iterable[Dropped]) -> dict[str, int]:
+    """Return how many files were dropped for each reason, most common first."""
+    counts = Counter(item.reason for item in dropped)
+    return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
+
+
+def write_report(out: Path, report: CleanReport) -> None:
+    """Write ``report.json`` and ``report.csv``, the latter with the dropped files only."""
+    write_lines(out / "report.json", [json.dumps(report.to_json(), indent=1)])
+    table = io.StringIO()
+    writer = csv.writer(table, quoting=csv.QUOTE_ALL, lineterminator="\n")
+    writer.writerow(["source", "reason", "detail"])
+    writer.writerows([_safe_cell(cell) for cell in _row(item).values()] for item in report.dropped)
+    write_lines(out / "report.csv", [table.getvalue().removesuffix("\n")])
+
+
+def _warnings(kept: int, styles: dict[str, Counter[str]], dropped: list[Dropped]) -> list[str]:
+    found = [
+        f"Style {style!r} has no sound picture among {counts.total()}: it will not be a class."
+        for style, counts in styles.items()
+        if not counts["kept"]
+    ]
+    names = [style for style, counts in styles.items() if counts["kept"]]
+    if len(names) == 1:
+        found.append(f"There is only one style, {names[0]!r}: a model can learn it, but has nothing to choose from.")
+    for reason, number in count_reasons(dropped).items():
+        if number > (kept + len(dropped)) / 2:
+            found.append(f"More than half of the files were dropped as {reason} ({number}). {REMEDIES[reason]}")
+    return found
+
+
+def _row(item: Dropped) -> dict[str, str]:
+    return {"source": item.source, "reason": item.reason, "detail": item.detail}
+
+
+def _safe_cell(text: str) -> str:
+    # a spreadsheet runs a cell that starts like a formula
+    return f"'{text}" if text.lstrip()[:1] in tuple("=+-@") or text[:1] in tuple("\t\r\n") else text

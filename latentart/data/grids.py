@@ -1,0 +1,56 @@
+"""Grids of pictures, with labels where rows mean something."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
+
+GAP = 2
+_GROUND = (255, 255, 255)
+_INK = (20, 20, 20)
+
+
+def tile_grid(pictures: Sequence[Image.Image], rows: int, columns: int, labels: Sequence[str] = ()) -> Image.Image:
+    """Return pictures of one size in rows and columns, row by row, with one label to the left of each row if given.
+
+    Raises:
+        ValueError: more pictures than cells, or not one label a row.
+    """
+    if not pictures or len(pictures) > rows * columns:
+        msg = f"grid: got {len(pictures)} pictures, expected 1 to {rows * columns}"
+        raise ValueError(msg)
+    if labels and len(labels) != rows:
+        msg = f"grid: got {len(labels)} labels, expected {rows}"
+        raise ValueError(msg)
+    width, height = pictures[0].size
+    font = ImageFont.load_default(size=max(10, min(24, height // 5)))
+    margin = max((int(font.getlength(printable_label(text))) for text in labels), default=-8) + 8
+    size = (margin + columns * (width + GAP) + GAP, rows * (height + GAP) + GAP)
+    grid = Image.new("RGB", size, _GROUND)
+    draw = ImageDraw.Draw(grid)
+    for row, text in enumerate(labels):
+        draw.text((4, GAP + row * (height + GAP) + height // 2), printable_label(text), _INK, font=font, anchor="lm")
+    for i, picture in enumerate(pictures):
+        row, column = divmod(i, columns)
+        grid.paste(picture, (margin + GAP + column * (width + GAP), GAP + row * (height + GAP)))
+    return grid
+
+
+def printable_label(text: str) -> str:
+    """Return a label that a font can draw: underscores as spaces, what is not printable as '?', at most 40 long."""
+    shown = "".join(c if c.isprintable() and not 0xD800 <= ord(c) < 0xE000 else "?" for c in text.replace("_", " "))
+    return shown if len(shown) <= 40 else shown[:39] + "…"
+
+
+def save_png(picture: Image.Image, path: Path, settings: Mapping[str, str] | None = None) -> None:
+    """Write a PNG with ``settings`` as text chunks; the file appears whole or not at all."""
+    info = PngInfo()
+    for key, value in (settings or {}).items():
+        info.add_text(key, value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    picture.save(temporary, format="PNG", pnginfo=info)
+    temporary.replace(path)

@@ -1,0 +1,96 @@
+"""The index of a clean data set: one JSON line for each picture, the one truth of what training reads."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from latentart.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class IndexEntry:
+    """One clean picture.
+
+    ``file`` lies relative to the index's folder, ``source`` relative to the raw folder, both with ``/``.
+    ``style`` is the name as the user wrote it, ``sha256`` that of the source's bytes, and ``width`` and
+    ``height`` are the clean picture's, in pixels. Names that are not UTF-8 hold surrogate escapes.
+    """
+
+    file: str
+    source: str
+    style: str
+    sha256: str
+    width: int
+    height: int
+
+
+def write_index(path: Path, entries: Iterable[IndexEntry]) -> None:
+    """Write the entries in the given order; the file appears whole or not at all."""
+    write_lines(path, (json.dumps(asdict(entry)) for entry in entries))
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write lines of text to a file that appears whole or not at all, even when the power fails."""
+    part = path.with_name(f".{path.name}.part")
+    with part.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+        file.writelines(f"{line}\n" for line in lines)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def read_index(path: Path) -> list[IndexEntry]:
+    """Read the entries of an index in their order.
+
+    Raises:
+        DataError: there is no index, or a line of it is damaged.
+    """
+    try:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError:
+        raise DataError(f"no clean data set at {path.parent}:", "run `latentart clean-data`") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot read the index: {error.strerror}.") from error
+    return [_entry_from_line(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
+
+
+def index_fingerprint(entries: Iterable[IndexEntry]) -> str:
+    """Return a SHA-256 over what training reads; neither the order of entries nor their sources matter."""
+    rows = sorted(json.dumps([entry.style, entry.file, entry.sha256, entry.width, entry.height]) for entry in entries)
+    return hashlib.sha256("\n".join(rows).encode()).hexdigest()
+
+
+def style_names(entries: Iterable[IndexEntry]) -> list[str]:
+    """Return the different styles, sorted, as the user wrote them."""
+    return sorted({entry.style for entry in entries})
+
+
+def _entry_from_line(line: bytes, place: str) -> IndexEntry:
+    try:
+        values: Any = json.loads(line)
+        entry = IndexEntry(**values)
+    except (ValueError, TypeError) as error:
+        raise _damaged(place) from error
+    if not _has_right_types(entry) or not _stays_inside(entry.file):
+        raise _damaged(place)
+    return entry
+
+
+def _has_right_types(entry: IndexEntry) -> bool:
+    kinds: dict[str, type] = {"width": int, "height": int}
+    return all(type(getattr(entry, field.name)) is kinds.get(field.name, str) for field in fields(entry))
+
+
+def _stays_inside(file: str) -> bool:
+    parts: Sequence[str] = file.replace("\\", "/").split("/")
+    return bool(file) and ".." not in parts and not Path(file).is_absolute()
+
+
+def _damaged(place: str) -> DataError:
+    return DataError(f"{place}: the index is damaged.", "Run `latentart clean-data` again to make it anew.")

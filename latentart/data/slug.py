@@ -1,0 +1,42 @@
+"""Folder names that are safe on every file system, made from style names as people write them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+
+MAX_BYTES = 80
+WINDOWS_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+
+
+def slug(name: str) -> str:
+    """Return a safe file name for ``name``: itself if it is safe, else a cleaned form and 8 hex digits of its hash.
+
+    At most 80 bytes of ``[A-Za-z0-9_.-]``, never empty, never starting with ``.`` or ``-``, no Windows device.
+    """
+    safe = re.sub(r"[^A-Za-z0-9_.-]", "_", name)
+    safe = re.sub(r"^[.-]", "_", safe)
+    safe = re.sub(r"\.$", "_", safe)  # Windows drops a dot at the end
+    if WINDOWS_DEVICE.fullmatch(safe):
+        safe = f"_{safe}"
+    return safe if safe and safe == name and len(safe) <= MAX_BYTES else _with_hash(safe or "_", name)
+
+
+def slugs(names: Iterable[str], taken: Iterable[str] = ()) -> dict[str, str]:
+    """Return a slug for each name, all different from each other and from ``taken`` even where case is ignored."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in set(names):
+        groups[slug(name).casefold()].append(name)
+    used = {name.casefold() for name in taken}
+    return {
+        name: slug(name) if len(group) == 1 and key not in used else _with_hash(slug(name), name)
+        for key, group in groups.items()
+        for name in group
+    }
+
+
+def _with_hash(safe: str, name: str) -> str:
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{safe[: MAX_BYTES - 9]}-{digest}"

@@ -1,0 +1,8 @@
+"""Text that may hold a stranger's file name, made safe to show."""
+
+from __future__ import annotations
+
+
+def printable(text: str) -> str:
+    """Escape what could move a cursor, turn the text around, break a line or not be encoded."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -1,0 +1,54 @@
+"""`latentart init`: a new workspace is a folder with one config in it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from latentart.config.workspace import CONFIG_NAME, SCHEMA_NAME, resolve, schema
+from latentart.data.index import write_lines
+from latentart.errors import DataError, ResourceError, UsageError
+from latentart.recipes.workspace import Workspace
+
+
+def init_workspace(folder: Path, preset: str, raw: Path | None, overrides: Sequence[str] = ()) -> Workspace:
+    """Make a workspace in a new or empty folder; done again with the same words it changes nothing.
+
+    Raises:
+        UsageError: the folder holds other things, or a workspace with another config.
+        DataError: the folder of pictures does not exist.
+        ResourceError: the folder cannot be written.
+    """
+    values: dict[str, Any] = {"preset": preset}
+    if raw is not None:
+        if not raw.is_dir():
+            msg = f"there is no folder of pictures at {raw}."
+            raise DataError(msg, "Name it with --data FOLDER, one sub-folder per style.")
+        values["data"] = {"raw": _path_from(folder, raw)}
+    config = resolve(values, overrides, "init")
+    path = folder / CONFIG_NAME
+    if path.is_file():
+        if path.read_text(encoding="utf-8") == config.to_text():
+            return Workspace(folder, config)
+        msg = f"{folder} is a workspace already, with another config."
+        raise UsageError(msg, f"Edit {path}, or name a new folder.")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        msg = f"{folder} exists and is not a workspace; nothing was written."
+        raise UsageError(msg, "Name a new or empty folder; --data FOLDER says where the pictures are.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_lines(folder / SCHEMA_NAME, [json.dumps(schema(), indent=1)])
+        write_lines(path, config.to_text().splitlines())
+    except OSError as error:
+        msg = f"{folder} cannot be written: {error.strerror}."
+        raise ResourceError(msg) from None
+    return Workspace(folder, config)
+
+
+def _path_from(folder: Path, raw: Path) -> str:
+    """Return the raw folder's path relative to the workspace if it lies inside, else absolute."""
+    absolute, home = Path(os.path.abspath(raw)), Path(os.path.abspath(folder))  # noqa: PTH100 - keeps links as named
+    return str(absolute.relative_to(home) if absolute.is_relative_to(home) else absolute)

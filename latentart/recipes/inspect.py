@@ -1,0 +1,74 @@
+"""`latentart info` and `latentart doctor`: what a model is, and what this machine can do."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from latentart import __version__
+from latentart.errors import ModelError
+from latentart.recipes.model import load_model
+from latentart.training.devices import Placement, resolve_precision
+from latentart.training.perceptual_weights import BACKBONES, hub_folder
+
+
+def describe_model(folder: Path) -> dict[str, Any]:
+    """Return what a model folder holds; every file is verified on the way.
+
+    Raises:
+        ModelError: it is missing or damaged.
+    """
+    if not folder.is_dir():
+        msg = f"there is no model folder at {folder}."
+        raise ModelError(msg, "A run's model lies in runs/vae/model or runs/ldm/model.")
+    model = load_model(folder, Placement(torch.device("cpu"), "fp32"))
+    networks = {"autoencoder": model.autoencoder, "denoiser": model.denoiser}
+    return {
+        "folder": str(folder),
+        "parameters": {
+            name: sum(p.numel() for p in network.parameters()) for name, network in networks.items() if network
+        },
+        "latent_factor": model.autoencoder.factor,
+        **model.about,
+    }
+
+
+def examine_machine(folder: Path) -> dict[str, Any]:
+    """Return versions, devices, precision, memory, disk and optional parts, as `doctor` shows them."""
+    packages = ("torch", "torchvision", "pillow", "einops", "torchmetrics", "lpips", "typer", "rich", "pydantic")
+    devices = [torch.device("cpu"), *(torch.device("cuda", i) for i in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        devices.append(torch.device("mps"))
+    return {
+        "latentart": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(terse=True),
+        "packages": {name: importlib.metadata.version(name) for name in (*packages, "safetensors")},
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "devices": [
+            {
+                "name": str(device),
+                "model": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+                "precision": resolve_precision("auto", device),
+                "memory_bytes": torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else _memory_bytes(),
+            }
+            for device in devices
+        ],
+        "disk_free_bytes": shutil.disk_usage(folder).free,
+        "folder_is_writable": os.access(folder, os.W_OK),
+        "lpips_weights": {name: (hub_folder() / known.file_name).is_file() for name, known in BACKBONES.items()},
+    }
+
+
+def _memory_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None

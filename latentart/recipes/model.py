@@ -1,0 +1,149 @@
+"""A model folder: everything that sampling needs and nothing else.
+
+``model.json`` (architecture, style names, latent statistics, schedule, training summary), ``autoencoder.safetensors``,
+``denoiser.safetensors`` and ``MANIFEST.json`` with a SHA-256 of each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from torch import nn
+
+from latentart import __version__
+from latentart.builders import build_autoencoder, build_schedule, build_unet
+from latentart.config.ldm import DiffusionConfig, UNetConfig
+from latentart.config.vae import AutoencoderConfig
+from latentart.core.latents import LatentNormalizer
+from latentart.core.networks.autoencoder import Autoencoder
+from latentart.core.networks.unet import UNet
+from latentart.errors import ModelError, UsageError, nearest
+from latentart.training.checkpoint import load_matching, read_tensors, write_tensors
+from latentart.training.devices import Placement
+from latentart.training.folders import commit_folder, read_json, recover_folder, verify_folder, write_json_atomic
+from latentart.training.ldm_step import DiffusionTask
+
+FORMAT = 1
+MODEL_FILE = "model.json"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model, its networks placed and in evaluation mode.
+
+    Attributes:
+        about: the content of model.json.
+        denoiser, task: None where only the autoencoder is trained so far.
+    """
+
+    about: dict[str, Any]
+    autoencoder: Autoencoder
+    normalizer: LatentNormalizer
+    denoiser: UNet | None = None
+    task: DiffusionTask | None = None
+
+    @property
+    def style_names(self) -> list[str]:
+        """The styles in the order of their ids."""
+        return list(self.about["style_names"])
+
+    @property
+    def resolution(self) -> int:
+        """Side of the pictures it was trained on, in pixels."""
+        return int(self.about["resolution"])
+
+    def style_id(self, style: str) -> int:
+        """Return the id of a style, asked for as written or without regard to case, spaces and underscores.
+
+        Raises:
+            UsageError: no such style; the nearest is offered.
+        """
+        if style in self.style_names:
+            return self.style_names.index(style)
+        folded = [_fold(name) for name in self.style_names]
+        if folded.count(_fold(style)) == 1:
+            return folded.index(_fold(style))
+        msg = f"this model has no style '{style}'.{nearest(style, self.style_names)}"
+        raise UsageError(msg, f"Styles: {', '.join(self.style_names)}.")
+
+
+def _fold(name: str) -> str:
+    return name.casefold().replace("_", " ").replace("-", " ")
+
+
+def save_model(folder: Path, about: dict[str, Any], networks: dict[str, nn.Module]) -> None:
+    """Write a model folder, in place of an older one: at every instant a whole one is there."""
+
+    def write(temporary: Path) -> None:
+        write_json_atomic(temporary / MODEL_FILE, {"format": FORMAT, "latentart": __version__, **about})
+        for name, network in networks.items():
+            write_tensors(temporary / f"{name}.safetensors", dict(network.state_dict()))
+
+    commit_folder(folder, write, replace=True)
+
+
+def load_model(folder: Path, placement: Placement) -> Model:
+    """Read a model folder.
+
+    Raises:
+        ModelError: it is missing, damaged, from a newer version, or its parts do not fit.
+    """
+    recover_folder(folder)
+    if not (folder / MODEL_FILE).is_file():
+        msg = f"there is no model at {folder}."
+        raise ModelError(msg, "Train one with `latentart train vae` and `latentart train ldm`, or give --model DIR.")
+    verify_folder(folder)
+    about = read_json(folder / MODEL_FILE)
+    try:
+        if about["format"] > FORMAT:
+            msg = f"{folder} was made by a newer latentart ({about['latentart']})."
+            raise ModelError(msg, "Upgrade latentart.")
+        autoencoder = build_autoencoder(AutoencoderConfig.model_validate(about["autoencoder"]))
+        autoencoder.uses_tanh = bool(about["uses_tanh"])
+        normalizer = LatentNormalizer(tuple(about["latents"]["mean"]), tuple(about["latents"]["std"]))
+        load_matching(autoencoder, read_tensors(folder / "autoencoder.safetensors"), "autoencoder")
+        model = Model(about, autoencoder, normalizer)
+        if about["denoiser"] is not None:
+            model = _with_denoiser(folder, model)
+    except (ValidationError, KeyError, TypeError, ValueError) as error:
+        msg = f"{folder / MODEL_FILE} does not describe a model this version knows: {str(error).splitlines()[0]}."
+        raise ModelError(msg) from None
+    for network in (model.autoencoder, model.denoiser):
+        if network is not None:
+            placement.place(network).eval().requires_grad_(requires_grad=False)
+    return model
+
+
+def _with_denoiser(folder: Path, model: Model) -> Model:
+    about = model.about
+    config = UNetConfig.model_validate(about["denoiser"])
+    diffusion = DiffusionConfig.model_validate(about["diffusion"])
+    denoiser = build_unet(config, model.autoencoder.latent_channels, len(about["style_names"]))
+    load_matching(denoiser, read_tensors(folder / "denoiser.safetensors"), "denoiser")
+    return Model(about, model.autoencoder, model.normalizer, denoiser, build_task(diffusion))
+
+
+def build_task(config: DiffusionConfig) -> DiffusionTask:
+    """Return what the denoiser learns, from its config."""
+    return DiffusionTask(build_schedule(config), config.target, config.weighting, config.min_snr_gamma)
+
+
+def require_denoiser(model: Model, folder: Path) -> tuple[UNet, DiffusionTask]:
+    """Return the denoiser and its task.
+
+    Raises:
+        ModelError: the folder holds an autoencoder alone.
+    """
+    if model.denoiser is None or model.task is None:
+        msg = f"the model at {folder} has no denoiser yet."
+        raise ModelError(msg, "Train it with `latentart train ldm`.")
+    return model.denoiser, model.task
+
+
+def weights_hash(folder: Path, name: str = "autoencoder") -> str:
+    """Return the SHA-256 of one weights file of a model folder, from its manifest."""
+    manifest = read_json(folder / "MANIFEST.json")
+    return str(manifest["files"][f"{name}.safetensors"]["sha256"])

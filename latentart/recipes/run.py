@@ -1,0 +1,142 @@
+"""What both trainings do around their loop: the run's folder, what a resumed run must find unchanged, the stop."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentart import __version__
+from latentart.config.workspace import Config
+from latentart.errors import DataError, ResourceError, StoppedBySignal
+from latentart.training.checkpoint import checkpoint_folder, prune_checkpoints, save_checkpoint
+from latentart.training.folders import remove_leftovers, write_json_atomic
+from latentart.training.log import RunLog
+from latentart.training.loop import StepReport
+from latentart.training.progress import Progress
+
+
+@contextlib.contextmanager
+def open_run(folder: Path, config: Config) -> Iterator[None]:
+    """Make a run's folder, write the resolved config and the machine into it, and keep other processes out.
+
+    Raises:
+        ResourceError: the folder cannot be written, or another process trains in it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = f"{folder} cannot be made: {error.strerror}."
+        raise ResourceError(msg) from None
+    lock = folder / "lock"
+    _take_lock(lock)
+    try:
+        for parent in (folder, folder / "checkpoints"):
+            if parent.is_dir():
+                remove_leftovers(parent)
+        write_json_atomic(folder / "config.json", config.to_json())
+        write_json_atomic(folder / "machine.json", describe_machine())
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+
+
+def _take_lock(lock: Path) -> None:
+    try:
+        holder = int(lock.read_text())
+        os.kill(holder, 0)
+    except (FileNotFoundError, ValueError, ProcessLookupError):
+        pass
+    except PermissionError:
+        raise _locked(lock, "another user's process") from None
+    else:
+        if holder != os.getpid():
+            raise _locked(lock, f"process {holder}")
+    try:
+        lock.write_text(str(os.getpid()))
+    except OSError as error:
+        msg = f"{lock.parent} cannot be written: {error.strerror}."
+        raise ResourceError(msg) from None
+
+
+def _locked(lock: Path, holder: str) -> ResourceError:
+    return ResourceError(f"{lock.parent} is in use by {holder}.", f"Wait for it, or delete {lock} if it is gone.")
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return what a run was made with: versions and devices, nothing personal."""
+    return {
+        "latentart": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": f"{platform.system()} {platform.machine()}",
+        "threads": torch.get_num_threads(),
+        "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "arguments": [Path(sys.argv[0]).name, *sys.argv[1:]],
+    }
+
+
+def require_same_data(saved: dict[str, Any], now: dict[str, Any], run: Path) -> None:
+    """Refuse to go on with other pictures or styles than a run began with.
+
+    Raises:
+        DataError: they differ.
+    """
+    if saved == now:
+        return
+    gone = [name for name in saved["style_names"] if name not in now["style_names"]]
+    new = [name for name in now["style_names"] if name not in saved["style_names"]]
+    changes = [f"styles gone: {', '.join(gone)}"] * bool(gone) + [f"styles new: {', '.join(new)}"] * bool(new)
+    changes += [f"{saved['num_pictures']} pictures then, {now['num_pictures']} now"] * (not changes)
+    msg = f"the pictures have changed since {run} began ({'; '.join(changes)})."
+    raise DataError(msg, f"Put them back, or move {run} away to begin anew.")
+
+
+class RunKeeper:
+    """Says what happens once in a while in a run: numbers to the log, progress to the screen, checkpoints."""
+
+    def __init__(self, run: Path, log: RunLog, progress: Progress, *, log_every: int, keep: int) -> None:
+        self.run, self.log, self.progress = run, log, progress
+        self.log_every, self.keep = log_every, keep
+        self._rate: float | None = None
+        self._data_share = 0.0
+
+    def report(self, report: StepReport, batch_size: int, *, at: int, is_last: bool, **extra: str) -> None:
+        """Show a step, and log it where it is due; ``at`` is the run's own step."""
+        rate = batch_size / max(report.seconds, 1e-9)
+        self._rate = rate if self._rate is None else 0.95 * self._rate + 0.05 * rate
+        self._data_share = 0.95 * self._data_share + 0.05 * report.data_seconds / max(report.seconds, 1e-9)
+        self.progress.update(report.step, loss=report.scalars["loss"], images_per_second=self._rate)
+        if at % self.log_every == 0 or is_last:
+            scalars = {name: float(value) for name, value in report.scalars.items()}
+            self.log.metrics(
+                at,
+                **scalars,
+                lr=report.lr,
+                images_per_second=self._rate,
+                data_share=self._data_share,
+                time=time.time(),
+                **extra,
+            )
+
+    def save(
+        self, step: int, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any], milestones: list[int]
+    ) -> None:
+        """Write a checkpoint unless this step has one, then let the oldest go."""
+        folder = checkpoint_folder(self.run, step)
+        if not folder.exists():
+            save_checkpoint(folder, tensors, {"step": step, **state})
+        prune_checkpoints(self.run, self.keep, milestones)
+
+
+def stop_for(received: int, run: Path, step: int) -> StoppedBySignal:
+    """Return the error that ends a run which a signal stopped."""
+    return StoppedBySignal(f"stopped by a signal; step {step} is saved in {run}.", received)

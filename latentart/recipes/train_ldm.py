@@ -1,0 +1,199 @@
+"""`latentart train ldm`: the denoiser, from cached latents.
+
+Launch: ``latentart train ldm`` in a workspace with a trained autoencoder; a tiny variant: ``latentart demo --quick``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from latentart.builders import build_ema, build_optimizer, build_rate_plan, build_unet, count_steps
+from latentart.core.diffusion.process import draw_timesteps, stratify
+from latentart.core.latents import sample_posterior
+from latentart.core.networks.unet import UNet
+from latentart.data.datasets import picture_from
+from latentart.data.grids import save_png, tile_grid
+from latentart.data.index import index_fingerprint
+from latentart.data.latent_cache import LatentCache
+from latentart.data.loading import StepOrder
+from latentart.recipes.encode import encode, load_autoencoder
+from latentart.recipes.generate import Generator, SamplerSettings
+from latentart.recipes.model import build_task, save_model, weights_hash
+from latentart.recipes.run import RunKeeper, open_run, require_same_data, stop_for
+from latentart.recipes.workspace import Workspace
+from latentart.training.checkpoint import Checkpoint, find_checkpoint
+from latentart.training.devices import Placement
+from latentart.training.ldm_step import LdmBatch, LdmStep
+from latentart.training.log import RunLog
+from latentart.training.loop import train
+from latentart.training.progress import Progress
+from latentart.training.randomness import generator_for, normal_for, sample_numbers, uniform_for
+from latentart.training.signals import StopSignal
+
+PREVIEW_STYLES = 32
+PREVIEW_COLUMNS = 4
+
+
+@dataclass(frozen=True)
+class LdmResult:
+    """Where the model lies, whether anything was left to train, and the last page of previews."""
+
+    model: Path
+    is_new: bool
+    preview: Path | None
+
+
+def train_ldm(workspace: Workspace, placement: Placement, *, quiet: bool = False) -> LdmResult:
+    """Train the denoiser, going on from the newest checkpoint; encode first where the cache is missing or stale.
+
+    Raises:
+        ModelError: there is no trained autoencoder, or a checkpoint does not fit.
+        DataError: the pictures have changed since the run began.
+    """
+    cache = LatentCache.open(encode(workspace, placement, quiet=quiet))
+    with open_run(workspace.ldm_run, workspace.config):
+        return LdmRun(workspace, cache, placement, quiet=quiet).train()
+
+
+class LdmRun:
+    """The denoiser's run, from where it stands to its end."""
+
+    def __init__(self, workspace: Workspace, cache: LatentCache, placement: Placement, *, quiet: bool) -> None:
+        self.workspace, self.cache, self.quiet = workspace, cache, quiet
+        self.config, self.seed = workspace.config.ldm, workspace.config.seed
+        self.settings = self.config.training
+        self.run = workspace.ldm_run
+        self.placement = Placement(placement.device, self.settings.run.precision)
+        self.autoencoder = load_autoencoder(workspace, self.placement)
+        entries, self.style_names = workspace.read_pictures()
+        self.data = {
+            "fingerprint": index_fingerprint(entries),
+            "num_pictures": len(entries),
+            "style_names": self.style_names,
+            "autoencoder": weights_hash(workspace.vae_run / "model"),
+        }
+        self.num_steps = count_steps(self.settings, len(cache), self.settings.batch_size)
+        self.step_fn = self._build_step()
+
+    def train(self) -> LdmResult:
+        """Train to the end; leave checkpoints, previews and the model folder."""
+        first = self._take(find_checkpoint(self.run))
+        if first >= self.num_steps and (self.run / "model").is_dir():
+            return LdmResult(self.run / "model", is_new=False, preview=None)
+        log = RunLog(self.run, resume_step=first)
+        log.note(f"denoiser: steps {first} to {self.num_steps}, {self.placement.precision}")
+        run, preview = self.settings.run, None
+        with Progress("ldm", self.num_steps, first, quiet=self.quiet) as progress, StopSignal() as stop:
+            keeper = RunKeeper(self.run, log, progress, log_every=run.log_every, keep=run.keep_checkpoints)
+            for report in train(
+                self.step_fn,
+                self._batches(first),
+                build_rate_plan(self.settings.optimizer, self.num_steps),
+                first_step=first,
+                last_step=self.num_steps,
+                batch_size=self.settings.batch_size,
+            ):
+                step, is_last = report.step, report.step == self.num_steps
+                keeper.report(report, self.settings.batch_size, at=step, is_last=is_last)
+                if step % run.checkpoint_every == 0 or is_last or stop.received:
+                    self._save(keeper, step)
+                if step % run.preview_every == 0 or is_last:
+                    preview = self._preview(step)
+                if stop.received and not is_last:
+                    raise stop_for(stop.received, self.run, step)
+        log.note(f"the denoiser is finished at step {self.num_steps}")
+        return LdmResult(self.run / "model", is_new=True, preview=preview)
+
+    def _build_step(self) -> LdmStep:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(generator_for(self.seed, "denoiser weights").initial_seed())
+            denoiser = build_unet(self.config.model, self.cache.latent_shape[0], len(self.style_names))
+        self.placement.place(denoiser)
+        task = build_task(self.config.diffusion)
+        task = type(task)(task.schedule.to(self.placement.device), task.target, task.weighting, task.gamma)
+        return LdmStep(
+            denoiser,
+            build_ema(denoiser, self.settings.run.ema),
+            build_optimizer(denoiser, self.settings.optimizer),
+            task,
+            self.placement,
+            clip_norm=self.settings.optimizer.clip_norm,
+        )
+
+    def _take(self, checkpoint: Checkpoint | None) -> int:
+        """Take a checkpoint's weights and return the step to go on from."""
+        if checkpoint is None:
+            return 0
+        require_same_data(checkpoint.state["data"], self.data, self.run)
+        self.step_fn.restore(checkpoint.tensors, checkpoint.state["optimizers"])
+        return checkpoint.step
+
+    def _save(self, keeper: RunKeeper, step: int) -> None:
+        """Write a checkpoint and, from the average, the model that `sample` uses."""
+        tensors, optimizers = self.step_fn.state()
+        state = {"optimizers": optimizers, "data": self.data, "config": self.workspace.config.to_json()}
+        keeper.save(step, tensors, state, milestones=[])
+        networks = {"autoencoder": self.autoencoder.autoencoder, "denoiser": self.step_fn.ema.network}
+        save_model(self.run / "model", self._about(step), networks)
+
+    def _about(self, step: int) -> dict[str, Any]:
+        normalizer = self.cache.normalizer
+        training = {**self.autoencoder.about["training"], "ldm": {"step": step, "steps": self.num_steps}}
+        return {
+            **self.autoencoder.about,
+            "resolution": self.settings.resolution,
+            "latents": {"mean": list(normalizer.mean), "std": list(normalizer.std)},
+            "style_names": self.style_names,
+            "denoiser": self.config.model.model_dump(mode="json"),
+            "diffusion": self.config.diffusion.model_dump(mode="json"),
+            "training": training,
+        }
+
+    def _batches(self, first: int) -> Iterator[LdmBatch]:
+        """Yield the batches from step ``first`` on; everything random in them follows from (seed, sample number)."""
+        seed, size, device = self.seed, self.settings.batch_size, self.placement.device
+        order = StepOrder(generator_for(seed, "ldm order").initial_seed(), len(self.cache), size, first, self.num_steps)
+        null = len(self.style_names)
+        for step in range(first, self.num_steps):
+            numbers = sample_numbers(step, size)
+            indexes = [index for _, index in order.keys(step)]
+            variants = (uniform_for(seed, "variant", numbers) * self.cache.num_variants).long().tolist()
+            moments = self.cache.read(indexes, variants)
+            z = sample_posterior(moments, normal_for(seed, "posterior", numbers, self.cache.latent_shape))
+            eps = normal_for(seed, "eps", numbers, self.cache.latent_shape)
+            shift = float(uniform_for(seed, "timestep shift", [step])[0])
+            uniform = stratify(uniform_for(seed, "timestep", numbers), torch.arange(size), size, shift)
+            is_dropped = uniform_for(seed, "style dropout", numbers) < self.settings.style_dropout
+            style_id = torch.where(is_dropped, null, self.cache.style_id[indexes])
+            yield LdmBatch(
+                self.cache.normalizer.normalize(z).to(device),
+                eps.to(device),
+                draw_timesteps(uniform, self.config.diffusion.num_steps).to(device),
+                style_id.to(device),
+            )
+
+    def _preview(self, step: int) -> Path:
+        """Write one labelled row per style, from fixed seeds, by the averaged weights."""
+        denoiser = self.step_fn.ema.network
+        assert isinstance(denoiser, UNet)
+        generator = Generator(
+            self.autoencoder.autoencoder,
+            denoiser,
+            self.cache.normalizer,
+            self.step_fn.task,
+            self.placement,
+            self.settings.resolution,
+        )
+        sample = self.workspace.config.sample
+        settings = SamplerSettings(steps=min(20, sample.steps), guidance=sample.guidance, x0_limit=sample.x0_limit)
+        names = self.style_names[:PREVIEW_STYLES]
+        style_ids = [i for i in range(len(names)) for _ in range(PREVIEW_COLUMNS)]
+        pixels = generator(style_ids, list(range(PREVIEW_COLUMNS)) * len(names), settings)
+        path = self.run / "previews" / f"step-{step:08d}.png"
+        save_png(tile_grid([picture_from(p) for p in pixels], len(names), PREVIEW_COLUMNS, names), path)
+        return path

@@ -1,0 +1,244 @@
+"""Checkpoints: what a run needs to go on, as safetensors and JSON in a committed folder; nothing is unpickled.
+
+runs/<name>/checkpoints/step-00001200/{model,ema,optimizer}.safetensors, state.json, MANIFEST.json
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from latentart.errors import ModelError, ResourceError, TrainingDivergedError
+from latentart.training.folders import (
+    commit_folder,
+    discard_folder,
+    read_json,
+    verify_folder,
+    write_json_atomic,
+)
+
+logger = logging.getLogger(__name__)
+
+_FOLDER = re.compile(r"step-(\d{8,12})")
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_STATE = "state.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A verified checkpoint: ``tensors[name]`` is the content of ``name.safetensors``."""
+
+    step: int
+    tensors: dict[str, dict[str, Tensor]]
+    state: dict[str, Any]
+
+
+def checkpoint_folder(run: Path, step: int) -> Path:
+    """Return where the checkpoint of a step lies in a run."""
+    return run / "checkpoints" / f"step-{step:08d}"
+
+
+def save_checkpoint(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
+    """Write a checkpoint that holds finite numbers only; ``folder`` comes from ``checkpoint_folder``.
+
+    A checkpoint already there (a damaged one that the run fell back over) goes once the new one stands.
+
+    Raises:
+        TrainingDivergedError: a floating tensor holds NaN or infinity; nothing is written.
+        ResourceError: the disk does not take it.
+        ValueError: a name that is not ours, or a state that JSON cannot hold.
+    """
+    match = _FOLDER.fullmatch(folder.name)
+    if match is None:
+        raise ValueError(f"checkpoint folder: got {folder.name!r}, expected a name like 'step-00001200'")
+    for name in tensors:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"checkpoint part: got {name!r}, expected a lower-case word")
+    parts = {name: _snapshot(name, part) for name, part in tensors.items()}
+
+    def write(temporary: Path) -> None:
+        for name, part in parts.items():
+            write_tensors(temporary / f"{name}.safetensors", part)
+        write_json_atomic(temporary / _STATE, {"step": int(match[1]), "state": dict(state)})
+
+    commit_folder(folder, write, replace=True)
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Verify and read a checkpoint; the tensors come to the CPU.
+
+    Raises:
+        ModelError: damaged, incomplete or newer than this program; the message names the file.
+        ResourceError: it cannot be read.
+    """
+    verify_folder(folder)
+    content = read_json(folder / _STATE)
+    match content:
+        case {"step": int(step), "state": dict(state)} if step >= 0:
+            tensors = {path.stem: read_tensors(path) for path in sorted(folder.glob("*.safetensors"))}
+            return Checkpoint(step, tensors, state)
+    raise ModelError(f"{folder / _STATE} is not the state of a checkpoint.")
+
+
+def find_checkpoint(run: Path) -> Checkpoint | None:
+    """Return the newest checkpoint of a run that verifies, or None; damaged ones are named in a warning."""
+    for folder in reversed(_step_folders(run)):
+        try:
+            return load_checkpoint(folder)
+        except (ModelError, ResourceError) as error:
+            logger.warning("Skipping the checkpoint %s: %s", folder.name, error)
+    return None
+
+
+def prune_checkpoints(run: Path, keep: int = 2, milestones: Collection[int] = ()) -> None:
+    """Delete all checkpoints but the newest ``keep`` and the steps in ``milestones``.
+
+    Nothing is deleted before one of those that stay has been verified. A checkpoint that cannot be deleted is
+    a warning: it never stops a run.
+
+    Raises:
+        ValueError: ``keep`` is less than 2.
+    """
+    if keep < 2:
+        raise ValueError(f"keep: got {keep}, expected at least 2")
+    folders = _step_folders(run)
+    old = [folder for folder in folders[:-keep] if _step_of(folder) not in milestones]
+    staying = [folder for folder in folders if folder not in old]
+    if not old:
+        return
+    if not any(_verifies(folder) for folder in reversed(staying)):
+        logger.warning("No newer checkpoint of %s verifies: the old ones stay.", run)
+        return
+    for folder in old:
+        try:
+            discard_folder(folder)
+        except ResourceError as error:
+            logger.warning("%s", error)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write contiguous CPU tensors that share no memory as a safetensors file.
+
+    Raises:
+        ResourceError: the disk does not take it.
+    """
+    try:
+        save_file(dict(tensors), path)
+    except SafetensorError as error:
+        raise ResourceError(f"Cannot write {path}: {error}.") from error
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file to the CPU.
+
+    Raises:
+        ModelError: it is not a sound safetensors file.
+    """
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ModelError(f"{path} is not a sound safetensors file: {error}.") from error
+
+
+def flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return an optimizer's state as tensors named ``<parameter index>.<name>`` and a JSON value."""
+    saved = optimizer.state_dict()
+    entries = {f"{index}.{name}": value for index, part in saved["state"].items() for name, value in part.items()}
+    tensors = {key: value for key, value in entries.items() if isinstance(value, Tensor)}
+    others = {key: value for key, value in entries.items() if key not in tensors}
+    return tensors, {"param_groups": saved["param_groups"], "others": others}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], json: Mapping[str, Any]) -> None:
+    """Give an optimizer, bit for bit, the state that ``flatten_optimizer`` took.
+
+    Raises:
+        ModelError: the state belongs to other parameters.
+    """
+    own = optimizer.state_dict()["param_groups"]
+    saved, others = json.get("param_groups"), json.get("others")
+    if (
+        not isinstance(others, dict)
+        or not isinstance(saved, list)
+        or [isinstance(group, dict) and group.get("params") for group in saved] != [group["params"] for group in own]
+    ):
+        raise ModelError("The saved optimizer does not fit: it is for other groups of parameters.")
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in {**tensors, **others}.items():
+        index, _, name = key.partition(".")
+        if not index.isdecimal() or int(index) >= len(parameters):
+            raise ModelError(f"The saved optimizer does not fit: there is no parameter for '{key}'.")
+        shape = parameters[int(index)].shape
+        if isinstance(value, Tensor) and value.ndim > 0 and value.shape != shape:
+            raise ModelError(
+                f"The saved optimizer does not fit: '{key}' has shape {list(value.shape)}, not {list(shape)}."
+            )
+        # a loaded tensor is a view of the mapped file, and the optimizer would write into it
+        state.setdefault(int(index), {})[name] = value.clone() if isinstance(value, Tensor) else value
+    groups = [_merge_group(mine, theirs) for mine, theirs in zip(own, saved, strict=True)]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def load_matching(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
+    """Copy tensors into a module after checking names and shapes against the module's own list.
+
+    Raises:
+        ModelError: they differ; the message names ``what`` and the first few differences.
+    """
+    own = module.state_dict()
+    differences = [f"'{name}' is missing" for name in own.keys() - tensors.keys()]
+    differences += [f"'{name}' is not part of it" for name in tensors.keys() - own.keys()]
+    differences += [
+        f"'{name}' has shape {list(tensors[name].shape)}, not {list(own[name].shape)}"
+        for name in own.keys() & tensors.keys()
+        if tensors[name].shape != own[name].shape
+    ]
+    if differences:
+        more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
+        raise ModelError(f"The saved {what} does not fit: {', '.join(sorted(differences)[:3])}{more}.")
+    module.load_state_dict(dict(tensors))
+
+
+def _merge_group(own: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
+    """Take what is saved; a key that a newer torch has added keeps its own value, and tuples stay tuples."""
+    merged = {key: saved.get(key, value) for key, value in own.items()}
+    return {key: tuple(value) if isinstance(own[key], tuple) else value for key, value in merged.items()}
+
+
+def _snapshot(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copy tensors to the CPU: contiguous, each with its own memory, finite."""
+    copies = {}
+    for name, tensor in tensors.items():
+        copy = tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        if (copy.is_floating_point() or copy.is_complex()) and not torch.isfinite(copy).all():
+            raise TrainingDivergedError(f"'{name}' of the {part} is not finite: no checkpoint is written.")
+        copies[name] = copy
+    return copies
+
+
+def _step_folders(run: Path) -> list[Path]:
+    """List the checkpoint folders of a run, oldest first."""
+    folders = (run / "checkpoints").glob("step-*")
+    return sorted((folder for folder in folders if _FOLDER.fullmatch(folder.name)), key=_step_of)
+
+
+def _step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
+
+
+def _verifies(folder: Path) -> bool:
+    try:
+        verify_folder(folder)
+    except (ModelError, ResourceError):
+        return False
+    return True

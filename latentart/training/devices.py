@@ -1,0 +1,67 @@
+"""Where and in which type the networks run."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Literal
+
+import torch
+from torch import nn
+
+from latentart.errors import ResourceError
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+def choose_device(name: str | None = None) -> torch.device:
+    """Return the named device, else the first CUDA device, else Apple's, else the CPU.
+
+    Raises:
+        ResourceError: there is no such device.
+    """
+    if name is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        msg = f"the device '{name}' cannot be used: {reason}."
+        raise ResourceError(msg, "`latentart doctor` lists the devices that can.") from None
+    return device
+
+
+def resolve_precision(precision: Precision, device: torch.device) -> Literal["fp32", "bf16"]:
+    """Return the type to run in: ``auto`` takes bf16 only where the device has instructions for it.
+
+    Without them a CPU emulates bf16, some ten times slower than float32.
+    """
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    if device.type != "cpu":
+        return "fp32"
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "fp32"
+
+
+class Placement:
+    """A device, a type and a memory layout: where a network goes and what its forward pass runs under."""
+
+    def __init__(self, device: torch.device, precision: Precision = "auto") -> None:
+        self.device = device
+        self.precision = resolve_precision(precision, device)
+
+    def place(self, network: nn.Module) -> nn.Module:
+        """Move a network to the device; on GPUs channels last, which their convolutions want."""
+        layout = torch.channels_last if self.device.type == "cuda" else torch.contiguous_format
+        return network.to(self.device, memory_format=layout)  # type: ignore[call-overload]
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """Return the context that the forward pass and the losses run in; weights stay float32."""
+        if self.precision == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)

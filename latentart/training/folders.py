@@ -1,0 +1,300 @@
+"""Folders that are either whole or not there: checkpoints and model folders, on disk and without pickle.
+
+A folder is written under a temporary name, sealed with a manifest (size and SHA-256 of every file), flushed
+to the disk and made visible by one rename. Committed folders are flat: files only, no folders, no links.
+
+Names: ``.tmp-<name>-<pid>`` is being written or deleted by process ``pid``; ``.old-<name>`` is a complete
+folder that is about to be replaced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import logging
+import math
+import os
+import re
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from latentart.errors import ModelError, ResourceError
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+MANIFEST = "MANIFEST.json"
+MAX_JSON_BYTES = 64 * 2**20
+_TEMPORARY = re.compile(r"\.tmp-.+-(\d{1,9})")
+_LEFT_BY_FILE_BROWSERS = {".DS_Store", "Thumbs.db", "desktop.ini"}
+_HINTS = {
+    errno.ENOSPC: "Free some space on that disk, then run the same command again.",
+    errno.EDQUOT: "Free some of your disk quota, then run the same command again.",
+    errno.EACCES: "Check who may use that folder.",
+    errno.EPERM: "Check who may use that folder.",
+    errno.EROFS: "Choose a folder on a disk that can be written to.",
+    errno.EEXIST: "Move it away, or choose another name.",
+}
+
+
+def commit_folder(final: Path, write: Callable[[Path], None], *, replace: bool = False) -> None:
+    """Make the folder ``final`` out of the files ``write(temporary)`` writes: whole and durable, or not at all.
+
+    With ``replace`` an existing folder is moved aside, and deleted once the new one stands; at every instant
+    a complete folder is there, under its name or where ``recover_folder`` finds it.
+
+    Raises:
+        ResourceError: the disk does not take it, or ``final`` exists and ``replace`` is false.
+    """
+    temporary = _temporary_beside(final)
+    with _file_errors("write", final):
+        if not replace and os.path.lexists(final):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        _make_folder(final.parent)
+        shutil.rmtree(temporary, ignore_errors=True)  # in a container the killed run had our process id
+        temporary.mkdir()
+        try:
+            write(temporary)
+            _seal(temporary)
+            _publish(temporary, final, replace=replace)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            recover_folder(final)
+            raise
+
+
+def verify_folder(folder: Path) -> None:
+    """Check every byte of a committed folder against its manifest.
+
+    Raises:
+        ModelError: a file is missing, extra, changed or not a plain file, or the format is newer than ours;
+            the message names the file and says which.
+        ResourceError: the folder cannot be read.
+    """
+    with _file_errors("read", folder):
+        if not folder.is_dir():
+            raise ModelError(f"{folder} is not there or is not a folder.")
+        files = _read_manifest(folder)
+        present = {entry.name for entry in folder.iterdir()} - _LEFT_BY_FILE_BROWSERS - {MANIFEST}
+        for name in sorted(files.keys() - present):
+            raise ModelError(f"{folder / name} is missing.")
+        for name in sorted(present - files.keys()):
+            raise ModelError(f"{folder / name} is an extra file that is not in {MANIFEST}.")
+        for name, expected in files.items():
+            _verify_file(folder / name, expected)
+
+
+def recover_folder(final: Path) -> None:
+    """Put the old folder back if a replacement was cut short between its two renames."""
+    old = _old_beside(final)
+    with _file_errors("restore", final), contextlib.suppress(FileNotFoundError):  # another process was quicker
+        if os.path.lexists(old) and not os.path.lexists(final):
+            old.rename(final)
+
+
+def discard_folder(folder: Path) -> None:
+    """Delete a folder so that it vanishes at once: nobody ever sees half of it under its name."""
+    with _file_errors("delete", folder):
+        temporary = _temporary_beside(folder)
+        shutil.rmtree(temporary, ignore_errors=True)
+        folder.rename(temporary)
+        shutil.rmtree(temporary)
+
+
+def remove_leftovers(parent: Path) -> None:
+    """Clean up in ``parent`` after processes that were killed; what a living process writes is left alone."""
+    with _file_errors("clean up", parent):
+        for old in list(parent.glob(".old-*")):
+            recover_folder(parent / old.name.removeprefix(".old-"))
+            if os.path.lexists(old):
+                discard_folder(old)
+        for path in list(parent.glob(".tmp-*")):
+            match = _TEMPORARY.fullmatch(path.name)
+            if match and not _is_alive(int(match[1])):
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def write_json_atomic(path: Path, value: Any) -> None:
+    """Write ``value`` as JSON so that ``path`` holds, at every instant, the old text or the new.
+
+    Raises:
+        ResourceError: the disk does not take it.
+        ValueError: ``value`` holds NaN or infinity.
+    """
+    text = json.dumps(value, indent=2, allow_nan=False)
+    temporary = _temporary_beside(path)
+    with _file_errors("write", path):
+        try:
+            temporary.write_text(text + "\n", encoding="ascii")
+            _digest_and_sync(temporary)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file that may come from a stranger: bounded in size, strict about keys and numbers.
+
+    Raises:
+        ModelError: missing, not a plain file, over 64 MB, not JSON, a key given twice, NaN or infinity.
+        ResourceError: the file cannot be read.
+    """
+    with _file_errors("read", path):
+        if not path.is_file():  # also keeps us from waiting on a named pipe
+            raise ModelError(f"{path} is missing.")
+        with path.open("rb") as file:
+            content = file.read(MAX_JSON_BYTES + 1)
+    if len(content) > MAX_JSON_BYTES:
+        raise ModelError(f"{path} is larger than {MAX_JSON_BYTES} bytes.")
+    try:
+        return json.loads(
+            content.decode("utf-8"),
+            object_pairs_hook=_dict_from_pairs,
+            parse_float=_finite_float,
+            parse_constant=_finite_float,
+        )
+    except RecursionError:
+        raise ModelError(f"{path} is not usable JSON: it is nested too deeply.") from None
+    except ValueError as error:
+        raise ModelError(f"{path} is not usable JSON: {error}.") from None
+
+
+def _dict_from_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise ValueError(f"the key {key!r} is given twice")
+        result[key] = value
+    return result
+
+
+def _finite_float(text: str) -> float:
+    if not math.isfinite(float(text)):
+        raise ValueError(f"{text[:20]} is not a finite number")
+    return float(text)
+
+
+def _seal(folder: Path) -> None:
+    """Flush every file, write the manifest over them, flush that and the folder."""
+    # safetensors makes files that only their owner may read; the folder's own mode follows the user's umask
+    mode = stat.S_IMODE(folder.stat().st_mode) & 0o666
+    files = {}
+    for path in sorted(folder.iterdir()):
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise ValueError(f"committed folder: got {path.name}, expected plain files only")
+        path.chmod(mode)
+        files[path.name] = {"size": path.stat().st_size, "sha256": _digest_and_sync(path)}
+    write_json_atomic(folder / MANIFEST, {"format": FORMAT, "files": files})
+
+
+def _publish(temporary: Path, final: Path, *, replace: bool) -> None:
+    old = _old_beside(final)
+    while True:
+        if replace and os.path.lexists(final):
+            if os.path.lexists(old):
+                discard_folder(old)
+            final.rename(old)
+        try:
+            temporary.rename(final)
+            break
+        except OSError as error:
+            # between our two renames another process may have put the old folder back: go round again
+            if not replace or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+    _sync_folder(final.parent)
+    if os.path.lexists(old):
+        try:
+            discard_folder(old)
+        except ResourceError as error:  # the new folder stands: that is what was asked for
+            logger.warning("%s", error)
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    if path.is_symlink():
+        raise ModelError(f"{path} is not a plain file.")
+    manifest = read_json(path)
+    version = manifest.get("format") if isinstance(manifest, dict) else None
+    if isinstance(version, int) and version > FORMAT:
+        raise ModelError(f"{path} has format {version}, this latentart reads up to {FORMAT}.", "Update latentart.")
+    match manifest:
+        case {"files": dict(files), "format": _, **rest}:
+            if version == FORMAT and not rest and all(map(_is_entry, files.values())):
+                return files
+    raise ModelError(f"{path} is damaged.")
+
+
+def _is_entry(value: object) -> bool:
+    return isinstance(value, dict) and value.keys() == {"size", "sha256"}
+
+
+def _verify_file(path: Path, expected: dict[str, Any]) -> None:
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ModelError(f"{path} is not a plain file.")
+    if status.st_size != expected["size"]:
+        raise ModelError(f"{path} has {status.st_size} bytes, expected {expected['size']}.")
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != expected["sha256"]:
+            raise ModelError(f"{path} is damaged: its checksum (SHA-256) does not match.")
+
+
+def _digest_and_sync(path: Path) -> str:
+    with path.open("rb+") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        os.fsync(file.fileno())
+    return digest
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # Windows cannot open a folder
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot flush a folder
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _make_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync_folder(folder.parent)
+
+
+def _temporary_beside(path: Path) -> Path:
+    return path.with_name(f".tmp-{path.name}-{os.getpid()}")
+
+
+def _old_beside(final: Path) -> Path:
+    return final.with_name(f".old-{final.name}")
+
+
+def _is_alive(process: int) -> bool:
+    if os.name != "nt":  # there os.kill(pid, 0) ends the process
+        try:
+            os.kill(process, 0)
+        except OSError as error:
+            return error.errno != errno.ESRCH
+    return True
+
+
+@contextlib.contextmanager
+def _file_errors(doing: str, path: Path) -> Iterator[None]:
+    """Turn what the operating system says into one line that names the path."""
+    try:
+        yield
+    except OSError as error:
+        hint = _HINTS.get(error.errno or 0, "")
+        raise ResourceError(f"Cannot {doing} {path}: {error.strerror or error}.", hint) from error

@@ -1,0 +1,79 @@
+"""The log of a run: numbers in ``metrics.jsonl``, dated sentences in ``log.txt``. It never stops the run."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import SupportsFloat
+
+from latentart.printable import printable
+
+logger = logging.getLogger(__name__)
+
+
+class RunLog:
+    """Appends to the two log files of ``folder``; with ``resume_step`` later metrics are cut away first.
+
+    A fresh run passes ``resume_step=0``. A log that cannot be written is one warning.
+    """
+
+    def __init__(self, folder: Path, resume_step: int | None = None) -> None:
+        self._metrics = folder / "metrics.jsonl"
+        self._text = folder / "log.txt"
+        self._warned = False
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if self._metrics.exists():
+                _cut(self._metrics, math.inf if resume_step is None else resume_step)
+        except OSError as error:
+            self._warn(error)
+
+    def metrics(self, step: int, **scalars: SupportsFloat | str | None) -> None:
+        """Append one JSON line; a number that is not finite becomes null."""
+        line = {"step": step} | {name: _to_json(value) for name, value in scalars.items()}
+        self._append(self._metrics, json.dumps(line, allow_nan=False))
+
+    def note(self, text: str) -> None:
+        """Append a dated line, and log it."""
+        logger.info("%s", text)
+        now = datetime.now(tz=UTC).astimezone().isoformat(sep=" ", timespec="seconds")
+        self._append(self._text, f"{now} {printable(text)}")
+
+    def _append(self, path: Path, line: str) -> None:
+        try:
+            with path.open("a", encoding="utf-8") as file:  # closing flushes, so a killed run loses nothing
+                file.write(line + "\n")
+        except OSError as error:
+            self._warn(error)
+
+    def _warn(self, error: OSError) -> None:
+        if not self._warned:
+            logger.warning("The log of the run cannot be written, training goes on without it: %s", error)
+        self._warned = True
+
+
+def _to_json(value: SupportsFloat | str | None) -> float | str | None:
+    if value is None or isinstance(value, (str, int)):
+        return value
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def _cut(path: Path, last_step: float) -> None:
+    """Keep the whole lines up to a step; the last line may be torn if the run was killed."""
+    temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
+    with path.open(encoding="utf-8", errors="replace") as old, temporary.open("w", encoding="utf-8") as new:
+        new.writelines(line for line in old if line.endswith("\n") and _is_kept(line, last_step))
+    temporary.replace(path)
+
+
+def _is_kept(line: str, last_step: float) -> bool:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(entry, dict) and isinstance(entry.get("step"), int) and entry["step"] <= last_step

@@ -1,0 +1,124 @@
+"""The weights of LPIPS: a backbone's own file, and the linear layers that the lpips package carries."""
+
+from __future__ import annotations
+
+import importlib.resources
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from latentart.core.networks.perceptual import PerceptualDistance
+from latentart.errors import DownloadError, ModelError
+
+Backbone = Literal["vgg16", "alexnet", "squeezenet"]
+
+
+@dataclass(frozen=True)
+class BackboneFile:
+    """Where a backbone's weights come from and where its features are read.
+
+    Attributes:
+        megabytes: size of the file.
+        linear: name of the linear layers in the lpips package.
+        cuts: end of each slice in the network's ``features``.
+    """
+
+    file_name: str
+    megabytes: float
+    linear: str
+    cuts: tuple[int, ...]
+
+
+BACKBONES: dict[Backbone, BackboneFile] = {
+    "vgg16": BackboneFile("vgg16-397923af.pth", 528, "vgg", (4, 9, 16, 23, 30)),
+    "alexnet": BackboneFile("alexnet-owt-7be5be79.pth", 233, "alex", (2, 5, 8, 10, 12)),
+    "squeezenet": BackboneFile("squeezenet1_1-b8a52dc0.pth", 4.7, "squeeze", (2, 5, 8, 10, 11, 12, 13)),
+}
+
+
+def hub_folder() -> Path:
+    """Return the folder where torch keeps downloaded weights; honours TORCH_HOME and XDG_CACHE_HOME."""
+    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    return Path(os.environ.get("TORCH_HOME", f"{cache}/torch")).expanduser() / "hub" / "checkpoints"
+
+
+def find_weights(backbone: Backbone, path: Path | None = None) -> Path:
+    """Return the backbone's weight file.
+
+    Raises:
+        DownloadError: it is not there; says which file, its size, where to put it and the option that names it.
+    """
+    known = BACKBONES[backbone]
+    wanted = path or hub_folder() / known.file_name
+    if wanted.is_file():
+        return wanted
+    msg = (
+        f"the LPIPS backbone '{backbone}' needs {known.file_name} ({known.megabytes:g} MB), "
+        f"and there is no such file at {wanted}."
+    )
+    hint = (
+        "Put it there (it is torchvision's own, under /models/ on PyTorch's download site), name another place with "
+        "vae.perceptual.weights=PATH, or try without weights: vae.perceptual.backbone=random."
+    )
+    raise DownloadError(msg, hint)
+
+
+def load_perceptual(backbone: Backbone, path: Path | None = None) -> PerceptualDistance:
+    """Return LPIPS over a trained backbone.
+
+    Raises:
+        DownloadError: the backbone's weight file is not here.
+        ModelError: the file is not that backbone's.
+    """
+    known = BACKBONES[backbone]
+    weights = find_weights(backbone, path)
+    features = _build_features(backbone)
+    loaded = _read_foreign(weights)
+    own = {name.removeprefix("features."): value for name, value in loaded.items() if name.startswith("features.")}
+    expected = {name: value.shape for name, value in features.state_dict().items()}
+    if {name: value.shape for name, value in own.items()} != expected:
+        msg = f"{weights} does not hold the weights of {backbone}."
+        raise ModelError(msg, f"Expected torchvision's {known.file_name}.")
+    features.load_state_dict(own)
+    slices = [features[start:end] for start, end in zip((0, *known.cuts), known.cuts, strict=False)]
+    return PerceptualDistance(slices, load_linear_layers(known.linear))
+
+
+def load_linear_layers(name: str) -> list[Tensor]:
+    """Return the non-negative channel weights that LPIPS learned for a backbone: bundled in the lpips package."""
+    resource = importlib.resources.files("lpips") / "weights" / "v0.1" / f"{name}.pth"
+    with importlib.resources.as_file(resource) as path:
+        loaded = _read_foreign(path)
+    return [loaded[key].flatten() for key in sorted(loaded)]
+
+
+def _build_features(backbone: Backbone) -> nn.Sequential:
+    import torchvision
+
+    builders = {
+        "vgg16": torchvision.models.vgg16,
+        "alexnet": torchvision.models.alexnet,
+        "squeezenet": torchvision.models.squeezenet1_1,
+    }
+    features = builders[backbone](weights=None).features
+    for layer in features.modules():
+        if isinstance(layer, nn.ReLU):
+            layer.inplace = False  # a slice's output must stay as it is when the next one runs
+    return features
+
+
+def _read_foreign(path: Path) -> dict[str, Tensor]:
+    """Read a PyTorch file that others publish: tensors only, no code."""
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        msg = f"{path} cannot be read as PyTorch weights: {str(error).splitlines()[0]}."
+        raise ModelError(msg, "Fetch the file again.") from None
+    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        msg = f"{path} holds something else than named tensors."
+        raise ModelError(msg, "Fetch the file again.")
+    return loaded

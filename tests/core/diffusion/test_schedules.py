@@ -1,0 +1,171 @@
+"""Schedules: literature values, the clean end, and grids of timesteps."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import get_args
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from latentart.core.diffusion.schedules import NoiseSchedule, ScheduleKind, Spacing, make_betas, timestep_pairs
+
+KINDS = st.sampled_from(get_args(ScheduleKind))
+SPACINGS = get_args(Spacing)
+
+# T = 1000 with the defaults: first and last β, then ᾱ at 0, 249, 499, 749, 999, to the digits given
+GOLDEN = {
+    "linear": (["1.000e-04", "2.000e-02"], ["0.999900", "0.524085", "0.078587", "0.003351"], "4.0358e-05"),
+    "quadratic": (["1.000e-04", "2.000e-02"], ["0.999900", "0.821521", "0.333188", "0.038606"], "7.3341e-04"),
+    "sigmoid": (["1.492e-04", "1.995e-02"], ["0.999851", "0.903745", "0.301931", "0.005732"], "3.9682e-05"),
+    "cosine": (["4.128e-05", "9.990e-01"], ["0.999959", "0.847012", "0.493844", "0.144272"], "2.4288e-09"),
+}
+
+
+@pytest.mark.parametrize("kind", GOLDEN)
+def test_schedule_has_its_golden_values(kind: ScheduleKind) -> None:
+    """Every schedule agrees with values computed independently in double precision."""
+    betas, alpha_bar, alpha_bar_end = GOLDEN[kind]
+
+    schedule = NoiseSchedule.from_betas(make_betas(kind, 1000))
+
+    assert [f"{schedule.betas[t]:.3e}" for t in (0, 999)] == betas
+    assert [f"{schedule.alpha_bar[t]:.6f}" for t in (0, 249, 499, 749)] == alpha_bar
+    assert f"{schedule.alpha_bar[999]:.4e}" == alpha_bar_end
+
+
+def test_cosine_clips_only_its_last_beta() -> None:
+    """The clip of the cosine schedule touches one step of a thousand."""
+    betas = make_betas("cosine", 1000)
+
+    assert (betas == 0.999).nonzero().flatten().tolist() == [999]
+
+
+@given(kind=KINDS, num_steps=st.integers(1, 2000))
+def test_alpha_bar_falls_strictly_within_0_and_1(kind: ScheduleKind, num_steps: int) -> None:
+    """Each step leaves less of the picture than the one before, and never nothing."""
+    schedule = NoiseSchedule.from_betas(make_betas(kind, num_steps))
+
+    assert schedule.num_steps == len(schedule.alpha_bar) == num_steps
+    assert schedule.betas.dtype == schedule.alpha_bar.dtype == torch.float64
+    assert schedule.alpha_bar[-1] > 0
+    assert schedule.alpha_bar[0] < 1
+    assert bool((schedule.alpha_bar.diff() < 0).all())
+
+
+def test_parameters_shape_the_schedule() -> None:
+    """The parameters of a schedule are used, not only accepted."""
+    linear = make_betas("linear", 10, beta_start=0.01, beta_end=0.1)
+    sigmoid = make_betas("sigmoid", 11, beta_start=0.01, beta_end=0.1, sigmoid_range=30.0)
+    cosine = make_betas("cosine", 10, cosine_offset=0.0, max_beta=0.5)
+
+    torch.testing.assert_close(linear, torch.arange(1, 11, dtype=torch.float64) / 100)
+    torch.testing.assert_close(sigmoid[[0, 5, 10]], torch.tensor([0.01, 0.055, 0.1]).double(), atol=1e-8, rtol=0)
+    assert cosine.max() == 0.5
+    torch.testing.assert_close(1 - cosine[0], torch.tensor(torch.pi / 20).double().cos() ** 2)
+
+
+def test_clean_end_is_exactly_1() -> None:
+    """At t = -1 ᾱ is 1, elsewhere it is the table, for a number and for a tensor alike."""
+    schedule = NoiseSchedule.from_betas(make_betas("cosine", 1000))
+
+    at_ints = torch.stack([schedule.alpha_bar_at(t) for t in (-1, 0, 999)])
+    at_tensor = schedule.alpha_bar_at(torch.tensor([-1, 0, 999]))
+
+    expected = torch.stack([torch.ones((), dtype=torch.float64), schedule.alpha_bar[0], schedule.alpha_bar[999]])
+    assert torch.equal(at_ints, expected)
+    assert torch.equal(at_tensor, expected)
+
+
+@pytest.mark.parametrize("t", [-2, 1000])
+def test_timestep_out_of_range_is_refused(t: int) -> None:
+    """A timestep outside -1 … T-1 does not wrap around."""
+    schedule = NoiseSchedule.from_betas(make_betas("linear", 1000))
+
+    with pytest.raises(ValueError, match=f"t: got {t}, expected -1 to 999"):
+        schedule.alpha_bar_at(t)
+
+
+def test_snr_is_signal_over_noise() -> None:
+    """The ratio ᾱ/(1-ᾱ) is 1 where half of the variance is noise, 0 where all of it is."""
+    schedule = NoiseSchedule.from_betas(torch.tensor([0.2, 0.375, 1.0], dtype=torch.float64))
+
+    torch.testing.assert_close(schedule.snr, torch.tensor([4.0, 1.0, 0.0], dtype=torch.float64))
+
+
+def test_schedule_moves_only_when_it_must() -> None:
+    """Moving a schedule to where it is costs nothing; elsewhere both tables follow."""
+    schedule = NoiseSchedule.from_betas(make_betas("linear", 10))
+
+    moved = schedule.to("meta")
+
+    assert schedule.to("cpu") is schedule
+    assert moved.betas.is_meta
+    assert moved.alpha_bar_at(3).is_meta
+
+
+@pytest.mark.parametrize(
+    "betas",
+    [torch.tensor([0.1]), torch.zeros(2, 2).double(), torch.zeros(0).double(), torch.tensor([0.0, 0.5]).double()],
+    ids=["float32", "matrix", "empty", "zero"],
+)
+def test_unsound_betas_are_refused(betas: torch.Tensor) -> None:
+    """A schedule is made only of float64 variances in (0, 1]."""
+    with pytest.raises(ValueError, match="betas: got"):
+        NoiseSchedule.from_betas(betas)
+
+
+def test_unsound_schedule_parameters_are_refused() -> None:
+    """A wrong kind, count or range says what it got and what it expected."""
+    with pytest.raises(ValueError, match="kind: got 'cosin'"):
+        make_betas("cosin", 10)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="num_steps: got 0"):
+        make_betas("linear", 0)
+    with pytest.raises(ValueError, match=r"betas: got -0\.1 … 0\.02"):
+        make_betas("quadratic", 10, beta_start=-0.1)
+
+
+@given(
+    spacing=st.sampled_from(SPACINGS),
+    counts=st.integers(1, 1200).flatmap(lambda T: st.tuples(st.just(T), st.integers(1, T))),
+)
+def test_pairs_walk_strictly_down_to_the_clean_end(spacing: Spacing, counts: tuple[int, int]) -> None:
+    """For every N <= T there are N linked pairs, each going down, the last to -1."""
+    num_train, num_steps = counts
+
+    pairs = timestep_pairs(num_train, num_steps, spacing)
+
+    assert len(pairs) == num_steps
+    assert pairs[0][0] <= num_train - 1
+    assert pairs[-1][1] == -1
+    assert all(t > t_prev for t, t_prev in pairs)
+    assert all(before[1] == after[0] for before, after in pairwise(pairs))
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_as_many_steps_as_trained_visits_each_once(spacing: Spacing) -> None:
+    """N = T is every training step, in order, whatever the spacing."""
+    assert timestep_pairs(37, 37, spacing) == [(t, t - 1) for t in range(36, -1, -1)]
+
+
+def test_spacings_differ_at_their_ends() -> None:
+    """Trailing starts at T-1, leading ends at 0, linspace does both."""
+    assert timestep_pairs(1000, 4, "trailing") == [(999, 749), (749, 499), (499, 249), (249, -1)]
+    assert timestep_pairs(1000, 4, "leading") == [(750, 500), (500, 250), (250, 0), (0, -1)]
+    assert timestep_pairs(1000, 4, "linspace") == [(999, 666), (666, 333), (333, 0), (0, -1)]
+    assert timestep_pairs(1000, 1, "linspace") == timestep_pairs(1000, 1) == [(999, -1)]
+
+
+@pytest.mark.parametrize("num_steps", [0, -1, 1001])
+def test_impossible_number_of_steps_is_refused(num_steps: int) -> None:
+    """N must be 1 to T."""
+    with pytest.raises(ValueError, match=f"num_steps: got {num_steps}, expected 1 to 1000"):
+        timestep_pairs(1000, num_steps)
+
+
+def test_unknown_spacing_is_refused() -> None:
+    """A wrong spacing is named."""
+    with pytest.raises(ValueError, match="spacing: got 'even'"):
+        timestep_pairs(1000, 10, "even")  # type: ignore[arg-type]

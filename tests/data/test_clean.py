@@ -1,0 +1,574 @@
+"""Cleaning keeps the sound pictures, names every other file with a reason, and never touches the raw folder."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from latentart.data.clean import clean_folder
+from latentart.data.clean_picture import CHUNK, decide_pictures
+from latentart.data.clean_report import CleanReport
+from latentart.data.index import read_index
+from latentart.errors import ConfigError, DataError, ResourceError
+
+RULES: dict[str, Any] = {"min_bytes": 0, "min_side": 8, "max_side": 32, "max_aspect": 4.0}
+
+
+def clean(raw: Path, out: Path, **changes: Any) -> CleanReport:
+    """Clean with the rules of these tests."""
+    return clean_folder(raw, out, **(RULES | changes))
+
+
+def picture_bytes(seed: int, size: tuple[int, int] = (40, 48), file_format: str = "PNG") -> bytes:
+    """Return a file of colored noise, different for every seed."""
+    width, height = size
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, file_format)
+    return buffer.getvalue()
+
+
+def put(path: Path, content: bytes) -> None:
+    """Write a file and its folders."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def tree(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Return the content and time of every file below a folder."""
+    return {
+        str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.is_symlink()
+    }
+
+
+def pictures(out: Path) -> dict[str, tuple[bytes, int]]:
+    """Return the clean pictures below a data folder."""
+    return {name: file for name, file in tree(out).items() if "/" in name}
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    """Make a small raw folder: two styles of three pictures, one of them in a deeper folder."""
+    folder = tmp_path / "raw"
+    for i in range(3):
+        put(folder / "Cubism" / f"{i}.png", picture_bytes(i))
+    put(folder / "Pop Art" / "3.png", picture_bytes(3))
+    put(folder / "Pop Art" / "4.bmp", picture_bytes(4, file_format="BMP"))
+    put(folder / "Pop Art" / "deeper" / "5", picture_bytes(5, (96, 64)))
+    return folder
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """Name a data folder beside the raw one."""
+    return tmp_path / "data"
+
+
+def test_a_sound_folder_becomes_an_indexed_data_set(raw: Path, out: Path) -> None:
+    """Every sound picture is written upright, shrunk and without metadata, under our names, and indexed."""
+    before = tree(raw)
+
+    report = clean(raw, out)
+
+    entries = read_index(out / "index.jsonl")
+    assert tree(raw) == before
+    assert report.kept == len(entries) == 6
+    assert [entry.style for entry in entries] == ["Cubism"] * 3 + ["Pop Art"] * 3
+    assert {entry.source for entry in entries} == set(before)
+    assert sorted(pictures(out)) == sorted(entry.file for entry in entries)
+    for entry in entries:
+        with Image.open(out / entry.file) as image:
+            assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (entry.width, entry.height))
+            assert min(image.size) == 32
+            assert not image.getexif()
+            assert "icc_profile" not in image.info
+    assert all(entry.file.split("/")[1] == f"{entry.sha256[:24]}.jpg" for entry in entries)
+
+
+def test_lossless_pictures_keep_their_pixels(raw: Path, out: Path) -> None:
+    """With png and a large enough side nothing but the container changes, and no comment comes along."""
+    from PIL import PngImagePlugin
+
+    note = PngImagePlugin.PngInfo()
+    note.add_text("Author", "somebody")
+    Image.open(raw / "Cubism" / "0.png").save(raw / "Cubism" / "0.png", pnginfo=note)
+
+    clean(raw, out, file_format="png", max_side=512)
+
+    for entry in read_index(out / "index.jsonl"):
+        with Image.open(out / entry.file) as ours, Image.open(raw / entry.source) as theirs:
+            np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs))
+            assert not ours.info
+
+
+def test_every_dropped_file_has_a_reason(raw: Path, out: Path) -> None:
+    """Each kind of bad file is dropped for its own reason, and all the reports say so."""
+    jpeg = picture_bytes(10, file_format="JPEG")
+    checksum = bytearray(picture_bytes(11))
+    checksum[checksum.index(b"IDAT") + 50] ^= 1
+    put(raw / "loose.png", picture_bytes(12))
+    put(raw / "Cubism" / "blank.png", b"")
+    put(raw / "Cubism" / "checksum.png", bytes(checksum))
+    put(raw / "Cubism" / "copy.png", picture_bytes(0))
+    put(raw / "Cubism" / "cut.jpg", jpeg[: len(jpeg) // 2])
+    put(raw / "Cubism" / "long.png", picture_bytes(13, (20, 200)))
+    put(raw / "Cubism" / "noise.png", np.random.default_rng(0).bytes(2000))
+    put(raw / "Cubism" / "page.jpg", b"<html>not found</html>")
+    put(raw / "Cubism" / "small.png", picture_bytes(14, (7, 20)))
+    put(raw / "Cubism" / ".DS_Store", b"\0\0\0\1Bud1")
+    put(raw / "Cubism" / "Thumbs.db", bytes(1000))
+    put(raw / ".cache" / "hidden.png", picture_bytes(15))
+    (raw / "Cubism" / "link.png").symlink_to(raw / "Cubism" / "1.png")
+    (raw / "Linked").symlink_to(raw / "Cubism", target_is_directory=True)
+    (raw / "Cubism" / "loop").symlink_to(raw, target_is_directory=True)
+    os.mkfifo(raw / "Cubism" / "pipe.png")
+
+    report = clean(raw, out)
+
+    expected = {
+        ".cache/hidden.png": "not_a_picture",
+        "Cubism/.DS_Store": "not_a_picture",
+        "Cubism/Thumbs.db": "not_a_picture",
+        "Cubism/blank.png": "too_few_bytes",
+        "Cubism/checksum.png": "damaged",
+        "Cubism/copy.png": "duplicate",
+        "Cubism/cut.jpg": "truncated",
+        "Cubism/link.png": "not_a_regular_file",
+        "Cubism/long.png": "extreme_aspect",
+        "Cubism/loop": "not_a_regular_file",
+        "Cubism/noise.png": "not_a_picture",
+        "Cubism/page.jpg": "not_a_picture",
+        "Cubism/pipe.png": "not_a_regular_file",
+        "Cubism/small.png": "too_small",
+        "Linked": "not_a_regular_file",
+        "loose.png": "no_style",
+    }
+    written = json.loads((out / "report.json").read_text())
+    with (out / "report.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {item.source: item.reason for item in report.dropped} == expected
+    assert {item["source"]: item["reason"] for item in written["dropped"]} == expected
+    assert {row["source"]: row["reason"] for row in rows} == expected
+    assert written == report.to_json()
+    assert written["schema"] == 1
+    assert written["styles"]["Cubism"]["kept"] == 3
+    assert written["styles"]["Cubism"]["dropped"]["not_a_picture"] == 4
+    assert written["reasons"]["not_a_regular_file"] == 4
+    assert report.kept == 6
+    assert report.num_dropped == len(expected)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [b"[red].png", b"a\nb.png", b"na\xff\xfeme.png", b"=1+1.png", "日本 \u202e.png".encode(), b"'\";%s\\.png", b"-rf"],
+)
+def test_any_name_survives(tmp_path: Path, out: Path, name: bytes) -> None:
+    """Markup, newlines, formulas and bytes that are not UTF-8 are right in index and reports, as file and style."""
+    text = os.fsdecode(name)
+    for style in ("Plain", text):
+        put(tmp_path / "raw" / style / text, picture_bytes(len(style)))
+        put(tmp_path / "raw" / style / f"bad{text}", b"bad")
+
+    clean(tmp_path / "raw", out)
+
+    entries = read_index(out / "index.jsonl")
+    report = json.loads((out / "report.json").read_text(encoding="ascii"))
+    with (out / "report.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    assert {entry.style for entry in entries} == {"Plain", text}
+    assert {entry.source for entry in entries} == {f"Plain/{text}", f"{text}/{text}"}
+    assert {item["source"] for item in report["dropped"]} == {f"Plain/bad{text}", f"{text}/bad{text}"}
+    assert len(rows) == 3
+    assert not any(cell.startswith(("=", "-", "+", "@")) for row in rows for cell in row)
+    assert all((out / entry.file).is_file() for entry in entries)
+    assert len(pictures(out)) == 2
+
+
+def test_a_path_that_reads_as_markup_survives(raw: Path, out: Path) -> None:
+    """Folder and file may spell a closing tag together."""
+    put(raw / "[" / "].jpg", picture_bytes(60))
+
+    clean(raw, out)
+
+    assert "[/].jpg" in {entry.source for entry in read_index(out / "index.jsonl")}
+
+
+def test_workers_change_nothing(raw: Path, tmp_path: Path) -> None:
+    """Two worker processes and one make the same data set, byte for byte, and progress ends at the whole."""
+    for i in range(12):
+        put(raw / "Fauvism" / f"{i}.jpg", picture_bytes(20 + i, file_format="JPEG"))
+    progress: list[tuple[int, int]] = []
+
+    one = clean(raw, tmp_path / "one", workers=1)
+    two = clean(raw, tmp_path / "two", workers=2, on_progress=lambda *numbers: progress.append(numbers))
+
+    assert one == two
+    assert read_index(tmp_path / "one" / "index.jsonl") == read_index(tmp_path / "two" / "index.jsonl")
+    first, second = pictures(tmp_path / "one"), pictures(tmp_path / "two")
+    assert {name: content for name, (content, _) in first.items()} == {n: content for n, (content, _) in second.items()}
+    assert progress == [(done, 18) for done in range(1, 19)]
+
+
+def test_a_second_run_does_nothing(raw: Path, out: Path) -> None:
+    """Unchanged files are neither decoded nor written again, and the report is the same."""
+    put(raw / "Cubism" / "bad.png", b"bad")
+    first = clean(raw, out)
+    before = pictures(out)
+    index = (out / "index.jsonl").read_bytes()
+    looked: list[int] = []
+
+    second = clean(raw, out, on_progress=lambda done, _: looked.append(done))
+
+    assert second == first
+    assert pictures(out) == before
+    assert (out / "index.jsonl").read_bytes() == index
+    assert looked == []
+
+
+def test_changed_removed_and_added_files_are_followed(raw: Path, out: Path) -> None:
+    """Only what is new is decoded; clean pictures of what is gone are removed; foreign files stay."""
+    clean(raw, out)
+    put(out / "Cubism" / "mine.txt", b"not ours")
+    before = pictures(out)
+    (raw / "Cubism" / "0.png").unlink()
+    put(raw / "Cubism" / "1.png", picture_bytes(101))
+    put(raw / "Cubism" / "9.png", picture_bytes(109))
+    (raw / "Pop Art" / "3.png").rename(raw / "Pop Art" / "33.png")
+    looked: list[int] = []
+
+    clean(raw, out, on_progress=lambda done, _: looked.append(done))
+
+    entries = read_index(out / "index.jsonl")
+    assert {entry.source for entry in entries} == set(tree(raw))
+    assert set(pictures(out)) == {entry.file for entry in entries} | {"Cubism/mine.txt"}
+    assert len(looked) == 3
+    untouched = next(entry.file for entry in entries if entry.source == "Cubism/2.png")
+    assert pictures(out)[untouched] == before[untouched]
+
+
+def test_a_style_that_is_gone_leaves_no_folder(raw: Path, out: Path) -> None:
+    """When the last picture of a style is removed its clean folder goes too."""
+    clean(raw, out)
+    for path in (raw / "Cubism").iterdir():
+        path.unlink()
+    (raw / "Cubism").rmdir()
+
+    clean(raw, out)
+
+    assert not (out / "Cubism").exists()
+    assert {entry.style for entry in read_index(out / "index.jsonl")} == {"Pop Art"}
+
+
+def test_a_lost_or_cut_clean_picture_is_made_again(raw: Path, out: Path) -> None:
+    """Clean pictures that vanished or lost bytes are restored from the raw ones."""
+    clean(raw, out)
+    before = pictures(out)
+    lost, cut = sorted(before)[:2]
+    (out / lost).unlink()
+    (out / cut).write_bytes(b"cut")
+
+    clean(raw, out)
+
+    assert {name: content for name, (content, _) in pictures(out).items()} == {
+        name: content for name, (content, _) in before.items()
+    }
+
+
+def test_other_rules_decide_anew(raw: Path, out: Path) -> None:
+    """A changed rule applies to every file, and clean pictures of the old format go."""
+    clean(raw, out)
+
+    clean(raw, out, file_format="png", max_side=16)
+
+    entries = read_index(out / "index.jsonl")
+    assert {min(entry.width, entry.height) for entry in entries} == {16}
+    assert sorted(pictures(out)) == sorted(entry.file for entry in entries)
+    assert all(entry.file.endswith(".png") for entry in entries)
+
+
+class Killed(BaseException):
+    """Stands for the end of the process in the middle of a run."""
+
+
+@pytest.mark.parametrize("stop_after", [1, 4, 6])
+def test_an_interrupted_run_goes_on(raw: Path, tmp_path: Path, stop_after: int) -> None:
+    """After a stop at any file, with a line of the journal cut, the rest is done and the index is the same."""
+
+    def stop(done: int, total: int) -> None:
+        if done == stop_after:
+            raise Killed
+
+    clean(raw, tmp_path / "whole")
+    out = tmp_path / "data"
+    with pytest.raises(Killed):
+        clean(raw, out, on_progress=stop)
+    journal = out / ".clean.jsonl"
+    journal.write_bytes(journal.read_bytes()[:-20])
+    looked: list[int] = []
+
+    clean(raw, out, on_progress=lambda done, _: looked.append(done))
+
+    assert looked == list(range(stop_after, 7))
+    assert (out / "index.jsonl").read_bytes() == (tmp_path / "whole" / "index.jsonl").read_bytes()
+    assert (out / "report.json").read_bytes() == (tmp_path / "whole" / "report.json").read_bytes()
+    assert set(pictures(out)) == set(pictures(tmp_path / "whole"))
+    assert (out / ".clean.jsonl").read_text().count("\n") == 6
+
+
+def test_pictures_of_an_interrupted_run_are_ours(raw: Path, out: Path) -> None:
+    """A clean picture that was never in an index goes when its source went in between."""
+
+    def stop(done: int, total: int) -> None:
+        if done == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        clean(raw, out, on_progress=stop)
+    (raw / "Cubism" / "0.png").unlink()
+
+    clean(raw, out)
+
+    assert sorted(pictures(out)) == sorted(entry.file for entry in read_index(out / "index.jsonl"))
+
+
+def test_a_journal_cannot_lead_outside(raw: Path, out: Path, tmp_path: Path) -> None:
+    """A forged journal makes us remove nothing but our own pictures."""
+    put(tmp_path / "precious" / f"{'0' * 24}.jpg", b"mine")
+    clean(raw, out)
+    line = json.loads((out / ".clean.jsonl").read_text().splitlines()[0])
+    forged = line | {"source": "gone.png", "file": f"../precious/{'0' * 24}.jpg"}
+    with (out / ".clean.jsonl").open("a") as file:
+        file.write(json.dumps(forged) + "\n[]\nnull\n{}\n")
+
+    clean(raw, out)
+
+    assert (tmp_path / "precious" / f"{'0' * 24}.jpg").read_bytes() == b"mine"
+
+
+@pytest.mark.faults
+def test_kill_9_leaves_no_workers_and_the_next_run_goes_on(raw: Path, tmp_path: Path) -> None:
+    """A killed parent takes its workers with it; the index after another run is that of a run left alone."""
+    for i in range(200):
+        put(raw / "Fauvism" / f"{i}.png", picture_bytes(1000 + i, (300, 300)))
+    out = tmp_path / "data"
+    code = "import sys; from pathlib import Path; from latentart.data.clean import clean_folder\n"
+    code += f"if __name__ == '__main__': clean_folder(Path(sys.argv[1]), Path(sys.argv[2]), workers=2, **{RULES})"
+    script = tmp_path / "script.py"
+    script.write_text(code)
+    process = subprocess.Popen([sys.executable, script, raw, out], env=os.environ | {"PYTHONPATH": str(Path.cwd())})
+    while not (out / ".clean.jsonl").exists() or (out / ".clean.jsonl").stat().st_size < 5000:
+        time.sleep(0.01)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.kill()
+    process.wait()
+    time.sleep(1)
+
+    noted = len((out / ".clean.jsonl").read_text().splitlines())
+    looked: list[int] = []
+    clean(raw, out, on_progress=lambda done, _: looked.append(done))
+    clean(raw, tmp_path / "whole")
+
+    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+    assert 0 < noted < 206
+    assert len(looked) <= 206 - noted + 1
+    assert (out / "index.jsonl").read_bytes() == (tmp_path / "whole" / "index.jsonl").read_bytes()
+    assert set(pictures(out)) == set(pictures(tmp_path / "whole"))
+
+
+def test_a_killed_worker_is_one_clear_error() -> None:
+    """The error names the likely cause and the way on."""
+    jobs: Any = [1] * (CHUNK + 1)
+    end_process: Any = os._exit  # as the out-of-memory killer would; a worker can import it
+
+    with pytest.raises(ResourceError, match=r"killed.*memory.*number of workers"):
+        list(decide_pictures(jobs, end_process, workers=2))
+
+
+def test_a_dry_run_writes_nothing(raw: Path, out: Path, tmp_path: Path) -> None:
+    """The report is that of a real run, but no file or folder appears."""
+    put(raw / "Cubism" / "bad.png", b"bad")
+
+    report = clean(raw, out, dry_run=True)
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["raw"]
+    assert report == clean(raw, out)
+    before = tree(out)
+    put(raw / "Cubism" / "new.png", picture_bytes(50))
+    assert clean(raw, out, dry_run=True).kept == 7
+    assert tree(out) == before
+
+
+def test_equal_bytes_in_two_styles_are_a_conflict(raw: Path, out: Path) -> None:
+    """One copy is kept, the first by name, and the styles that dispute it are listed; removing it frees the other."""
+    put(raw / "Pop Art" / "again.png", picture_bytes(1))
+
+    report = clean(raw, out)
+
+    assert [conflict.sources for conflict in report.conflicts] == [("Cubism/1.png", "Pop Art/again.png")]
+    assert [(item.source, item.reason) for item in report.dropped] == [("Pop Art/again.png", "duplicate")]
+    assert "Cubism/1.png" in report.dropped[0].detail
+    assert len(pictures(out)) == 6
+    (raw / "Cubism" / "1.png").unlink()
+    assert not clean(raw, out).conflicts
+    entries = read_index(out / "index.jsonl")
+    assert {entry.source for entry in entries} == set(tree(raw))
+    assert sorted(pictures(out)) == sorted(entry.file for entry in entries)
+
+
+def test_a_blank_picture_is_flagged_and_kept(raw: Path, out: Path) -> None:
+    """One color all over is a picture, but worth a look."""
+    Image.new("RGB", (40, 40), (9, 9, 9)).save(raw / "Cubism" / "blank.png")
+
+    report = clean(raw, out)
+
+    assert [(item.source, item.reason) for item in report.flagged] == [("Cubism/blank.png", "blank")]
+    assert report.kept == 7
+
+
+def test_a_folder_of_pictures_without_folders_is_one_style(tmp_path: Path, out: Path) -> None:
+    """Pictures directly in the raw folder belong to a style of its name, and a warning says there is only one."""
+    put(tmp_path / "My Drawings" / "a.png", picture_bytes(1))
+    put(tmp_path / "My Drawings" / ".hidden" / "b.png", picture_bytes(2))
+
+    report = clean(tmp_path / "My Drawings", out)
+
+    assert [entry.style for entry in read_index(out / "index.jsonl")] == ["My Drawings"]
+    assert any("only one style" in warning for warning in report.warnings)
+
+
+def test_a_style_without_sound_pictures_never_becomes_a_class(raw: Path, out: Path) -> None:
+    """Empty styles and styles of broken files are named in a warning and are not in the index."""
+    put(raw / "Broken" / "a.png", b"bad")
+    (raw / "Empty").mkdir()
+
+    report = clean(raw, out)
+
+    assert {entry.style for entry in read_index(out / "index.jsonl")} == {"Cubism", "Pop Art"}
+    assert not (out / "Broken").exists()
+    assert [warning for warning in report.warnings if "'Broken'" in warning]
+    assert [warning for warning in report.warnings if "'Empty'" in warning]
+
+
+@pytest.mark.parametrize(
+    ("rule", "value", "reason"),
+    [("min_bytes", 6_000, "too_few_bytes"), ("min_side", 41, "too_small"), ("max_aspect", 1.3, "extreme_aspect")],
+)
+def test_more_than_half_dropped_names_the_knob(raw: Path, out: Path, rule: str, value: float, reason: str) -> None:
+    """A rule that drops most pictures gets a warning with the name of the setting."""
+    for i in range(6):
+        put(raw / "Fauvism" / f"{i}.png", picture_bytes(30 + i, (20, 30)))
+
+    report = clean(raw, out, **{rule: value})
+
+    assert report.reasons[reason] >= 6
+    assert any(reason in warning and f"data.{rule}" in warning for warning in report.warnings)
+
+
+def test_nothing_kept_is_an_error_that_leaves_the_index(raw: Path, out: Path) -> None:
+    """The commonest reason and its setting are named, and the data set made before stays whole."""
+    clean(raw, out)
+    before = pictures(out), (out / "index.jsonl").read_bytes(), (out / "report.json").read_bytes()
+
+    with pytest.raises(
+        DataError, match=r"No sound picture among the 6 files in .*raw': 6 dropped as too_small. Lower data.min_side"
+    ):
+        clean(raw, out, min_side=1000)
+
+    assert before == (pictures(out), (out / "index.jsonl").read_bytes(), (out / "report.json").read_bytes())
+
+
+def test_nothing_kept_at_first_leaves_no_trace(raw: Path, out: Path) -> None:
+    """A first run that keeps nothing leaves no data folder behind."""
+    with pytest.raises(DataError, match="No sound picture"):
+        clean(raw, out, min_side=1000)
+
+    assert not out.exists()
+
+
+def make_nothing(raw: Path) -> None:
+    """Leave the place empty."""
+
+
+def make_file(raw: Path) -> None:
+    """Put a file where a folder should be."""
+    raw.write_bytes(b"file")
+
+
+def make_empty_folders(raw: Path) -> None:
+    """Make styles without files."""
+    (raw / "Cubism").mkdir(parents=True)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [(make_nothing, "does not exist"), (make_file, "not a folder"), (make_empty_folders, "holds no files")],
+)
+def test_a_raw_folder_without_files_is_an_error(
+    tmp_path: Path, out: Path, make: Callable[[Path], None], message: str
+) -> None:
+    """What is wrong is said and nothing is written."""
+    make(tmp_path / "raw")
+
+    with pytest.raises(DataError, match=message):
+        clean(tmp_path / "raw", out)
+
+    assert not out.exists()
+
+
+def test_folders_inside_one_another_are_refused(raw: Path, tmp_path: Path) -> None:
+    """The data folder is never the raw folder, above it or below it, also by way of a link."""
+    before = tree(tmp_path)
+    (tmp_path / "link").symlink_to(raw, target_is_directory=True)
+
+    for place in (raw, raw / "data", raw / "Cubism" / ".." / "data", tmp_path, tmp_path / "link" / "data"):
+        with pytest.raises(ConfigError, match="lie in one another"):
+            clean(raw, place)
+
+    assert tree(tmp_path) == before
+
+
+def test_a_data_folder_that_cannot_be_written_is_a_resource_error(raw: Path, tmp_path: Path) -> None:
+    """The place is named; the pictures are not called unreadable."""
+    put(tmp_path / "data" / "Cubism", b"a file where a folder should be")
+
+    with pytest.raises(ResourceError, match="Cubism"):
+        clean(raw, tmp_path / "data")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is unreadable for root")
+def test_files_and_folders_without_permission_are_unreadable(raw: Path, out: Path) -> None:
+    """What may not be read is dropped by name; the rest is kept."""
+    (raw / "Cubism" / "0.png").chmod(0)
+    (raw / "Pop Art" / "deeper").chmod(0)
+
+    report = clean(raw, out)
+
+    (raw / "Pop Art" / "deeper").chmod(0o700)
+    assert [(item.source, item.style, item.reason) for item in report.dropped] == [
+        ("Cubism/0.png", "Cubism", "unreadable"),
+        ("Pop Art/deeper", "Pop Art", "unreadable"),
+    ]
+    assert report.kept == 4
+
+
+def test_cleaning_imports_nothing_heavy() -> None:
+    """Worker processes start fast: neither torch nor the command line is imported."""
+    code = "import sys, latentart.data.clean; print([m for m in ('torch', 'pydantic', 'typer') if m in sys.modules])"
+
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert result.stdout.strip() == "[]"

@@ -1,0 +1,56 @@
+"""Slugs are safe folder names, and different for different names."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from latentart.data.slug import slug, slugs
+
+HOSTILE = ["", ".", "..", ".git", "-rf", "../x", "/etc", "a\\..\\b", "nul", "CON", "com1.txt", "a b", "[/]", "a\nb"]
+HOSTILE += ["ends.", "日本", "na\udcffme", "x" * 300, "\ud800", "a\0b"]
+
+
+@pytest.mark.parametrize("name", ["High_Renaissance", "Ukiyo-e", "v1.2", "x" * 80])
+def test_a_safe_name_is_its_own_slug(name: str) -> None:
+    """A name that is safe everywhere stays as the user wrote it."""
+    assert slug(name) == name
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_name_becomes_a_safe_one_with_a_hash(name: str) -> None:
+    """Separators, dots, devices, length and foreign bytes never reach the file system."""
+    safe = slug(name)
+
+    assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*-[0-9a-f]{8}", safe)
+    assert len(safe) <= 80
+    assert safe.split(".")[0].upper() not in {"CON", "NUL", "COM1"}
+
+
+@given(st.sets(st.text(max_size=20), max_size=8))
+def test_slugs_differ_even_where_case_is_ignored(names: set[str]) -> None:
+    """Any set of names gets as many different folders."""
+    folders = slugs(names, taken=["index.jsonl"])
+
+    assert set(folders) == names
+    assert len({folder.casefold() for folder in folders.values()}) == len(names)
+
+
+def test_names_that_differ_in_case_get_hashes() -> None:
+    """Two names that one folder would hold on macOS or Windows are kept apart, in any order."""
+    folders = slugs(["Cubism", "cubism", "Fauvism"])
+
+    assert folders["Fauvism"] == "Fauvism"
+    assert re.fullmatch(r"Cubism-[0-9a-f]{8}", folders["Cubism"])
+    assert re.fullmatch(r"cubism-[0-9a-f]{8}", folders["cubism"])
+    assert folders == slugs(["cubism", "Fauvism", "Cubism"])
+
+
+def test_a_taken_name_is_avoided() -> None:
+    """A style named like one of our own files does not take its place."""
+    folders = slugs(["Index.jsonl"], taken=["index.jsonl"])
+
+    assert re.fullmatch(r"Index\.jsonl-[0-9a-f]{8}", folders["Index.jsonl"])

@@ -1,0 +1,298 @@
+"""Checkpoints: bit for bit, never damaged unnoticed, never fewer than one that verifies."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from latentart.errors import ModelError, ResourceError, TrainingDivergedError
+from latentart.training import checkpoint
+from latentart.training.checkpoint import (
+    checkpoint_folder,
+    find_checkpoint,
+    flatten_optimizer,
+    load_checkpoint,
+    load_matching,
+    prune_checkpoints,
+    read_tensors,
+    save_checkpoint,
+)
+from latentart.training.folders import commit_folder, remove_leftovers, verify_folder, write_json_atomic
+
+KILLED_IN_WRITE = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from latentart.training import checkpoint
+write_tensors = checkpoint.write_tensors
+def killed(path, tensors):
+    write_tensors(path, tensors)
+    os.kill(os.getpid(), signal.SIGKILL)
+checkpoint.write_tensors = killed
+folder = checkpoint.checkpoint_folder(Path(sys.argv[1]), 20)
+checkpoint.save_checkpoint(folder, {"model": {"w": torch.ones(3)}, "ema": {}}, {})
+"""
+
+
+def save(run: Path, step: int) -> Path:
+    """Save a small checkpoint whose content tells its step."""
+    folder = checkpoint_folder(run, step)
+    save_checkpoint(folder, {"model": {"w": torch.full((2, 3), float(step))}}, {"loss": step / 3})
+    return folder
+
+
+def flip(path: Path, place: int) -> None:
+    """Flip one bit of a file."""
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+def steps(run: Path) -> list[int]:
+    """List the steps of the checkpoints that lie in a run."""
+    return sorted(int(p.name.removeprefix("step-")) for p in (run / "checkpoints").iterdir())
+
+
+def test_checkpoint_round_trips_bit_for_bit(tmp_path: Path) -> None:
+    """Every type and layout of tensor and every number of the state comes back as it was."""
+    base = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    tensors = {
+        "model": {"transposed": base.T, "part": base[1:3], "same": base, "half": base.bfloat16()},
+        "optimizer": {"0.step": torch.tensor(3.0), "count": torch.tensor([2**62]), "flag": torch.tensor(True)},
+        "ema": {"image": torch.ones(1, 2, 3, 3).to(memory_format=torch.channels_last)},
+        "empty": {},
+    }
+    state = {"lr": 0.1 + 0.2, "styles": ["Ukiyo_e", "naïve"], "images_seen": 2**60, "best": None}
+    folder = checkpoint_folder(tmp_path, 1200)
+    save_checkpoint(folder, tensors, state)
+    loaded = load_checkpoint(folder)
+
+    assert folder == tmp_path / "checkpoints" / "step-00001200"
+    assert loaded.step == 1200
+    assert loaded.state == state
+    assert loaded.tensors.keys() == tensors.keys()
+    for name, part in tensors.items():
+        torch.testing.assert_close(loaded.tensors[name], part, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_tensor_that_is_not_finite_is_never_saved(tmp_path: Path, value: float, dtype: torch.dtype) -> None:
+    """One NaN or infinity anywhere refuses the save by name, and nothing appears on the disk."""
+    poisoned = torch.zeros(3, 4, dtype=dtype)
+    poisoned[1, 2] = value
+
+    with pytest.raises(TrainingDivergedError, match=r"'mid\.weight' of the ema"):
+        save_checkpoint(checkpoint_folder(tmp_path, 1), {"ema": {"mid.weight": poisoned}}, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_that_are_not_ours_are_refused(tmp_path: Path) -> None:
+    """A part or folder name can be no path, and a state must be JSON."""
+    with pytest.raises(ValueError, match="checkpoint part"):
+        save_checkpoint(checkpoint_folder(tmp_path, 1), {"../model": {}}, {})
+    with pytest.raises(ValueError, match="checkpoint folder"):
+        save_checkpoint(tmp_path / "newest", {}, {})
+    with pytest.raises(ValueError, match="JSON"):
+        save_checkpoint(checkpoint_folder(tmp_path, 1), {}, {"loss": float("nan")})
+    assert list(tmp_path.rglob("*.json")) == []
+
+
+def test_saving_does_not_share_memory_with_training(tmp_path: Path) -> None:
+    """Two tensors that share memory are saved as two, and the model's own stay as they are."""
+    shared = torch.arange(6.0)
+    folder = checkpoint_folder(tmp_path, 1)
+    save_checkpoint(folder, {"model": {"a": shared, "b": shared.view(2, 3)}}, {})
+    loaded = load_checkpoint(folder).tensors["model"]
+    loaded["a"].zero_()
+
+    torch.testing.assert_close(loaded["b"], shared.view(2, 3), rtol=0, atol=0)
+    torch.testing.assert_close(shared, torch.arange(6.0), rtol=0, atol=0)
+
+
+def test_flipped_bit_in_every_file_is_found_and_falls_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A flip at the start, middle or end of any file: named in a warning, the checkpoint before is used."""
+    save(tmp_path, 10)
+    newest = save(tmp_path, 20)
+    for path in sorted(newest.iterdir()):
+        for place in (0, path.stat().st_size // 2, path.stat().st_size - 1):
+            caplog.clear()
+            flip(path, place)
+            found = find_checkpoint(tmp_path)
+            flip(path, place)
+
+            assert found is not None
+            assert found.step == 10
+            assert [record.levelno for record in caplog.records] == [logging.WARNING]
+            assert "step-00000020" in caplog.text
+            if path.name != "MANIFEST.json":  # its flip may well name the file whose entry it hit
+                assert path.name in caplog.text
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "state.json", "MANIFEST.json"])
+def test_truncated_or_missing_file_falls_back(tmp_path: Path, name: str) -> None:
+    """A file cut at 0, 1, half or all but one byte, or gone, is never loaded."""
+    save(tmp_path, 10)
+    path = save(tmp_path, 20) / name
+    content = path.read_bytes()
+    found = []
+    for length in (0, 1, len(content) // 2, len(content) - 2):
+        path.write_bytes(content[:length])
+        found.append(find_checkpoint(tmp_path))
+    path.unlink()
+    found.append(find_checkpoint(tmp_path))
+
+    assert [checkpoint and checkpoint.step for checkpoint in found] == [10] * 5
+
+
+def test_nothing_to_find_is_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """No folder, an empty one and only damaged ones give None; things with other names are ignored."""
+    assert find_checkpoint(tmp_path) is None
+    (tmp_path / "checkpoints" / ".tmp-step-00000001-77").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "step-notes").mkdir()
+    (tmp_path / "checkpoints" / "latest").touch()
+    assert find_checkpoint(tmp_path) is None
+    assert caplog.text == ""
+    (save(tmp_path, 10) / "extra").touch()
+
+    assert find_checkpoint(tmp_path) is None
+    assert "extra" in caplog.text
+
+
+def test_newest_is_by_number_not_by_text(tmp_path: Path) -> None:
+    """Nine digits come after eight."""
+    save(tmp_path, 99_999_999)
+    save(tmp_path, 100_000_000)
+    found = find_checkpoint(tmp_path)
+
+    assert found is not None
+    assert found.step == 100_000_000
+
+
+def test_folder_that_verifies_but_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    """A sound manifest over a wrong state or a wrong safetensors file is still no checkpoint."""
+    commit_folder(tmp_path / "a", lambda folder: write_json_atomic(folder / "state.json", []))
+    commit_folder(tmp_path / "b", lambda folder: write_json_atomic(folder / "other.json", {}))
+    (tmp_path / "x.safetensors").write_bytes(b"\xff" * 64)
+
+    with pytest.raises(ModelError, match=r"state\.json is not the state"):
+        load_checkpoint(tmp_path / "a")
+    with pytest.raises(ModelError, match=r"state\.json is missing"):
+        load_checkpoint(tmp_path / "b")
+    with pytest.raises(ModelError, match=r"x\.safetensors is not a sound"):
+        read_tensors(tmp_path / "x.safetensors")
+
+
+def test_saving_over_a_damaged_checkpoint_replaces_it(tmp_path: Path) -> None:
+    """A run that fell back over a damaged checkpoint can save that step again."""
+    folder = save(tmp_path, 20)
+    flip(folder / "model.safetensors", -1)
+    save(tmp_path, 20)
+
+    verify_folder(folder)
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == [folder.name]
+
+
+def test_failed_save_keeps_what_stands(tmp_path: Path) -> None:
+    """A file-size limit met in the middle of the tensors is a resource error that names the file."""
+    save(tmp_path, 10)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, before[1]))
+    try:
+        with pytest.raises(ResourceError, match=r"model\.safetensors.*too large"):
+            save_checkpoint(checkpoint_folder(tmp_path, 20), {"model": {"w": torch.zeros(5000)}}, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    found = find_checkpoint(tmp_path)
+
+    assert found is not None
+    assert found.step == 10
+    assert steps(tmp_path) == [10]
+
+
+def test_killed_save_keeps_what_stands(tmp_path: Path) -> None:
+    """SIGKILL in the middle of a save: the checkpoint before is found, the leftover goes at the next start."""
+    save(tmp_path, 10)
+    environment = {**os.environ, "PYTHONPATH": str(Path(checkpoint.__file__).parents[2])}
+    child = subprocess.run([sys.executable, "-c", KILLED_IN_WRITE, str(tmp_path)], env=environment, check=False)
+    left = sorted(p.name[:18] for p in (tmp_path / "checkpoints").iterdir())
+    remove_leftovers(tmp_path / "checkpoints")
+    found = find_checkpoint(tmp_path)
+
+    assert child.returncode == -signal.SIGKILL
+    assert left == [".tmp-step-00000020", "step-00000010"]
+    assert found is not None
+    assert found.step == 10
+    assert steps(tmp_path) == [10]
+
+
+def test_pruning_keeps_the_newest_and_the_milestones(tmp_path: Path) -> None:
+    """The newest two and the named steps stay, the rest goes."""
+    for step in (1, 2, 3, 4, 5, 6):
+        save(tmp_path, step)
+    prune_checkpoints(tmp_path, keep=2, milestones={2, 99})
+
+    assert steps(tmp_path) == [2, 5, 6]
+    with pytest.raises(ValueError, match="got 1"):
+        prune_checkpoints(tmp_path, keep=1)
+
+
+def test_pruning_never_deletes_the_last_one_that_verifies(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """With all newer ones damaged the old ones stay; as soon as one verifies they go."""
+    for step in (1, 2, 3):
+        save(tmp_path, step)
+    for step in (2, 3):
+        flip(checkpoint_folder(tmp_path, step) / "state.json", 0)
+    prune_checkpoints(tmp_path)
+    assert steps(tmp_path) == [1, 2, 3]
+    assert "the old ones stay" in caplog.text
+    save(tmp_path, 4)
+    prune_checkpoints(tmp_path)
+
+    assert steps(tmp_path) == [3, 4]
+    shutil.rmtree(tmp_path / "checkpoints")
+    prune_checkpoints(tmp_path)
+
+
+def test_mismatched_module_is_refused_with_the_first_differences() -> None:
+    """Missing, foreign and misshapen tensors are named, at most three of them, and nothing is copied."""
+    module = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    wrong: dict[str, Tensor] = {**before, "0.weight": torch.zeros(3, 3)}
+    del wrong["0.bias"], wrong["1.bias"]
+    wrong["evil"] = torch.zeros(1)
+
+    with pytest.raises(ModelError, match=r"saved denoiser .*'0.weight' has shape \[3, 3\].* and 1 more"):
+        load_matching(module, wrong, "denoiser")
+    torch.testing.assert_close(dict(module.state_dict()), before, rtol=0, atol=0)
+
+
+def test_matching_module_is_loaded() -> None:
+    """With the same names and shapes every value is copied."""
+    source, target = nn.Linear(2, 3), nn.Linear(2, 3)
+    load_matching(target, source.state_dict(), "model")
+
+    torch.testing.assert_close(dict(target.state_dict()), dict(source.state_dict()), rtol=0, atol=0)
+
+
+def test_flattened_state_is_only_tensors_and_json() -> None:
+    """Nothing of an optimizer is left that would need a pickle."""
+    parameter = nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.AdamW([parameter])
+    parameter.sum().backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    tensors, json = flatten_optimizer(optimizer)
+
+    assert sorted(tensors) == ["0.exp_avg", "0.exp_avg_sq", "0.step"]
+    assert json["others"] == {}
+    assert json["param_groups"][0]["params"] == [0]
