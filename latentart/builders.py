@@ -152,4 +152,5 @@ def count_steps(length: StepsOrEpochs, num_pictures: int, batch_size: int) -> in
     """Return a length in optimizer steps; an epoch rounds up to whole batches."""
     if length.steps is not None:
         return length.steps
-    return max(1, math.ceil((length.epochs or 0) * num_pictures / batch_size))
+    batches = (length.epochs or 0) * num_pictures / batch_size
+    return max(1, math.ceil(round(batches, 6)))  # 0.07 · 100 is 7.000000000000001

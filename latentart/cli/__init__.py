@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
+import errno
+import io
 import sys
 
 import typer
 
 from latentart.cli import configs, pictures, sampling, start, training
 from latentart.cli.options import write_error
-from latentart.errors import LatentArtError
-from latentart.printable import printable
+from latentart.errors import LatentArtError, ResourceError
+
+NO_ROOM_OR_NO_RIGHT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 app = typer.Typer(
     name="latentart",
     help="Turn your own folder of pictures into your own class-conditional latent diffusion model.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help and errors: half the time to answer, no boxes in a log
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Start with `latentart demo`, or with `latentart init my-art --data PICTURES`.",
 )
@@ -44,17 +45,23 @@ config_app.command("schema")(configs.schema)
 config_app.command("diff")(configs.diff)
 
 
-@app.callback(invoke_without_command=True)
-def root(
-    version: bool = typer.Option(False, "--version", help="Show the version."),
-    verbose: bool = typer.Option(False, "--verbose", "-v", help="Log every step on stderr."),
-) -> None:
-    """Set up logging for every command."""
-    if version:
+def show_version(asked: bool) -> None:
+    """Write the version and end."""
+    if asked:
         from latentart import __version__
 
         typer.echo(f"latentart {__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def root(
+    _version: bool = typer.Option(False, "--version", help="Show the version.", callback=show_version, is_eager=True),
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Log every step on stderr."),
+) -> None:
+    """Set up logging for every command."""
+    import logging
+
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO, format="%(message)s", stream=sys.stderr, force=True
     )
@@ -64,15 +71,22 @@ def root(
 
 def main() -> None:
     """Run the command line; known errors end in one line and their exit code, others keep their traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # a path leaves as the bytes it came in
     try:
         app()
     except LatentArtError as error:
-        write_error(printable(error.message), printable(error.hint))
+        write_error(error.message, error.hint)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        write_error("interrupted.", "Run the same command again to go on.")
-        sys.exit(130)
-    except BrokenPipeError:
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+    except OSError as error:  # the disk's or the owner's, wherever it came up
+        if error.errno not in NO_ROOM_OR_NO_RIGHT:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        write_error(f"{where}{error.strerror}.", "Make room or mend the rights, then run the same command again.")
+        sys.exit(ResourceError.exit_code)
+    except SystemExit as done:  # typer's way to end, also after Ctrl-C and a broken pipe
+        if isinstance(done.__context__, BrokenPipeError):
+            sys.exit(141)
+        if done.code == 130:
+            write_error("interrupted.", "Run the same command again to go on.")
+        raise

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from latentart.cli.options import ConfigOption, JsonOption, Overrides, open_workspace, say, write_json
+from latentart.cli.options import ConfigOption, JsonOption, Overrides, only_settings, open_workspace, say, write_json
+from latentart.errors import UsageError
 
 
 def list_presets(as_json: JsonOption = False) -> None:
@@ -27,10 +29,12 @@ def show(
     preset: Annotated[str | None, typer.Option("--preset", help="A preset, in place of the workspace's.")] = None,
 ) -> None:
     """Show the resolved config: defaults < preset < file < key=value."""
-    from latentart.cli.options import only_settings
     from latentart.config.workspace import resolve
 
     if preset is not None:
+        if config is not None:
+            msg = "--preset and --config both say which values to show."
+            raise UsageError(msg, "Give one of them; `latentart config diff` compares them.")
         typer.echo(resolve({"preset": preset}, only_settings(overrides)).to_text(), nl=False)
         return
     typer.echo(open_workspace(config, overrides).config.to_text(), nl=False)
@@ -41,15 +45,12 @@ def validate(
     config: ConfigOption = None,
 ) -> None:
     """Check a config; the first mistake is named by its path."""
-    from latentart.config.workspace import load_config
-
+    if file is not None and config is not None:
+        msg = "a config was named twice."
+        raise UsageError(msg, "Name it once, with --config or without.")
     path = file or config
-    if path is None:
-        workspace = open_workspace(None)
-        path = workspace.config_path
-    else:
-        load_config(path)
-    typer.echo(f"{path} is valid")
+    workspace = open_workspace(path)
+    typer.echo(f"{path or workspace.config_path} is valid")
 
 
 def schema() -> None:
@@ -71,7 +72,7 @@ def diff(
     base = preset_tree(preset or chosen.preset)
     rows = list(differences(base, chosen.to_json()))
     for path, before, after in rows:
-        typer.echo(f"{path}: {before!r} -> {after!r}")
+        typer.echo(f"{path}: {json.dumps(before)} -> {json.dumps(after)}")
     if not rows:
         say(f"no difference from preset {preset or chosen.preset}")
 

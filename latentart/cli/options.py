@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.text import Text
 
 from latentart.errors import UsageError
+from latentart.printable import printable
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from latentart.recipes.workspace import Workspace
     from latentart.training.devices import Placement
 
@@ -51,8 +50,15 @@ def parse_grid(text: str) -> tuple[int, int]:
 def split_arguments(arguments: list[str] | None) -> tuple[list[str], list[str]]:
     """Return (plain arguments, key=value settings)."""
     given = arguments or []
-    settings = [text for text in given if _OVERRIDE.match(text) and not Path(text).exists()]
+    settings = [text for text in given if _OVERRIDE.match(text) and not _exists(text)]
     return [text for text in given if text not in settings], settings
+
+
+def _exists(name: str) -> bool:
+    try:
+        return Path(name).exists()
+    except OSError:  # a long setting is too long for a name
+        return False
 
 
 def only_settings(arguments: list[str] | None) -> list[str]:
@@ -95,16 +101,21 @@ def write_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2))
 
 
+def plain_console(*, stderr: bool = False) -> Console:
+    """Return a console that shows text as it stands: no markup, no emoji, no line breaks of its own."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
 def write_error(message: str, hint: str) -> None:
     """Write one line on stderr: what and where, then what to do."""
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
-    line = Text("error: ", style="bold red")
-    line.append(message, style="default not bold")
-    line.append(f" {hint}" if hint else "", style="cyan not bold")
-    console.print(line)
+    from rich.text import Text
+
+    line = Text.assemble(("error: ", "bold red"), printable(message), (printable(f" {hint}" if hint else ""), "cyan"))
+    plain_console(stderr=True).print(line)
 
 
 def say(text: str) -> None:
     """Write one line for people on stderr."""
-    Console(stderr=True, soft_wrap=True, highlight=False).print(escape(text))
-    sys.stderr.flush()
+    plain_console(stderr=True).print(printable(text))

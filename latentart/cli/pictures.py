@@ -6,9 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from latentart.cli.options import (
     ConfigOption,
@@ -18,6 +15,7 @@ from latentart.cli.options import (
     QuietOption,
     open_workspace,
     place,
+    plain_console,
     say,
     split_arguments,
     write_json,
@@ -41,7 +39,7 @@ def clean_data(
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Turn the raw folder into a clean data set; the raw folder stays as it is."""
+    """Turn the raw folder into a clean data set. The raw folder stays as it is."""
     plain, settings = split_arguments(arguments)
     if len(plain) > 1:
         msg = f"'{plain[1]}' is one folder too many."
@@ -69,21 +67,23 @@ def clean_data(
 
 def show_report(report: CleanReport) -> None:
     """Write the report as a table: kept and dropped per style, then the dropped files and the warnings."""
-    console = Console(highlight=False, soft_wrap=True)
+    from rich.table import Table
+
+    console = plain_console()
     table = Table("style", "kept", "dropped", "reasons")
     for style, counts in report.styles.items():
         reasons = {reason: n for reason, n in counts.items() if reason != "kept"}
         shown = ", ".join(f"{reason} {n}" for reason, n in sorted(reasons.items()))
-        table.add_row(escape(printable(style)), str(counts["kept"]), str(sum(reasons.values())), shown)
+        table.add_row(printable(style), str(counts["kept"]), str(sum(reasons.values())), shown)
     table.add_row("all", str(report.kept), str(report.num_dropped), "")
     console.print(table)
     for dropped in report.dropped[:SHOWN_FILES]:
         detail = f" ({dropped.detail})" if dropped.detail else ""
-        console.print(escape(printable(f"dropped {dropped.source}: {dropped.reason}{detail}")))
+        console.print(printable(f"dropped {dropped.source}: {dropped.reason}{detail}"))
     if report.num_dropped > SHOWN_FILES:
         console.print(f"… and {report.num_dropped - SHOWN_FILES} more; report.json and report.csv name every one")
     for warning in report.warnings:
-        say(printable(f"warning: {warning}"))
+        say(f"warning: {warning}")
 
 
 def encode(
@@ -93,7 +93,7 @@ def encode(
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Bring the latent cache up to date; `train ldm` does it by itself."""
+    """Bring the latent cache up to date. `train ldm` does it by itself."""
     workspace = open_workspace(config, overrides)
     from latentart.recipes.encode import encode as run_encode
 

@@ -44,7 +44,7 @@ def sample(
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Draw pictures by style into a grid; the same seed gives the same picture."""
+    """Draw pictures by style into a grid. The same seed gives the same picture."""
     cells = parse_grid(grid) if grid is not None else None
     if cells is not None and count is not None:
         msg = "--grid and --count both say how many."
@@ -80,7 +80,7 @@ def reconstruct(
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Send pictures through the autoencoder: picture, reconstruction and error map side by side."""
+    """Send pictures through the autoencoder. A page shows picture, reconstruction and error map side by side."""
     from latentart.recipes.reconstruct import reconstruct as run_reconstruct
 
     folder = find_model(model, config, kind="vae")

@@ -30,7 +30,7 @@ def demo(
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Run the whole path on the embedded pictures: on a CPU, offline, in minutes."""
+    """Run the whole path on embedded pictures. It takes minutes on a CPU and needs no network."""
     plain, settings = split_arguments(arguments)
     if len(plain) > 1:
         msg = f"'{plain[1]}' is one folder too many."
@@ -78,7 +78,7 @@ def info(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a model is: networks, styles, latents, training; every file is verified."""
+    """Say what a model is and verify its files. Networks, styles, latents, training."""
     from latentart.recipes.inspect import describe_model
 
     chosen = folder or find_model(None, config)
@@ -98,7 +98,7 @@ def info(
 
 
 def doctor(as_json: JsonOption = False) -> None:
-    """Say what this machine can do: versions, devices, memory, disk, LPIPS weights."""
+    """Say what this machine can do. Versions, devices, memory, disk, LPIPS weights."""
     from latentart.recipes.inspect import examine_machine
 
     found = examine_machine(Path())

@@ -53,7 +53,7 @@ def train_ldm(
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train the denoiser on the cached latents, going on from where it stands."""
+    """Train the denoiser on the cached latents. It goes on from where it stands."""
     workspace = open_workspace(config, overrides)
     from latentart.recipes.train_ldm import train_ldm as run_train_ldm
 

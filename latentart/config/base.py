@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from latentart.errors import ConfigError, nearest
 
 MAX_FILE_BYTES = 4 * 1024 * 1024
+MAX_DIGITS = 100  # longer whole numbers are read as infinity, which no field takes
 
 
 class StrictConfig(BaseModel):
@@ -26,19 +29,24 @@ def read_json_object(path: Path) -> dict[str, Any]:
     """Return the JSON object in ``path``.
 
     Raises:
-        ConfigError: no such file, too large, not JSON, not an object, a duplicate key, NaN or infinity.
+        ConfigError: no such file, too large, not UTF-8, not JSON, not an object, or a duplicate key.
     """
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            msg = f"{path} is larger than {MAX_FILE_BYTES} bytes, too large for a config."
-            raise ConfigError(msg)
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+        text = content.decode("utf-8-sig")
     except FileNotFoundError:
         msg = f"there is no config at {path}."
         raise ConfigError(msg, "Make a workspace with `latentart init`, or name a file with --config.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        msg = f"{path} cannot be read: {error}."
+    except OSError as error:
+        msg = f"{path} cannot be read: {error.strerror}."
         raise ConfigError(msg) from None
+    except UnicodeDecodeError:
+        msg = f"{path} is not UTF-8 text."
+        raise ConfigError(msg, "A config is a JSON file, such as `latentart init` writes.") from None
+    if len(content) > MAX_FILE_BYTES:
+        msg = f"{path} is larger than {MAX_FILE_BYTES} bytes, too large for a config."
+        raise ConfigError(msg)
     value = parse_json(text, str(path))
     if not isinstance(value, dict):
         msg = f"{path} holds a {type(value).__name__}, expected a JSON object."
@@ -47,8 +55,20 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 def parse_json(text: str, where: str) -> Any:
-    """Return the JSON value in ``text``, refusing duplicate keys, NaN, infinity and absurd nesting."""
+    """Return the JSON value in ``text``; NaN and infinity pass, so that the field that refuses them names its path.
 
+    Raises:
+        ConfigError: it is not JSON, nested too deep, or a key stands twice.
+    """
+    try:
+        return _json_value(text, where)
+    except (json.JSONDecodeError, RecursionError) as error:
+        reason = f"{error.msg} in line {error.lineno}" if isinstance(error, json.JSONDecodeError) else "nested too deep"
+        msg = f"{where} is not valid JSON: {reason}."
+        raise ConfigError(msg) from None
+
+
+def _json_value(text: str, where: str) -> Any:
     def object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for key, value in pairs:
@@ -58,15 +78,14 @@ def parse_json(text: str, where: str) -> Any:
             found[key] = value
         return found
 
-    def refuse(constant: str) -> float:
-        msg = f"{where}: {constant} is not a number that can be used."
-        raise ConfigError(msg)
+    def whole(digits: str) -> float:
+        return int(digits) if len(digits) <= MAX_DIGITS else math.inf
 
-    try:
-        return json.loads(text, object_pairs_hook=object_of, parse_constant=refuse)
-    except (json.JSONDecodeError, RecursionError, ValueError) as error:
-        msg = f"{where} is not valid JSON: {str(error) or 'nested too deep'}."
-        raise ConfigError(msg) from None
+    def fraction(digits: str) -> float:
+        number = float(digits)
+        return int(number) if number.is_integer() and abs(number) < 2**53 else number  # 1e5 steps are 100000
+
+    return json.loads(text, object_pairs_hook=object_of, parse_int=whole, parse_float=fraction)
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,7 +93,7 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
 
     An object whose ``kind`` changes is replaced too: the other kind's settings would not fit it.
     """
-    if "kind" in changes and changes["kind"] != base.get("kind"):
+    if "kind" in base and changes.get("kind", base["kind"]) != base["kind"]:
         return dict(changes)
     merged = dict(base)
     for key, value in changes.items():
@@ -96,7 +115,7 @@ def apply_override(tree: dict[str, Any], text: str) -> dict[str, Any]:
         msg = f"'{text}' is not a setting."
         raise ConfigError(msg, "Write it as path.to.key=value, for example ldm.training.batch_size=64.")
     try:
-        value = json.loads(raw, parse_constant=str)
+        value = _json_value(raw, path)
     except (json.JSONDecodeError, RecursionError):
         value = raw
     return _replaced(tree, path.strip().split("."), value, path.strip())
@@ -107,47 +126,60 @@ def _replaced(node: Any, keys: Sequence[str], value: Any, path: str) -> Any:
         return merge(node, value) if isinstance(node, dict) and isinstance(value, dict) else value
     key, rest = keys[0], keys[1:]
     if isinstance(node, list):
-        names = [item.get("name") if isinstance(item, dict) else None for item in node]
-        place = names.index(key) if key in names else int(key) if key.isdigit() and int(key) < len(node) else None
-        if place is None:
-            known = [name for name in names if name] or [str(i) for i in range(len(node))]
+        numbers = {str(i): i for i in range(len(node))}
+        names = {str(item["name"]): i for i, item in enumerate(node) if isinstance(item, dict) and "name" in item}
+        places = numbers | names
+        if key not in places:
+            known = list(names or numbers)
             msg = f"{path}: the list has no item '{key}'.{nearest(key, known)}"
             raise ConfigError(msg, f"It has: {', '.join(known)}.")
-        return [_replaced(item, rest, value, path) if i == place else item for i, item in enumerate(node)]
+        return [_replaced(item, rest, value, path) if i == places[key] else item for i, item in enumerate(node)]
     if not isinstance(node, dict):
         msg = f"{path}: there is nothing below '{key}'."
         raise ConfigError(msg)
-    if key not in node:
+    # Another kind's settings are not in the tree: whether one exists is left to the validation.
+    if key not in node and (rest or "kind" not in node):
         msg = f"unknown setting {path}.{nearest(key, node)}"
         raise ConfigError(msg, f"Known there: {', '.join(sorted(node))}.")
-    return merge(node, {key: _replaced(node[key], rest, value, path)})
+    return merge(node, {key: _replaced(node.get(key), rest, value, path)})
 
 
-def explain(error: ValidationError, known: Mapping[str, Any], where: str) -> ConfigError:
+def explain(error: ValidationError, schema: Mapping[str, Any], where: str) -> ConfigError:
     """Return one line for pydantic's first complaint: the path, what is wrong, and the nearest name."""
     first = error.errors(include_url=False)[0]
-    location = [part for part in first["loc"] if not _is_union_tag(part, first["loc"], known)]
-    path = ".".join(str(part) for part in location)
+    if first["type"] == "json_invalid":
+        is_deep = "recursion" in first["msg"]
+        reason = (
+            "is nested too deep" if is_deep else "holds text that is no Unicode, such as a name in another encoding"
+        )
+        return ConfigError(f"{where} {reason}.")
+    steps, known = _locate(first["loc"], schema)
+    path = ".".join(steps) or "the config"
     if first["type"] == "extra_forbidden":
-        parent: Any = known
-        for part in location[:-1]:
-            parent = parent.get(part, {}) if isinstance(parent, Mapping) else _item(parent, part)
-        names = list(parent) if isinstance(parent, Mapping) else []
-        return ConfigError(f"{where}: unknown setting {path}.{nearest(str(location[-1]), names)}")
+        return ConfigError(f"{where}: unknown setting {path}.{nearest(steps[-1], known)}")
+    context, given = first.get("ctx", {}), first["input"]
+    choices = re.findall(r"'([^']*)'", str(context.get("expected_tags", context.get("expected", ""))))
     message = first["msg"].removeprefix("Value error, ")
-    got = "" if isinstance(first["input"], (dict, list)) else f" (got {first['input']!r})"
-    return ConfigError(f"{where}: {path or 'the config'}: {message}{got}.")
+    shown = "" if isinstance(given, (dict, list)) else json.dumps(given, ensure_ascii=False)
+    got = f" (got {shown[:40]}{'…' if len(shown) > 40 else ''})" if shown else ""
+    tag = context.get("tag", given)
+    return ConfigError(f"{where}: {path}: {message}{got}.{nearest(tag, choices) if isinstance(tag, str) else ''}")
 
 
-def _item(node: Any, part: Any) -> Any:
-    return node[part] if isinstance(node, list) and isinstance(part, int) and part < len(node) else {}
+def _locate(location: Sequence[int | str], schema: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Return the path as a user writes it, without the kinds pydantic puts in, and the names known at its last step."""
+    node, steps, known = schema, [], []
+    for part in location:
+        node = _followed(node, schema)
+        if "discriminator" in node:
+            node = {"$ref": node["discriminator"]["mapping"][part]}
+            continue
+        properties = node.get("properties", {})
+        steps.append(str(part))
+        known = list(properties)
+        node = properties.get(part, {}) if properties else node.get("items", {})
+    return steps, known
 
 
-def _is_union_tag(part: Any, location: Sequence[Any], known: Mapping[str, Any]) -> bool:
-    """Tell whether pydantic put a union's chosen kind into the path, which no user wrote."""
-    node: Any = known
-    for step in location:
-        if step is part and isinstance(node, Mapping) and part not in node and node.get("kind") is not None:
-            return part != location[-1]
-        node = node.get(step, {}) if isinstance(node, Mapping) else _item(node, step)
-    return False
+def _followed(node: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    return schema["$defs"][node["$ref"].rpartition("/")[2]] if "$ref" in node else node

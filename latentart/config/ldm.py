@@ -17,11 +17,19 @@ class UNetConfig(BlocksConfig):
     """The denoiser's network."""
 
     kind: Literal["unet"] = "unet"
+    """Names the network; there is one so far."""
 
     widths: Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)] = (192, 384, 576)
+    """Channels of each stage, the finest first; every stage after the first halves height and width. Our choice."""
+
     attention: tuple[AttentionKind, ...] = ("linear", "linear", "full")
+    """Attention at the end of each stage, the finest first: none, linear (the seed), or full where there is little."""
+
     middle_attention: AttentionKind = "full"
+    """Attention between the two ResNet blocks of the middle."""
+
     blocks_per_stage: Count = 2
+    """ResNet blocks in each stage; 2 is latent diffusion's choice."""
 
     embedding_channels: Annotated[int, Field(ge=2, multiple_of=2)] = 512
     """Length of the vector that carries timestep and style into every ResNet block."""
@@ -36,6 +44,7 @@ class CosineSchedule(StrictConfig):
     """Nichol & Dhariwal 2102.09672, eq. 17."""
 
     kind: Literal["cosine"] = "cosine"
+    """Names this curve of β."""
     offset: Annotated[float, Field(ge=0, lt=1)] = 0.008
     """s of eq. 17, keeps the first steps from being too small."""
     max_beta: Annotated[float, Field(gt=0, lt=1)] = 0.999
@@ -46,24 +55,33 @@ class LinearSchedule(StrictConfig):
     """Ho et al. 2006.11239, section 4."""
 
     kind: Literal["linear"] = "linear"
+    """Names this curve of β."""
     beta_start: Beta = 1e-4
+    """β of the first step (Ho et al.)."""
     beta_end: Beta = 0.02
+    """β of the last step (Ho et al.)."""
 
 
 class QuadraticSchedule(StrictConfig):
     """Linear in the square root of β: latent diffusion's own "linear"."""
 
     kind: Literal["quadratic"] = "quadratic"
+    """Names this curve of β."""
     beta_start: Beta = 1e-4
+    """β of the first step (Ho et al.)."""
     beta_end: Beta = 0.02
+    """β of the last step (Ho et al.)."""
 
 
 class SigmoidSchedule(StrictConfig):
     """β along a logistic curve."""
 
     kind: Literal["sigmoid"] = "sigmoid"
+    """Names this curve of β."""
     beta_start: Beta = 1e-4
+    """β of the first step (Ho et al.)."""
     beta_end: Beta = 0.02
+    """β of the last step (Ho et al.)."""
     sigmoid_range: Positive = 6.0
     """The curve is taken from minus this to plus this."""
 
@@ -80,6 +98,7 @@ class DiffusionConfig(StrictConfig):
     """T, steps of the forward process (Ho et al.)."""
 
     schedule: NoiseScheduleConfig = CosineSchedule()
+    """How noise grows over the steps; cosine is the seed's."""
 
     target: Literal["eps", "x0", "v"] = "v"
     """What the network predicts: noise (the seed), clean latents, or velocity (Salimans & Ho 2202.00512)."""
@@ -95,6 +114,8 @@ class LdmTrainingConfig(StepsOrEpochs):
     """The denoiser's training."""
 
     steps: Count | None = 100_000
+    """Optimizer steps."""
+
     resolution: Count = 256
     """Side of the square pictures whose latents are learned, in pixels."""
 
@@ -105,12 +126,20 @@ class LdmTrainingConfig(StepsOrEpochs):
     """Share of styles replaced by the null style, which guidance needs (Ho & Salimans 2207.12598)."""
 
     optimizer: OptimizerConfig = OptimizerConfig()
+    """AdamW of the denoiser."""
+
     run: RunConfig = RunConfig()
+    """Precision, average of the weights, checkpoints, previews and log."""
 
 
 class LdmConfig(StrictConfig):
     """Everything about the denoiser."""
 
     model: UNetConfig = UNetConfig()
+    """The network."""
+
     diffusion: DiffusionConfig = DiffusionConfig()
+    """The forward process, and what the network learns to undo it."""
+
     training: LdmTrainingConfig = LdmTrainingConfig()
+    """Its training."""

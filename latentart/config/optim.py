@@ -10,13 +10,14 @@ from latentart.config.base import StrictConfig
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, lt=2**31)]
 
 
 class OneCycle(StrictConfig):
     """Warm-up to the peak, then cosine to nearly nothing (Smith 1803.09820): the seed's super-convergence."""
 
     kind: Literal["onecycle"] = "onecycle"
+    """Names this way of moving the rate."""
     warmup_share: Annotated[float, Field(gt=0, lt=1)] = 0.3
     """Share of the steps spent rising; PyTorch's default."""
     div_factor: Annotated[float, Field(ge=1)] = 25.0
@@ -29,6 +30,7 @@ class MultiStep(StrictConfig):
     """The peak, multiplied by gamma at each milestone: the seed's other choice."""
 
     kind: Literal["multistep"] = "multistep"
+    """Names this way of moving the rate."""
     milestones: tuple[Share, ...] = (0.5, 0.75)
     """Shares of the steps at which the rate drops."""
     gamma: Positive = 0.1
@@ -39,6 +41,7 @@ class Cosine(StrictConfig):
     """A linear warm-up, then cosine to zero."""
 
     kind: Literal["cosine"] = "cosine"
+    """Names this way of moving the rate."""
     warmup_steps: Annotated[int, Field(ge=0)] = 500
     """Steps spent rising."""
 
@@ -47,6 +50,7 @@ class Constant(StrictConfig):
     """A linear warm-up, then the peak to the end."""
 
     kind: Literal["constant"] = "constant"
+    """Names this way of moving the rate."""
     warmup_steps: Annotated[int, Field(ge=0)] = 500
     """Steps spent rising."""
 
@@ -90,6 +94,7 @@ class RunConfig(StrictConfig):
     """Type of the forward pass; auto takes bf16 where the device multiplies it faster, weights stay float32."""
 
     ema: EmaConfig = EmaConfig()
+    """The average of the weights that results are made with."""
 
     checkpoint_every: Count = 1000
     """Steps between checkpoints."""

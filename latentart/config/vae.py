@@ -50,7 +50,7 @@ class BlocksConfig(StrictConfig):
             raise ValueError(msg)
         for width in self.widths:
             if width % self.groups:
-                divisors = [str(n) for n in range(1, width + 1) if width % n == 0 and n <= 32]
+                divisors = [str(n) for n in range(1, 33) if width % n == 0]
                 msg = f"groups {self.groups} does not divide width {width}: {', '.join(divisors)} would"
                 raise ValueError(msg)
         attended = [width for width, kind in zip(self.widths, self.attention, strict=True) if kind != "none"]
@@ -58,7 +58,7 @@ class BlocksConfig(StrictConfig):
             attended.append(self.widths[-1])
         for width in attended:
             if width % self.head_channels:
-                divisors = [str(n) for n in (8, 16, 24, 32, 48, 64) if width % n == 0]
+                divisors = [str(n) for n in range(1, 65) if width % n == 0]
                 msg = (
                     f"head_channels {self.head_channels} does not divide the width {width}: {', '.join(divisors)} would"
                 )
@@ -76,7 +76,10 @@ class AutoencoderConfig(BlocksConfig):
     """Z, channels of the latents; 4 is latent diffusion's choice at f = 8."""
 
     widths: Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)] = (64, 128, 256, 256)
+    """Channels of each stage, the finest first; four stages make f = 8, as in latent diffusion."""
+
     attention: tuple[AttentionKind, ...] = ("none", "none", "none", "linear")
+    """Attention at the end of each stage, the finest first: none, linear or full. Only the coarsest can afford it."""
 
     @property
     def factor(self) -> int:
@@ -152,6 +155,7 @@ class StageConfig(StepsOrEpochs):
     """Absolute or squared difference."""
 
     weights: LossWeights = LossWeights()
+    """The factor of each loss term."""
 
     discriminator_start: Annotated[int, Field(ge=0)] = 0
     """Step of this stage at which the discriminator enters, where its weight is above 0."""
@@ -170,11 +174,22 @@ class VaeConfig(StrictConfig):
     """Everything about the autoencoder."""
 
     model: AutoencoderConfig = AutoencoderConfig()
+    """The network."""
+
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    """The PatchGAN that judges reconstructions."""
+
     perceptual: PerceptualConfig = PerceptualConfig()
+    """The network behind the LPIPS distance."""
+
     optimizer: OptimizerConfig = OptimizerConfig()
+    """AdamW of encoder and decoder."""
+
     run: RunConfig = RunConfig()
+    """Precision, average of the weights, checkpoints, previews and log."""
+
     stages: Annotated[tuple[StageConfig, ...], Field(min_length=1)]
+    """The stages of the training, in order; each goes on from the one before it."""
 
     @field_validator("stages")
     @classmethod

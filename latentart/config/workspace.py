@@ -34,9 +34,16 @@ class Config(StrictConfig):
     """Everything random follows from it."""
 
     data: DataConfig = DataConfig()
+    """The pictures: where they are, which are kept, how the copies are stored."""
+
     vae: VaeConfig
+    """The autoencoder and its stages; the stages come from the preset."""
+
     ldm: LdmConfig = LdmConfig()
+    """The denoiser, its diffusion process and its training."""
+
     sample: SampleConfig = SampleConfig()
+    """What `latentart sample` does where no option says otherwise."""
 
     @model_validator(mode="after")
     def _fits(self) -> Config:
@@ -85,14 +92,20 @@ def resolve(changes: dict[str, Any], overrides: Sequence[str] = (), where: str =
     if not isinstance(name, str):
         msg = f"{where}: preset must be a name (got {name!r})."
         raise ConfigError(msg)
-    base = preset_tree(name)
-    tree = merge(base, changes)
+    tree = merge(preset_tree(name), changes)
     for text in overrides:
+        if text.partition("=")[0].strip() == "preset":
+            msg = "preset cannot be changed by key=value: its values lie under the file's."
+            raise ConfigError(msg, "Name it with --preset when you make a workspace.")
         tree = apply_override(tree, text)
     try:
-        return Config.model_validate(tree)
+        # As JSON and strict: "64" and true are not taken for numbers, and a list is taken for a tuple.
+        return Config.model_validate_json(json.dumps(tree), strict=True)
     except ValidationError as error:
-        raise explain(error, base, where) from None
+        raise explain(error, schema(), where) from None
+    except RecursionError:
+        msg = f"{where} is nested too deep."
+        raise ConfigError(msg) from None
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -114,5 +127,8 @@ def find_config(start: Path) -> Path:
 
 
 def schema() -> dict[str, Any]:
-    """Return the JSON Schema of the config file, for editors."""
-    return Config.model_json_schema(by_alias=True)
+    """Return the JSON Schema of the config file, for editors; what a preset gives may be left out."""
+    found = Config.model_json_schema(by_alias=True)
+    for node in (found, found["$defs"]["VaeConfig"]):
+        del node["required"]
+    return found

@@ -49,7 +49,8 @@ def save_png(picture: Image.Image, path: Path, settings: Mapping[str, str] | Non
     """Write a PNG with ``settings`` as text chunks; the file appears whole or not at all."""
     info = PngInfo()
     for key, value in (settings or {}).items():
-        info.add_text(key, value)
+        # a folder's name may hold surrogate escapes, which no PNG can
+        info.add_text(key, value.encode("utf-8", "backslashreplace").decode("utf-8"))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     picture.save(temporary, format="PNG", pnginfo=info)

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from latentart.core.latents import LatentNormalizer, LatentStatistics
-from latentart.errors import DataError
+from latentart.errors import DataError, ModelError
 from latentart.training.checkpoint import read_tensors, write_tensors
 from latentart.training.folders import read_json, write_json_atomic
 
@@ -115,10 +115,10 @@ class LatentCache:
             for number in range(math.ceil(about["count"] / SHARD_IMAGES)):
                 with safe_open(shard_path(folder, number), framework="pt") as shard:
                     shards.append((shard.get_tensor("moments"), shard.get_tensor("style_id")))
-        except (OSError, SafetensorError, KeyError, TypeError) as error:
+            normalizer = LatentNormalizer(tuple(about["mean"]), tuple(about["std"]))
+        except (OSError, SafetensorError, ModelError, KeyError, TypeError) as error:
             msg = f"the latent cache at {folder} is damaged ({error})."
             raise DataError(msg, "Delete that folder; it is made again.") from None
-        normalizer = LatentNormalizer(tuple(about["mean"]), tuple(about["std"]))
         return cls([m for m, _ in shards], torch.cat([s for _, s in shards]), normalizer)
 
     def __len__(self) -> int:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from latentart.data.datasets import PictureDataset
+from latentart.errors import DataError
 from latentart.training.randomness import epoch_order, position, sample_numbers
 
 
@@ -41,7 +42,11 @@ class StepOrder(torch.utils.data.Sampler[list[tuple[int, int]]]):
 def load_batches(
     dataset: PictureDataset, order: StepOrder, *, workers: int = 0, pin: bool = False
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield (pixels uint8 ``[B, 3, R, R]``, style_id [B], index [B]) for every step of the order."""
+    """Yield (pixels uint8 ``[B, 3, R, R]``, style_id [B], index [B]) for every step of the order.
+
+    Raises:
+        DataError: a file is gone or broken since it was cleaned.
+    """
     if workers:
         loader = torch.utils.data.DataLoader(
             dataset,
@@ -51,7 +56,10 @@ def load_batches(
             multiprocessing_context="spawn",
             prefetch_factor=4,
         )
-        yield from loader
+        try:
+            yield from loader
+        except DataError as error:  # torch puts the worker's traceback around the one line
+            raise DataError(error.message.rpartition("DataError: ")[2].strip()) from None
         return
     for keys in order:
         pixels, style_ids, indexes = zip(*(dataset[key] for key in keys), strict=True)

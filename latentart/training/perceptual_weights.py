@@ -83,7 +83,7 @@ def load_perceptual(backbone: Backbone, path: Path | None = None) -> PerceptualD
     if {name: value.shape for name, value in own.items()} != expected:
         msg = f"{weights} does not hold the weights of {backbone}."
         raise ModelError(msg, f"Expected torchvision's {known.file_name}.")
-    features.load_state_dict(own)
+    features.load_state_dict(own, assign=True)
     slices = [features[start:end] for start, end in zip((0, *known.cuts), known.cuts, strict=False)]
     return PerceptualDistance(slices, load_linear_layers(known.linear))
 
@@ -104,7 +104,8 @@ def _build_features(backbone: Backbone) -> nn.Sequential:
         "alexnet": torchvision.models.alexnet,
         "squeezenet": torchvision.models.squeezenet1_1,
     }
-    features = builders[backbone](weights=None).features
+    with torch.device("meta"):  # no memory and no random weights for layers that a file will fill
+        features = builders[backbone](weights=None).features
     for layer in features.modules():
         if isinstance(layer, nn.ReLU):
             layer.inplace = False  # a slice's output must stay as it is when the next one runs
@@ -116,7 +117,8 @@ def _read_foreign(path: Path) -> dict[str, Tensor]:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        msg = f"{path} cannot be read as PyTorch weights: {str(error).splitlines()[0]}."
+        # torch's own words are long, and for a pickle with code they explain how to run it
+        msg = f"{path} cannot be read as PyTorch weights ({type(error).__name__}): it is cut, or something else."
         raise ModelError(msg, "Fetch the file again.") from None
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
         msg = f"{path} holds something else than named tensors."

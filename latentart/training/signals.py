@@ -11,7 +11,10 @@ _STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") i
 
 
 class StopSignal:
-    """While entered, remembers the first stopping signal in ``received``; a second one acts as it would without us."""
+    """While entered, remembers the first stopping signal in ``received``; a second one acts as it would without us.
+
+    A signal that the process ignores stays ignored: under nohup a closed terminal does not end a run.
+    """
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -20,7 +23,8 @@ class StopSignal:
     def __enter__(self) -> Self:
         """Take over the signals; only the main thread may."""
         if threading.current_thread() is threading.main_thread():
-            self._former = {number: signal.signal(number, self._remember) for number in _STOPPING}
+            heeded = [number for number in _STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
+            self._former = {number: signal.signal(number, self._remember) for number in heeded}
         return self
 
     def __exit__(

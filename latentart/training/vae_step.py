@@ -89,7 +89,7 @@ class VaeStep:
         images_hat, scalars = self._update_autoencoder(batch, step)
         self.ema.update(self.autoencoder, step + 1)
         if self.terms.uses_discriminator(step):
-            scalars |= self._update_discriminator(batch.images, images_hat.detach())
+            scalars |= self._update_discriminator(batch.images, images_hat.detach(), step)
         return scalars
 
     def _update_autoencoder(self, batch: VaeBatch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -126,7 +126,7 @@ class VaeStep:
         scalars |= {"adversarial": adversarial, "adversarial_factor": factor}
         return self.terms.adversarial * factor * adversarial
 
-    def _update_discriminator(self, images: Tensor, images_hat: Tensor) -> dict[str, Tensor]:
+    def _update_discriminator(self, images: Tensor, images_hat: Tensor, step: int) -> dict[str, Tensor]:
         assert self.discriminator is not None
         assert self.discriminator_optimizer is not None
         with self.placement.autocast():
@@ -134,7 +134,7 @@ class VaeStep:
         loss = discriminator_loss_per_image(real_logits, fake_logits).mean()
         self.discriminator_optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
-        clip_finite(self.discriminator, loss, self.terms.clip_norm, "discriminator", -1)
+        clip_finite(self.discriminator, loss, self.terms.clip_norm, "discriminator", step)
         self.discriminator_optimizer.step()
         return {
             "discriminator": loss.detach(),
@@ -186,6 +186,7 @@ def clip_finite(network: nn.Module, loss: Tensor, clip_norm: float, what: str, s
     """
     norm = nn.utils.clip_grad_norm_(network.parameters(), clip_norm if clip_norm > 0 else float("inf"))
     if not bool(torch.isfinite(loss) & torch.isfinite(norm)):
-        msg = f"the {what} diverged at step {step + 1}: loss {float(loss):.4g}, gradient norm {float(norm):.4g}."
+        numbers = f"loss {float(loss.detach()):.4g}, gradient norm {float(norm):.4g}"
+        msg = f"the {what} diverged at step {step + 1}: {numbers}."
         raise TrainingDivergedError(msg, "Its last checkpoint is sound; go on from it with a lower learning rate.")
     return norm

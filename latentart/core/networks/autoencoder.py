@@ -7,6 +7,7 @@ Encoder: compression stack (ResNet blocks, optional linear attention, resampler,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -55,6 +56,7 @@ class Encoder(nn.Module):
         self.middle = MiddleBlock(widths[-1], attention=middle_attention, shape=shape)
         self.norm_out = GroupNorm(shape.groups, widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], 2 * latent_channels, 3, padding=1)
+        start_quiet(self.conv_out, latent_channels)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the posterior's moments, mean ⊕ logvar on dim 1."""
@@ -62,6 +64,18 @@ class Encoder(nn.Module):
         for stage in self.stages:
             x, _ = stage(x)
         return self.conv_out(functional.silu(self.norm_out(self.middle(x))))
+
+
+def start_quiet(to_moments: nn.Conv2d, latent_channels: int, std: float = 0.05) -> None:
+    """Let every posterior begin with a small constant spread.
+
+    At PyTorch's own start the spread is 1, as large as the mean: the decoder then sees little but noise, and
+    hundreds of steps pass before it learns more than the average color of a patch.
+    """
+    with torch.no_grad():
+        to_moments.weight[latent_channels:] = 0.0
+        assert to_moments.bias is not None
+        to_moments.bias[latent_channels:] = 2.0 * math.log(std)
 
 
 class Decoder(nn.Module):

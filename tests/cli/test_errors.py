@@ -1,0 +1,222 @@
+"""Known errors are one line and an exit code, whatever the names in them; unknown ones keep their traceback."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from latentart import cli, errors
+from latentart.errors import LatentArtError, StoppedBySignal, nearest
+from latentart.printable import printable
+
+Run = Callable[..., Any]
+COLOR = re.compile(r"\x1b\[[\d;]*\b[34]\d")
+
+
+@pytest.fixture
+def fail(latentart: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], Any]:
+    """Run a command that ends with the given exception, in the real program."""
+
+    def run(error: BaseException) -> Any:
+        monkeypatch.setattr(cli.app, "registered_commands", cli.app.registered_commands[:])
+
+        @cli.app.command("fail")
+        def fail() -> None:
+            raise error
+
+        return latentart("fail")
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("UsageError", 2),
+        ("ConfigError", 3),
+        ("DataError", 4),
+        ("ResourceError", 5),
+        ("ModelError", 6),
+        ("TrainingDivergedError", 7),
+        ("DownloadError", 8),
+    ],
+)
+def test_a_known_error_is_one_line_with_its_exit_code(
+    fail: Callable[[BaseException], Any], name: str, code: int
+) -> None:
+    """What and where, then what to do; never wrapped, boxed or colored where nobody looks."""
+    done = fail(getattr(errors, name)("it is wrong " * 30 + "here.", "Do that."))
+
+    assert (done.code, done.out) == (code, "")
+    assert done.err == f"error: {'it is wrong ' * 30}here. Do that.\n"
+
+
+def test_every_known_error_has_its_own_code() -> None:
+    """A script can tell the errors apart, and none looks like success or like our bug."""
+    codes = [kind.exit_code for kind in LatentArtError.__subclasses__() if kind is not StoppedBySignal]
+
+    assert len(codes) == len(set(codes))
+    assert not {0, 1} & set(codes)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS])
+def test_a_full_disk_or_a_missing_right_is_no_bug(fail: Callable[[BaseException], Any], number: int) -> None:
+    """Wherever the system refuses room or a right, the line names the file and the exit code is 5."""
+    done = fail(OSError(number, os.strerror(number), "runs/[/]"))
+
+    assert done.code == 5
+    assert done.err.startswith(f"error: runs/[/]: {os.strerror(number)}. Make room")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_by_signal_ends_with_the_shell_s_code(fail: Callable[[BaseException], Any], number: int) -> None:
+    """130 after Ctrl-C, 143 after a scheduler's request, and the way to go on."""
+    done = fail(StoppedBySignal("stopped; the checkpoint is saved.", number))
+
+    assert done.code == 128 + number
+    assert "Run the same command again" in done.err
+
+
+def test_an_interruption_outside_a_run_ends_in_one_line(fail: Callable[[BaseException], Any]) -> None:
+    """Ctrl-C is never a traceback."""
+    done = fail(KeyboardInterrupt())
+
+    assert done.code == 130
+    assert done.err == "error: interrupted. Run the same command again to go on.\n"
+
+
+def test_a_reader_that_leaves_is_no_bug(fail: Callable[[BaseException], Any]) -> None:
+    """`latentart … | head` ends as programs do that get SIGPIPE."""
+    done = fail(BrokenPipeError(32, "Broken pipe"))
+
+    assert (done.code, done.err) == (141, "")
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("[/].jpg", "[/].jpg"),
+        ("[bold red]x[/bold red].jpg", "[bold red]x[/bold red].jpg"),
+        (":smile:.jpg", ":smile:.jpg"),
+        ("back\\", "back\\"),
+        ("\x1b[31mred\r\n\x07", r"\x1b[31mred\r\n\x07"),
+        ("\u202egpj.exe", r"\u202egpj.exe"),
+        ("\udcff.jpg", r"\udcff.jpg"),
+        ("日本_é.jpg", "日本_é.jpg"),
+    ],
+)
+def test_a_stranger_s_name_is_shown_as_it_is(
+    fail: Callable[[BaseException], Any], capsys: pytest.CaptureFixture[str], name: str, shown: str
+) -> None:
+    """Markup and emoji codes are text, and control bytes are escaped, in errors and in notes."""
+    done = fail(errors.DataError(f"{name} is broken."))
+    cli.options.say(f"wrote {name}")
+
+    assert done.err == f"error: {shown} is broken.\n"
+    assert capsys.readouterr().err == f"wrote {shown}\n"
+
+
+def test_an_unknown_error_is_not_caught(latentart: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug of ours leaves `main` as it is."""
+    monkeypatch.setattr(cli.app, "registered_commands", cli.app.registered_commands[:])
+
+    @cli.app.command("fail")
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        latentart("fail")
+
+
+def test_an_unknown_error_keeps_its_traceback(tmp_path: Path) -> None:
+    """A bug of ours ends the process with a whole traceback and exit code 1."""
+    code = "from latentart import cli; import sys; sys.argv = ['latentart', 'fail']\n"
+    code += "cli.app.command('fail')(lambda: 1 / 0); cli.main()"
+
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("Traceback (most recent call last)")
+    assert done.stderr.splitlines()[-1] == "ZeroDivisionError: division by zero"
+    assert "╭" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("smaple",), "No such command 'smaple'"),
+        (("train", "vea"), "No such command 'vea'"),
+        (("\x1b[31m",), r"'\x1b[31m'"),
+        (("sample",), "Missing option"),
+        (("reconstruct",), "Missing argument"),
+        (("sample", "--styl", "x"), "--style"),
+        (("--frobnicate",), "No such option"),
+        (("sample", "--style", "x", "--eta", "lots"), "--eta"),
+        (("sample", "--style", "x", "--eta", "1.5"), "--eta"),
+        (("sample", "--style", "x", "--eta", "nan"), "--eta"),
+        (("sample", "--style", "x", "--guidance", "-1"), "--guidance"),
+        (("sample", "--style", "x", "--steps", "0"), "--steps"),
+        (("sample", "--style", "x", "--seed", "-1"), "--seed"),
+        (("sample", "--style", "x", "--sampler", "plms"), "--sampler"),
+        (("sample", "--style", "x", "--grid", "-1x2"), "'-1x2' is not a grid."),
+        (("sample", "--style", "x", "--grid", "2x2", "-n", "4"), "--grid and --count both say how many."),
+        (("demo", "a", "b"), "'b' is one folder too many."),
+        (("clean-data", "a", "b"), "'b' is one folder too many."),
+        (("doctor", "now"), "unexpected extra argument"),
+    ],
+)
+def test_wrong_words_are_usage_errors(latentart: Run, words: tuple[str, ...], message: str) -> None:
+    """Unknown, missing or impossible words end with exit code 2, plainly, and nothing on stdout."""
+    done = latentart(*words)
+
+    assert (done.code, done.out) == (2, "")
+    assert message in done.err
+    assert not set(done.err) & set("\x1b╭│")
+
+
+def stderr_on_a_terminal(folder: Path, **environment: str) -> str:
+    """Return what a wrong call writes when its stderr is a terminal."""
+    ours, theirs = pty.openpty()
+    words = [sys.executable, "-m", "latentart", "sample", "-s", "x", "--grid", "4"]
+    kept = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
+    subprocess.run(words, cwd=folder, stderr=theirs, env=kept | {"TERM": "xterm-256color"} | environment, check=False)
+    os.close(theirs)
+    with open(ours, "rb", closefd=True, buffering=0) as terminal:  # noqa: PTH123 - a descriptor, not a path
+        return terminal.read(65536).decode()
+
+
+def test_a_terminal_gets_color_unless_it_asks_for_none(tmp_path: Path) -> None:
+    """The word error is red on a terminal; NO_COLOR is honored; the line is never wrapped."""
+    colored = stderr_on_a_terminal(tmp_path)
+    plain = stderr_on_a_terminal(tmp_path, NO_COLOR="1", COLUMNS="20")
+
+    assert COLOR.search(colored)
+    assert not COLOR.search(plain)
+    assert re.sub(r"\x1b\[[\d;]*m", "", plain) == (
+        "error: '4' is not a grid. Write rows x columns, each from 1 to 64, as 4x4.\r\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "offered"),
+    [("cubsim", "Cubism"), ("high renaissance", "High_Renaissance"), ("CUBISM", "Cubism"), ("qqqq", None), ("", None)],
+)
+def test_the_nearest_name_is_offered(name: str, offered: str | None) -> None:
+    """A slip is put right whatever its case; what is near nothing gets no offer."""
+    assert nearest(name, ["Cubism", "High_Renaissance"]) == (f" Did you mean '{offered}'?" if offered else "")
+
+
+def test_printable_text_stays_one_line_of_the_same_letters() -> None:
+    """Letters of any script pass; what moves a cursor, turns or breaks the line is escaped."""
+    assert printable("Ünïcode 日本 [x] 'y' \\n") == "Ünïcode 日本 [x] 'y' \\n"
+    assert printable("a\nb\tc\x00\x9b\u2028\u200b\ud800") == r"a\nb\tc\x00\x9b\u2028\u200b\ud800"

@@ -1,0 +1,104 @@
+"""The options of every command, the words they take, and how arguments are told from settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from latentart.cli import app
+from latentart.cli.options import only_settings, parse_grid, split_arguments
+from latentart.errors import UsageError
+
+CONFIG = {"-c", "-cfg", "--config"}
+QUIET = {"-q", "--quiet"}
+OPTIONS = {
+    "": {"--version", "--verbose", "-v", "--install-completion", "--show-completion"},
+    "demo": {"--quick", "--device", "--json", *QUIET},
+    "init": {"--preset", "--data"},
+    "clean-data": {"--out", "--dry-run", "--json", *CONFIG, *QUIET},
+    "encode": {"--device", "--json", *CONFIG, *QUIET},
+    "sample": {"--style", "-s", "--grid", "--count", "-n", "--seed", "--steps", "--sampler", "--eta", "--guidance"}
+    | {"--separate", "--out", "--model", "--device", "--json", *CONFIG, *QUIET},
+    "reconstruct": {"--out", "--model", "--device", "--json", *CONFIG},
+    "info": {"--json", *CONFIG},
+    "doctor": {"--json"},
+    "config ls": {"--json"},
+    "config show": {"--preset", *CONFIG},
+    "config validate": CONFIG,
+    "config schema": set(),
+    "config diff": {"--preset", *CONFIG},
+    "train vae": {"--stage", "--device", "--json", *CONFIG, *QUIET},
+    "train ldm": {"--device", "--json", *CONFIG, *QUIET},
+}
+
+
+def options_of(command: Any, name: str = "") -> Iterator[tuple[str, set[str]]]:
+    """Yield every command's name and options, but for those that only show help."""
+    options = {word for parameter in command.params for word in parameter.opts if word.startswith("-")}
+    below = getattr(command, "commands", {})
+    if not below or options:
+        yield name, options
+    for word, child in below.items():
+        yield from options_of(child, f"{name} {word}".strip())
+
+
+def test_the_options_are_these() -> None:
+    """New knobs belong into the config: an option is for what changes from one call to the next."""
+    assert dict(options_of(typer.main.get_command(app))) == OPTIONS
+
+
+@pytest.mark.parametrize(
+    ("text", "cells"), [("4x4", (4, 4)), ("4X4", (4, 4)), ("2×3", (2, 3)), (" 1x64 ", (1, 64)), ("64x01", (64, 1))]
+)
+def test_a_grid_is_rows_by_columns(text: str, cells: tuple[int, int]) -> None:
+    """A grid is two whole numbers with a cross between them."""
+    assert parse_grid(text) == cells
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "4", "x", "4x", "x4", "0x3", "3x0", "-1x2", "axb", "65x1", "100x100", "4x4x4", "4 x 4", "1e1x2", "4.0x4"],
+)
+def test_any_other_grid_is_refused(text: str) -> None:
+    """Anything else is a usage error that says how a grid is written."""
+    with pytest.raises(UsageError) as caught:
+        parse_grid(text)
+
+    assert caught.value.message == f"'{text}' is not a grid."
+    assert "each from 1 to 64, as 4x4" in caught.value.hint
+
+
+def test_settings_are_told_from_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A word with an equals sign is a setting, but for one that names what exists."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a=b").mkdir()
+    long = f"vae.stages=[{' ' * 5000}]"
+
+    assert split_arguments(["raw", "seed=1", "a=b", "vae.stages.l1.steps=5", "$schema=x", long]) == (
+        ["raw", "a=b"],
+        ["seed=1", "vae.stages.l1.steps=5", "$schema=x", long],
+    )
+    assert split_arguments(["./seed=1", "=1", "1=2", "a b=c"]) == (["./seed=1", "=1", "1=2", "a b=c"], [])
+    assert split_arguments(None) == ([], [])
+
+
+def test_only_settings_refuses_other_words() -> None:
+    """A word that is no setting is named."""
+    with pytest.raises(UsageError, match="'hires' is not a setting"):
+        only_settings(["seed=1", "hires"])
+
+
+@pytest.mark.parametrize("words", [("-c",), ("--config",), ("-cfg",)])
+def test_the_config_has_three_names(latentart: Callable[..., Any], tmp_path: Path, words: tuple[str, ...]) -> None:
+    """`-c`, `--config` and the seed's `-cfg` all name the config."""
+    path = tmp_path / "other.json"
+    path.write_text('{"preset": "demo", "seed": 7}', encoding="utf-8")
+
+    done = latentart("config", "show", *words, path)
+
+    assert done.code == 0
+    assert '"seed": 7' in done.out

@@ -1,0 +1,218 @@
+"""The config of a workspace: its sources in order, its mistakes in one line, its schema complete."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from latentart.config.presets import PRESETS
+from latentart.config.workspace import Config, find_config, load_config, preset_tree, resolve, schema
+from latentart.errors import ConfigError
+
+
+def write(folder: Path, values: Any) -> Path:
+    """Write a config file and return its path."""
+    path = folder / "latentart.json"
+    path.write_text(json.dumps(values), encoding="utf-8")
+    return path
+
+
+def test_later_sources_win(tmp_path: Path) -> None:
+    """Defaults < preset < file < key=value."""
+    path = write(tmp_path, {"preset": "demo", "sample": {"steps": 40}, "seed": 3})
+
+    config = load_config(path, ["seed=4", "seed=5"])
+
+    assert config.sample.spacing == "trailing"  # default
+    assert config.sample.guidance == 2.0  # preset
+    assert config.sample.steps == 40  # file
+    assert config.seed == 5  # the last argument
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_config_survives_its_file(tmp_path: Path, name: str) -> None:
+    """Written and read again, a config is the same."""
+    config = resolve({"preset": name}, ["seed=7", "vae.stages.l1.lr=1e-3"])
+    path = tmp_path / "latentart.json"
+    path.write_text(config.to_text(), encoding="utf-8")
+
+    assert load_config(path) == config
+    assert load_config(path).to_text() == config.to_text()
+
+
+def test_a_stage_goes_by_its_name() -> None:
+    """`vae.stages.l1.steps=5` changes that stage alone."""
+    changed = resolve({"preset": "demo"}, ["vae.stages.l1.steps=5"])
+
+    assert [stage.steps for stage in changed.vae.stages] == [5, 80, 80, 60]
+
+
+def test_steps_can_take_the_place_of_epochs() -> None:
+    """Rules about two fields are checked when every argument is in."""
+    changed = resolve({}, ["vae.stages.hires.epochs=null", "vae.stages.hires.steps=5"])
+
+    assert (changed.vae.stages[3].steps, changed.vae.stages[3].epochs) == (5, None)
+
+
+@pytest.mark.parametrize("kind", ["linear", "quadratic", "sigmoid"])
+def test_a_schedule_of_another_kind_takes_its_own_settings(kind: str) -> None:
+    """A change of kind, in the file or by arguments, leaves nothing of the old kind behind."""
+    by_arguments = resolve({}, [f"ldm.diffusion.schedule.kind={kind}", "ldm.diffusion.schedule.beta_end=0.03"])
+    by_file = resolve({"ldm": {"diffusion": {"schedule": {"kind": kind, "beta_end": 0.03}}}})
+
+    assert by_arguments == by_file
+    assert by_file.to_json()["ldm"]["diffusion"]["schedule"].keys() >= {"kind", "beta_start", "beta_end"}
+    assert by_file.ldm.diffusion.schedule.kind == kind
+
+
+DEEP: dict[str, Any] = functools.reduce(lambda inner, _: {"a": inner}, range(600), {})
+MISTAKES: list[tuple[Any, str]] = [
+    ({"sede": 1}, "unknown setting sede. Did you mean 'seed'?"),
+    ({"ldm": {"training": {"batchsize": 1}}}, "unknown setting ldm.training.batchsize. Did you mean 'batch_size'?"),
+    ({"ldm": {"diffusion": {"schedule": {"ofset": 1}}}}, "diffusion.schedule.ofset. Did you mean 'offset'?"),
+    ({"ldm": {"diffusion": {"schedule": {"kind": "linear", "beta": 1}}}}, "schedule.beta. Did you mean 'beta_end'?"),
+    ({"ldm": {"diffusion": {"schedule": {"kind": "cosin"}}}}, "'sigmoid'. Did you mean 'cosine'?"),
+    ({"ldm": {"diffusion": {"schedule": {"kind": 5}}}}, "ldm.diffusion.schedule: "),
+    ({"ldm": {"diffusion": {"target": "epsilon"}}}, "(got \"epsilon\"). Did you mean 'eps'?"),
+    ({"kind": "x"}, "unknown setting kind."),
+    ({"vae": {"stages": [{"name": "a", "resolution": 64, "steps": 1, "step": 2}]}}, "vae.stages.0.step. Did you mean"),
+    ({"vae": {"stages": [{"name": "a", "steps": 1}]}}, "vae.stages.0.resolution: Field required."),
+    ({"vae": {"stages": []}}, "vae.stages: "),
+    ({"vae": None}, "vae: Input should be an object (got null)."),
+    ({"vae": {"stages": {"l1": {}}}}, "vae.stages: Input should be a valid array."),
+    ({"preset": "dem"}, "there is no preset 'dem'. Did you mean 'demo'?"),
+    ({"preset": ["demo"]}, "preset must be a name"),
+    ({"seed": "1"}, 'seed: Input should be a valid integer (got "1").'),
+    ({"seed": True}, "seed: Input should be a valid integer (got true)."),
+    ({"seed": 1.5}, "seed: Input should be a valid integer (got 1.5)."),
+    ({"seed": 10**30}, "seed: Input should be less than"),
+    ({"seed": -1}, "seed: Input should be greater than or equal to 0 (got -1)."),
+    ({"seed": None}, "seed: Input should be a valid integer (got null)."),
+    ({"data": {"flip": "yes"}}, 'data.flip: Input should be a valid boolean (got "yes").'),
+    ({"data": {"flip": 1}}, "data.flip: Input should be a valid boolean (got 1)."),
+    ({"data": {"raw": 5}}, "data.raw: Input should be a valid string (got 5)."),
+    ({"data": {"raw": "\ud800"}}, "holds text that is no Unicode"),
+    ({"data": {"background": [0, 0, 256]}}, "data.background.2: "),
+    ({"data": {"min_bytes": "x" * 10_000}}, "xxx…)."),
+    ({"ldm": {"training": {"optimizer": {"lr": float("nan")}}}}, "optimizer.lr: Input should be a finite number"),
+    ({"ldm": {"training": {"optimizer": {"lr": float("inf")}}}}, "optimizer.lr: Input should be a finite number"),
+    ({"ldm": {"training": {"batch_size": 10**18}}}, "ldm.training.batch_size: Input should be less than 2147483648"),
+    ({"ldm": {"training": {"steps": 5, "epochs": 1}}}, "ldm.training: give either steps or epochs"),
+    ({"ldm": {"training": {"resolution": 250}}}, "ldm.training.resolution 250 is no multiple of 32"),
+    ({"ldm": {"model": {"widths": [2**31 - 1] * 3}}}, "ldm.model: groups 8 does not divide width 2147483647: 1 would"),
+    ({"ldm": {"model": {"widths": [104] * 3}}}, "head_channels 32 does not divide the width 104: 1, 2, 4, 8, 13, 26, "),
+    ({"ldm": {"model": {"widths": [64]}}}, "ldm.model: attention has 3 entries, widths has 1"),
+    ({"sample": {"steps": 1001}}, "sample.steps 1001 exceeds ldm.diffusion.num_steps 1000"),
+    ({"data": DEEP}, "is nested too deep."),
+]
+
+
+@pytest.mark.parametrize(("values", "message"), MISTAKES)
+def test_a_mistake_is_one_short_line_with_its_path(tmp_path: Path, values: Any, message: str) -> None:
+    """Whatever is wrong in the file: the setting's path, what is wrong, and the nearest name."""
+    path = write(tmp_path, values)
+
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e400", "9" * 5000])
+def test_numbers_that_are_none_are_refused_with_their_path(tmp_path: Path, number: str) -> None:
+    """NaN, infinity and what overflows is refused in the file and in arguments, as fraction and as whole number."""
+    path = tmp_path / "latentart.json"
+    path.write_text(f'{{"sample": {{"guidance": {number}}}}}', encoding="utf-8")
+
+    with pytest.raises(ConfigError, match=r"sample\.guidance: Input should be a finite number"):
+        load_config(path)
+    with pytest.raises(ConfigError, match=r"sample\.guidance: Input should be a finite number"):
+        resolve({}, [f"sample.guidance={number}"])
+    with pytest.raises(ConfigError, match=r"sample\.steps: Input should be a valid integer"):
+        resolve({}, [f"sample.steps={number}"])
+
+
+@pytest.mark.parametrize("depth", [100, 300, 900, 950, 980, 5000])
+def test_no_depth_is_an_error_of_ours(depth: int) -> None:
+    """However deep a value is nested, reading and validating it ends in a known error."""
+    with pytest.raises(ConfigError):
+        resolve({}, ["seed=" + "[" * depth + "]" * depth])
+
+
+def test_a_preset_is_not_changed_by_an_argument() -> None:
+    """`preset=demo` would change a label and none of the values below the file, so it is refused."""
+    with pytest.raises(ConfigError, match="--preset"):
+        resolve({}, ["preset=demo"])
+
+
+def test_a_folder_without_a_config_is_no_workspace(tmp_path: Path) -> None:
+    """The line says what to do next; a folder of the config's name does not count."""
+    (tmp_path / "latentart.json").mkdir()
+
+    with pytest.raises(ConfigError, match=r"is not a workspace.*latentart init"):
+        find_config(tmp_path)
+
+
+def objects(found: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield every object of the schema with its name."""
+    yield "Config", found
+    yield from found["$defs"].items()
+
+
+def test_every_setting_is_described() -> None:
+    """The docstring below each field reaches the schema, for editors."""
+    found = schema()
+    silent = [
+        f"{name}.{key}"
+        for name, node in objects(found)
+        for key, setting in node["properties"].items()
+        if len(setting.get("description", "")) < 5
+    ]
+
+    assert not silent
+    assert all(node.get("description") for _, node in objects(found))
+
+
+def unknown_keys(value: Any, node: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    """Return the keys in a value that the schema does not have, and those it demands and the value has not."""
+    if "discriminator" in node:
+        node = {"$ref": node["discriminator"]["mapping"][value["kind"]]}
+    if "$ref" in node:
+        node = found["$defs"][node["$ref"].removeprefix("#/$defs/")]
+    if isinstance(value, list):
+        return [key for item in value for key in unknown_keys(item, node.get("items", {}), found)]
+    if not isinstance(value, dict):
+        return []
+    settings = node["properties"]
+    wrong = [key for key in value if key not in settings] + [
+        key for key in node.get("required", []) if key not in value
+    ]
+    return wrong + [
+        key for name in value if name in settings for key in unknown_keys(value[name], settings[name], found)
+    ]
+
+
+@pytest.mark.parametrize(
+    "values", [*(preset_tree(name) for name in PRESETS), {}, {"vae": {"run": {}}}, {"preset": "x"}]
+)
+def test_the_schema_knows_every_key(values: dict[str, Any]) -> None:
+    """A complete config fits the schema, and so does one that leaves to the preset what the preset gives."""
+    found = schema()
+
+    assert unknown_keys(values, found, found) == []
+    assert all(node["additionalProperties"] is False for _, node in objects(found))
+
+
+def test_a_config_cannot_be_changed() -> None:
+    """A resolved config stays as it was validated."""
+    config: Config = resolve({})
+
+    with pytest.raises(ValueError, match="frozen"):
+        config.seed = 5  # type: ignore[misc]

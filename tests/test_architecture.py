@@ -1,0 +1,213 @@
+"""The rings hold: imports point inwards, torch stays out where start-up must be instant, nothing grows too large."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import latentart
+
+ROOT = Path(latentart.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+
+RINGS = {
+    "errors": 0,
+    "printable": 0,
+    "core": 1,
+    "config": 1,
+    "training": 2,
+    "data": 3,
+    "scoring": 3,
+    "builders": 4,
+    "recipes": 5,
+    "cli": 6,
+    "__main__": 7,
+}
+FLAT = {"training", "data", "scoring"}  # these take plain arguments, never a config
+INSTANT = {"cli", "config", "data", "errors", "printable", "__main__", "__init__"}
+WITH_TORCH = {"latentart.data.datasets", "latentart.data.loading", "latentart.data.latent_cache"}
+HEAVY = {"torch", "torchvision", "torchmetrics", "lpips", "einops", "safetensors"}
+FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "shared", "base_utils"}
+MAX_FILE_LINES = 330
+MAX_FUNCTION_LINES = 75
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import of a module; ``is_at_top`` when it runs as soon as the module is imported."""
+
+    importer: str
+    imported: str
+    is_at_top: bool
+
+    def __str__(self) -> str:
+        return f"{self.importer} imports {self.imported}"
+
+
+def name_of(path: Path) -> str:
+    """Return a file's module name."""
+    parts = ("latentart", *path.relative_to(ROOT).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+def package_of(module: str) -> str:
+    """Return the ring's member that a module belongs to; the root itself is __init__."""
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+def walk(node: ast.AST, *, is_at_top: bool = True) -> Iterator[tuple[ast.AST, bool]]:
+    """Yield every node below ``node`` and whether it runs at import."""
+    for child in ast.iter_child_nodes(node):
+        is_later = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)) or (
+            isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
+        )
+        yield child, is_at_top
+        yield from walk(child, is_at_top=is_at_top and not is_later)
+
+
+@cache
+def imports_of(path: Path) -> tuple[Import, ...]:
+    """Return every import in a file, wherever it stands."""
+    importer, found = name_of(path), []
+    for node, is_at_top in walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [Import(importer, alias.name, is_at_top) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            assert node.module is not None
+            modules = {name_of(other) for other in FILES}
+            full = [f"{node.module}.{alias.name}" for alias in node.names]
+            found += [Import(importer, name if name in modules else node.module, is_at_top) for name in full]
+    return tuple(found)
+
+
+def ours() -> list[Import]:
+    """Return every import of one of our modules by another."""
+    return [i for path in FILES for i in imports_of(path) if i.imported.split(".")[0] == "latentart"]
+
+
+def test_imports_point_inwards_only() -> None:
+    """From cli → recipes → builders → data, scoring → training → core, config → errors, printable."""
+    wrong = []
+    for one in ours():
+        outer, inner = package_of(one.importer), package_of(one.imported)
+        if inner not in (outer, "__init__") and RINGS[outer] <= RINGS[inner]:
+            wrong.append(str(one))
+
+    assert wrong == []
+
+
+def test_every_module_has_its_ring() -> None:
+    """A new package must be given its place."""
+    assert {package_of(name_of(path)) for path in FILES} - {"__init__"} == RINGS.keys()
+
+
+def test_core_and_config_never_see_each_other() -> None:
+    """Only builders know both; the inner ones import nothing of ours but errors."""
+    allowed = {"core": {"core"}, "config": {"config", "errors"}}
+
+    wrong = [
+        str(one)
+        for one in ours()
+        if package_of(one.imported) not in allowed.get(package_of(one.importer), {package_of(one.imported)})
+    ]
+
+    assert wrong == []
+
+
+def test_training_data_and_scoring_take_plain_arguments() -> None:
+    """None of them imports config."""
+    wrong = [str(one) for one in ours() if package_of(one.importer) in FLAT and package_of(one.imported) == "config"]
+
+    assert wrong == []
+
+
+def test_core_needs_torch_einops_and_the_standard_library_only() -> None:
+    """Pure mathematics in the middle."""
+    allowed = set(sys.stdlib_module_names) | {"torch", "einops", "latentart"}
+
+    roots = {
+        one.imported.split(".")[0] for path in FILES for one in imports_of(path) if package_of(one.importer) == "core"
+    }
+
+    assert roots - allowed == set()
+
+
+@cache
+def loaded_by(module: str) -> frozenset[str]:
+    """Return every module that importing ``module`` loads: its own imports and theirs, parents included."""
+    by_name = {name_of(path): path for path in FILES}
+    seen, waiting = set(), [module]
+    while waiting:
+        current = waiting.pop()
+        if current in seen:
+            continue
+        seen.add(current)
+        waiting += [current.rpartition(".")[0]] if "." in current else []
+        waiting += [i.imported for i in imports_of(by_name[current]) if i.is_at_top] if current in by_name else []
+    return frozenset(seen)
+
+
+def test_instant_modules_load_no_torch() -> None:
+    """Help and worker processes start fast: neither they nor what they import at the top loads anything heavy."""
+    wrong = [
+        f"{module} loads {', '.join(heavy)}"
+        for module in map(name_of, FILES)
+        if package_of(module) in INSTANT and module not in WITH_TORCH
+        if (heavy := sorted(loaded_by(module) & HEAVY))
+    ]
+
+    assert wrong == []
+
+
+def test_there_is_no_drawer_for_odds_and_ends() -> None:
+    """A module is named for what it holds."""
+    wrong = [str(path) for path in FILES if FORBIDDEN_NAMES & {path.stem, *path.relative_to(ROOT).parts}]
+
+    assert wrong == []
+
+
+def test_files_and_functions_stay_small() -> None:
+    """One can be held in the head."""
+    wrong = []
+    for path in FILES:
+        text = path.read_text(encoding="utf-8")
+        if (lines := len(text.splitlines())) > MAX_FILE_LINES:
+            wrong.append(f"{path}: {lines} lines")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                lines = (node.end_lineno or 0) - node.lineno + 1
+                if lines > MAX_FUNCTION_LINES:
+                    wrong.append(f"{path}: {node.name} has {lines} lines")
+
+    assert wrong == []
+
+
+def test_library_code_does_not_print() -> None:
+    """It logs; results are written by the command line."""
+    wrong = [
+        f"{path}:{node.lineno}"
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    ]
+
+    assert wrong == []
+
+
+def test_every_module_says_what_lives_there() -> None:
+    """Each has a docstring, and so has every public function and class."""
+    wrong = []
+    for path in FILES:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        if not ast.get_docstring(tree):
+            wrong.append(str(path))
+        for node in tree.body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not ast.get_docstring(node):
+                wrong += [f"{path}: {node.name}"] * (not node.name.startswith("_"))
+
+    assert wrong == []

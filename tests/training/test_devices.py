@@ -1,0 +1,99 @@
+"""Devices and precision: bf16 only where the processor has it, and a clear no to what is not there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from latentart.errors import ResourceError
+from latentart.training.devices import Placement, choose_device, resolve_precision
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ({"avx2": True, "avx512_bf16": False, "amx_bf16": False}, "fp32"),
+        ({}, "fp32"),
+        ({"avx512_bf16": True, "amx_bf16": False}, "bf16"),
+        ({"amx_bf16": True}, "bf16"),
+    ],
+)
+def test_auto_takes_bf16_only_where_the_cpu_has_instructions(
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, Any], expected: str
+) -> None:
+    """Emulated bf16 would be ten times slower than float32."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+
+    assert resolve_precision("auto", CPU) == expected
+
+
+def test_auto_is_float32_where_torch_cannot_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An older torch does not know the processor's abilities."""
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+
+    assert resolve_precision("auto", CPU) == "fp32"
+
+
+def test_torch_names_the_abilities_we_ask_for() -> None:
+    """The two keys exist on an x86 processor; otherwise auto would silently be float32 for ever."""
+    capabilities = torch.cpu.get_capabilities()
+
+    assert capabilities.get("architecture") != "x86_64" or {"avx512_bf16", "amx_bf16"} <= capabilities.keys()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_named_precision_is_taken_as_it_is(precision: Any) -> None:
+    """The user may know better."""
+    assert resolve_precision(precision, CPU) == precision
+    assert resolve_precision(precision, torch.device("cuda")) == precision
+
+
+@pytest.mark.parametrize("name", ["banana", "cuda:99", "hpu", "vulkan", "meta", "", "cpu:x"])
+def test_an_unusable_device_is_one_short_line(name: str) -> None:
+    """Unknown, absent or without memory: a ResourceError that names it and says where to look."""
+    with pytest.raises(ResourceError, match=f"device '{name}' cannot be used: ") as caught:
+        choose_device(name)
+
+    assert "latentart doctor" in caught.value.hint
+    assert len(caught.value.message) < 300
+    assert "\n" not in caught.value.message
+
+
+def test_the_cpu_is_a_device() -> None:
+    """Named, it is taken."""
+    assert choose_device("cpu") == CPU
+
+
+def test_without_an_accelerator_the_cpu_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing named, nothing else there."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+
+    assert choose_device() == CPU
+
+
+def test_weights_stay_float32_under_bf16() -> None:
+    """The forward pass is in bf16, the parameters are not."""
+    placement = Placement(CPU, "bf16")
+    layer = placement.place(nn.Linear(4, 4))
+
+    with placement.autocast():
+        out = layer(torch.ones(1, 4))
+
+    assert out.dtype == torch.bfloat16
+    assert next(layer.parameters()).dtype == torch.float32
+
+
+def test_float32_means_float32() -> None:
+    """No autocast at all."""
+    placement = Placement(CPU, "fp32")
+
+    with placement.autocast():
+        out = placement.place(nn.Linear(4, 4))(torch.ones(1, 4))
+
+    assert out.dtype == torch.float32

@@ -1,0 +1,175 @@
+"""LPIPS with real files: the lpips package's own distances, and every kind of wrong file refused."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import lpips
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from latentart.errors import DownloadError, ModelError
+from latentart.training.perceptual_weights import (
+    BACKBONES,
+    Backbone,
+    find_weights,
+    hub_folder,
+    load_linear_layers,
+    load_perceptual,
+)
+
+NETWORKS = {"alexnet": torchvision.models.alexnet, "squeezenet": torchvision.models.squeezenet1_1}
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    """Return uniform float32 numbers in -1…1."""
+    return 2 * torch.rand(*shape, generator=torch.Generator().manual_seed(seed)) - 1
+
+
+def write_backbone(backbone: Backbone, path: Path) -> dict[str, Tensor]:
+    """Write a file like torchvision's with random features and a small classifier; return the features' state."""
+    with torch.device("meta"):
+        shapes = {name: value.shape for name, value in NETWORKS[backbone](weights=None).features.state_dict().items()}
+    state = {
+        name: draw(*shape, seed=number) * (6 / max(shape[1:].numel(), 16)) ** 0.5
+        for number, (name, shape) in enumerate(shapes.items())
+    }
+    torch.save({f"features.{name}": value for name, value in state.items()} | {"classifier.1.bias": draw(2)}, path)
+    return state
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize(("backbone", "name"), [("alexnet", "alex"), ("squeezenet", "squeeze")])
+def test_distances_are_those_of_the_lpips_package(tmp_path: Path, backbone: Backbone, name: str) -> None:
+    """Same backbone weights, same linear layers: the same distance for each image, and the same gradient."""
+    state = write_backbone(backbone, tmp_path / "backbone.pth")
+    theirs = lpips.LPIPS(net=name, pnet_rand=True, verbose=False).eval()
+    for part in (getattr(theirs.net, f"slice{i + 1}") for i in range(theirs.net.N_slices)):
+        part.load_state_dict({key: state[key] for key in part.state_dict()})
+    ours = load_perceptual(backbone, tmp_path / "backbone.pth")
+    images, other = draw(3, 3, 64, 48).requires_grad_(), draw(3, 3, 64, 48, seed=1)
+
+    result, expected = ours(images, other), theirs(images, other).flatten()
+
+    torch.testing.assert_close(result, expected, atol=1e-5, rtol=1e-5)
+    assert result.std() > 0
+    slopes = [torch.autograd.grad(distance.sum(), images)[0] for distance in (result, expected)]
+    torch.testing.assert_close(slopes[0], slopes[1], atol=1e-6, rtol=1e-3)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_linear_layers_are_bundled_and_not_negative(backbone: Backbone) -> None:
+    """One vector for each slice, with the number of its channels."""
+    layers = load_linear_layers(BACKBONES[backbone].linear)
+
+    widths = {
+        "vgg16": [64, 128, 256, 512, 512],
+        "alexnet": [64, 192, 384, 256, 256],
+        "squeezenet": [64, 128, 256, 384, 384, 512, 512],
+    }
+    assert [len(layer) for layer in layers] == widths[backbone]
+    assert all((layer >= 0).all() for layer in layers)
+
+
+def test_a_file_of_another_backbone_is_refused(tmp_path: Path) -> None:
+    """The message names the file and what was expected."""
+    write_backbone("squeezenet", tmp_path / "backbone.pth")
+
+    with pytest.raises(ModelError, match=r"backbone\.pth does not hold the weights of alexnet.*alexnet-owt-7be5be79"):
+        load_perceptual("alexnet", tmp_path / "backbone.pth")
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"PK\x03\x04cut", b"\x80\x02}q\x00"])
+def test_a_broken_file_is_one_short_line(tmp_path: Path, content: bytes) -> None:
+    """Empty, a web page, a cut download: a ModelError that names the file, and never advice to trust it."""
+    path = tmp_path / "backbone.pth"
+    path.write_bytes(content)
+
+    with pytest.raises(ModelError, match=r"backbone\.pth cannot be read as PyTorch weights") as caught:
+        load_perceptual("squeezenet", path)
+
+    assert "weights_only" not in str(caught.value)
+    assert len(str(caught.value)) < 400 + len(str(tmp_path))
+
+
+class Exploit:
+    """Unpickling it would make a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (self.path,))
+
+
+def test_code_in_a_file_never_runs(tmp_path: Path) -> None:
+    """A pickle that holds code is refused, in torch's format and as it is."""
+    trap = tmp_path / "trap"
+    torch.save({"features.0.weight": Exploit(trap)}, tmp_path / "saved.pth")
+    (tmp_path / "plain.pth").write_bytes(pickle.dumps(Exploit(trap)))
+
+    for name in ("saved.pth", "plain.pth"):
+        with pytest.raises(ModelError, match="cannot be read as PyTorch weights"):
+            load_perceptual("squeezenet", tmp_path / name)
+
+    assert not trap.exists()
+
+
+def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
+    """Sound, but no named tensors."""
+    torch.save([1, 2, 3], tmp_path / "list.pth")
+
+    with pytest.raises(ModelError, match="something else than named tensors"):
+        load_perceptual("squeezenet", tmp_path / "list.pth")
+
+
+def test_missing_weights_say_which_file_its_size_where_and_the_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything one needs to go on is in the message."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+
+    with pytest.raises(DownloadError) as caught:
+        load_perceptual("vgg16")
+
+    for part in ("vgg16-397923af.pth", "528 MB", str(tmp_path / "hub" / "checkpoints"), "vae.perceptual.weights=PATH"):
+        assert part in str(caught.value)
+
+
+def test_a_named_file_that_is_missing_is_the_one_reported(tmp_path: Path) -> None:
+    """Not the place in the cache."""
+    with pytest.raises(DownloadError, match=r"no such file at .*mine\.pth"):
+        find_weights("alexnet", tmp_path / "mine.pth")
+
+
+def test_torch_home_is_honored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file lies where torch itself would put it."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    path = tmp_path / "hub" / "checkpoints" / "squeezenet1_1-b8a52dc0.pth"
+    path.parent.mkdir(parents=True)
+    write_backbone("squeezenet", path)
+
+    assert find_weights("squeezenet") == path
+    assert load_perceptual("squeezenet")(draw(1, 3, 32, 32), draw(1, 3, 32, 32)).item() == 0
+
+
+@pytest.mark.parametrize("variables", [{"TORCH_HOME": "/a"}, {"XDG_CACHE_HOME": "/b"}, {}])
+def test_the_cache_is_where_torch_keeps_its_own(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
+    """With any of the variables set, our folder is torch.hub's."""
+    for name in ("TORCH_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    assert hub_folder() == Path(torch.hub.get_dir()) / "checkpoints"
+
+
+def test_relu_layers_do_not_write_into_the_features_they_follow(tmp_path: Path) -> None:
+    """What a slice returned stays as it is while the next one runs."""
+    write_backbone("alexnet", tmp_path / "backbone.pth")
+    distance = load_perceptual("alexnet", tmp_path / "backbone.pth")
+
+    assert not any(layer.inplace for layer in distance.modules() if isinstance(layer, nn.ReLU))

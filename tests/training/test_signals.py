@@ -1,0 +1,93 @@
+"""The polite stop: the first signal is remembered, the second acts, and handlers are given back."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from latentart.training.signals import StopSignal
+
+STOPPING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+
+@pytest.fixture(autouse=True)
+def _own_handlers() -> Iterator[None]:
+    """Leave the test process's handlers as they were, and none of them deadly meanwhile."""
+    before = {number: signal.signal(number, refuse) for number in STOPPING}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+class Refused(Exception):  # noqa: N818 - stands for what the process would do without us
+    """The former handler ran."""
+
+
+def refuse(number: int, _: object) -> None:
+    """Stand for the handler that was there before."""
+    raise Refused(number)
+
+
+@pytest.mark.parametrize("number", STOPPING)
+def test_the_first_signal_is_remembered(number: signal.Signals) -> None:
+    """Nothing is interrupted; the loop can ask which one came."""
+    with StopSignal() as stop:
+        before = stop.received
+        signal.raise_signal(number)
+
+    assert before is None
+    assert stop.received == number
+
+
+def test_a_second_signal_acts_as_it_would_without_us() -> None:
+    """Who presses Ctrl-C twice means it."""
+    with StopSignal() as stop:
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(Refused):
+            signal.raise_signal(signal.SIGINT)
+
+    assert stop.received == signal.SIGINT
+
+
+def test_handlers_are_given_back() -> None:
+    """After the block, with or without a signal, and after an error in it."""
+    with StopSignal():
+        assert all(signal.getsignal(number) is not refuse for number in STOPPING)
+    assert [signal.getsignal(number) for number in STOPPING] == [refuse] * 3
+
+    with StopSignal():
+        signal.raise_signal(signal.SIGTERM)
+    assert [signal.getsignal(number) for number in STOPPING] == [refuse] * 3
+
+    with pytest.raises(KeyError), StopSignal():
+        raise KeyError
+    assert [signal.getsignal(number) for number in STOPPING] == [refuse] * 3
+
+
+def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    """Under nohup a closed terminal must not end the run."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    with StopSignal() as stop:
+        signal.raise_signal(signal.SIGHUP)
+
+    assert stop.received is None
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
+def test_in_another_thread_it_does_nothing() -> None:
+    """Only the main thread may take signals over; in a notebook's worker training still runs."""
+    seen: list[object] = []
+
+    def work() -> None:
+        with StopSignal() as stop:
+            seen.extend([stop.received, signal.getsignal(signal.SIGINT)])
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+    assert seen == [None, refuse]

@@ -1,0 +1,456 @@
+"""One update of autoencoder and discriminator: each term moves the weights it should and no other."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from latentart.core.ema import Ema
+from latentart.core.latents import kl_per_image, sample_posterior
+from latentart.core.losses import adaptive_weight, generator_loss_per_image, reconstruction_per_image
+from latentart.core.networks.autoencoder import Autoencoder, Decoder, Encoder
+from latentart.core.networks.blocks import BlockShape
+from latentart.core.networks.discriminator import PatchDiscriminator
+from latentart.core.networks.perceptual import PerceptualDistance, build_random_slices
+from latentart.errors import ModelError, TrainingDivergedError
+from latentart.training.devices import Placement
+from latentart.training.optim import build_adamw
+from latentart.training.vae_step import VaeBatch, VaeStep, VaeTerms, clip_finite
+
+CPU = Placement(torch.device("cpu"), "fp32")
+FULL = VaeTerms(kl=1e-3, adversarial=0.5, perceptual=0.3)
+
+
+class NeverCalled(nn.Module):
+    """A network that fails the test when it is used."""
+
+    def forward(self, *_: Any) -> Tensor:
+        """Refuse."""
+        raise AssertionError("this network must not be called")
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    """Return normal float32 numbers."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def fill(network: nn.Module, first_seed: int) -> None:
+    """Give a network weights everywhere, always the same."""
+    for number, parameter in enumerate(network.parameters()):
+        parameter.data = draw(*parameter.shape, seed=first_seed + number) / max(parameter[0].numel(), 4) ** 0.5
+
+
+def build_autoencoder() -> Autoencoder:
+    """Return a tiny autoencoder of factor 2."""
+    shape = BlockShape(groups=2, head_channels=4)
+    encoder = Encoder(
+        2,
+        (4, 8),
+        num_blocks=1,
+        attention=("none", "none"),
+        middle_attention="linear",
+        downsampling="average",
+        shape=shape,
+    )
+    decoder = Decoder(
+        2,
+        (4, 8),
+        num_blocks=1,
+        attention=("none", "none"),
+        middle_attention="linear",
+        upsampling="nearest",
+        shape=shape,
+    )
+    network = Autoencoder(encoder, decoder, latent_channels=2, factor=2)
+    fill(network, 0)
+    return network
+
+
+def build_perceptual() -> PerceptualDistance:
+    """Return a tiny perceptual distance."""
+    return PerceptualDistance(build_random_slices(torch.Generator().manual_seed(0), (4,)), [torch.ones(4)])
+
+
+def build(terms: VaeTerms, **others: nn.Module) -> VaeStep:
+    """Return a step over tiny networks, always the same; ``others`` replaces a network."""
+    autoencoder = build_autoencoder()
+    discriminator = PatchDiscriminator(base_channels=4, num_layers=1, groups=2)
+    fill(discriminator, 1000)
+    given: dict[str, Any] = {"discriminator": discriminator, "perceptual": build_perceptual()} | others
+    return VaeStep(
+        autoencoder,
+        Ema(autoencoder, decay=0.9),
+        build_adamw(autoencoder.parameters(), lr=1e-3, betas=(0.5, 0.9), weight_decay=1e-2),
+        terms,
+        CPU,
+        discriminator=given["discriminator"],
+        discriminator_optimizer=build_adamw(discriminator.parameters(), lr=1e-3, betas=(0.5, 0.9), weight_decay=1e-2),
+        perceptual=given["perceptual"],
+    )
+
+
+def batch(step: int = 0) -> VaeBatch:
+    """Return the batch of a step."""
+    return VaeBatch(draw(2, 3, 16, 16, seed=step).tanh(), draw(2, 2, 8, 8, seed=100 + step))
+
+
+def weights(network: nn.Module | None) -> dict[str, Tensor]:
+    """Return a copy of a network's state."""
+    assert network is not None
+    return {name: value.clone() for name, value in network.state_dict().items()}
+
+
+def moved(before: dict[str, Tensor], network: nn.Module | None) -> list[str]:
+    """Return the names of the tensors that changed."""
+    assert network is not None
+    return [name for name, value in network.state_dict().items() if not torch.equal(value, before[name])]
+
+
+def same(first: dict[str, dict[str, Tensor]], second: dict[str, dict[str, Tensor]]) -> bool:
+    """Tell whether two checkpoints' tensors are equal bit for bit."""
+    return first.keys() == second.keys() and all(
+        part.keys() == second[name].keys() and all(torch.equal(value, second[name][key]) for key, value in part.items())
+        for name, part in first.items()
+    )
+
+
+@pytest.mark.parametrize("updates", [1, 2])
+def test_the_generator_update_leaves_the_discriminator_alone(updates: int) -> None:
+    """Neither a weight nor a gradient nor a frozen flag of the discriminator is touched, after one and two updates."""
+    step = build(FULL)
+    before = weights(step.discriminator)
+
+    for number in range(updates):
+        step._update_autoencoder(batch(number), number)
+
+    assert step.discriminator is not None
+    assert moved(before, step.discriminator) == []
+    assert all(p.grad is None for p in step.discriminator.parameters())
+    assert all(p.requires_grad for p in step.discriminator.parameters())
+    assert moved(weights(build_autoencoder()), step.autoencoder) == list(step.autoencoder.state_dict())
+
+
+@pytest.mark.parametrize("updates", [1, 2])
+def test_the_discriminator_update_leaves_the_autoencoder_alone(updates: int) -> None:
+    """Neither a weight nor a gradient of the autoencoder is touched, after one and two updates."""
+    step = build(FULL)
+    step._update_autoencoder(batch(), 0)
+    before, discriminator_before = weights(step.autoencoder), weights(step.discriminator)
+    gradients = [None if p.grad is None else p.grad.clone() for p in step.autoencoder.parameters()]
+
+    for number in range(updates):
+        # what __call__ hands over: the detached reconstruction
+        step._update_discriminator(batch(number).images, draw(2, 3, 16, 16, seed=7), number)
+
+    assert moved(before, step.autoencoder) == []
+    for parameter, gradient in zip(step.autoencoder.parameters(), gradients, strict=True):
+        assert parameter.grad is not None
+        assert gradient is not None
+        assert torch.equal(parameter.grad, gradient)
+    assert moved(discriminator_before, step.discriminator) == list(discriminator_before)
+
+
+def test_a_whole_step_takes_the_gradients_of_its_own_losses_only() -> None:
+    """After two whole steps each network's gradient equals the one of its own loss computed apart."""
+    step = build(VaeTerms(kl=1e-3, adversarial=0.5, perceptual=0.3, clip_norm=0.0))
+    step(batch(0), 0, 1e-3)
+    twin, judge = copy.deepcopy(step.autoencoder), copy.deepcopy(step.discriminator)
+    assert judge is not None
+
+    scalars = step(batch(1), 1, 1e-3)
+
+    given = batch(1)
+    moments = twin.encode(given.images)
+    images_hat = twin.decode(sample_posterior(moments, given.noise))
+    loss = reconstruction_per_image(images_hat, given.images).mean() + 1e-3 * kl_per_image(moments).mean()
+    loss = loss + 0.3 * build_perceptual()(images_hat, given.images).mean()
+    adversarial = generator_loss_per_image(judge(images_hat)).mean()
+    loss = loss + 0.5 * adaptive_weight(loss, adversarial, twin.decoder.conv_out.weight) * adversarial
+    wanted = torch.autograd.grad(loss, list(twin.parameters()))
+    torch.testing.assert_close(scalars["loss"], loss.detach(), atol=1e-6, rtol=1e-5)
+    for parameter, gradient in zip(step.autoencoder.parameters(), wanted, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, atol=1e-6, rtol=1e-4)
+    real, fake = judge(given.images), judge(images_hat.detach())
+    hinge = 0.5 * ((1 - real).relu().mean() + (1 + fake).relu().mean())
+    torch.testing.assert_close(scalars["discriminator"], hinge.detach(), atol=1e-6, rtol=1e-5)
+    assert step.discriminator is not None
+    for parameter, gradient in zip(
+        step.discriminator.parameters(), torch.autograd.grad(hinge, list(judge.parameters())), strict=True
+    ):
+        torch.testing.assert_close(parameter.grad, gradient, atol=1e-6, rtol=1e-4)
+
+
+def gradients_of(terms: VaeTerms) -> dict[str, Tensor]:
+    """Return the autoencoder's gradients after one step with those terms."""
+    step = build(terms)
+    step(batch(), 0, 1e-3)
+    return {name: p.grad for name, p in step.autoencoder.named_parameters() if p.grad is not None}
+
+
+def test_the_divergence_moves_the_encoder_alone() -> None:
+    """Its gradient on every decoder weight is zero, on every encoder weight it is not."""
+    gradients = gradients_of(VaeTerms(reconstruction=0.0, kl=1.0, clip_norm=0.0))
+
+    reached = {name for name, gradient in gradients.items() if gradient.any()}
+
+    assert reached == {name for name in gradients if name.startswith("encoder.")}
+    assert any(name.startswith("decoder.") for name in gradients)
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [
+        VaeTerms(kl=0.0, clip_norm=0.0),
+        VaeTerms(reconstruction=0.0, kl=0.0, perceptual=1.0, clip_norm=0.0),
+        VaeTerms(reconstruction=0.0, kl=0.0, perceptual=1.0, adversarial=1.0, clip_norm=0.0),
+    ],
+    ids=["reconstruction", "perceptual", "adversarial"],
+)
+def test_the_other_terms_move_encoder_and_decoder(terms: VaeTerms) -> None:
+    """Each alone reaches every weight of both."""
+    gradients = gradients_of(terms)
+
+    assert [name for name, gradient in gradients.items() if not gradient.any()] == []
+    assert gradients.keys() == dict(build_autoencoder().named_parameters()).keys()
+
+
+def test_each_term_changes_the_gradient() -> None:
+    """With a term the gradient is another than without it: no term is under no_grad."""
+    plain = gradients_of(VaeTerms(kl=0.0, clip_norm=0.0))
+
+    for terms in (
+        VaeTerms(kl=0.5, clip_norm=0.0),
+        VaeTerms(kl=0.0, perceptual=0.5, clip_norm=0.0),
+        VaeTerms(kl=0.0, adversarial=0.5, clip_norm=0.0),
+        VaeTerms(kl=0.0, reconstruction_kind="l2", clip_norm=0.0),
+    ):
+        gradients = gradients_of(terms)
+        assert not torch.equal(gradients["encoder.conv_in.weight"], plain["encoder.conv_in.weight"])
+
+
+def test_a_term_of_weight_0_is_never_called() -> None:
+    """Discriminator and perceptual network may be there; without weight they are not even asked."""
+    step = build(VaeTerms(kl=0.0), discriminator=NeverCalled(), perceptual=NeverCalled())
+
+    scalars = step(batch(), 0, 1e-3)
+
+    assert scalars.keys() == {"loss", "reconstruction", "gradient_norm"}
+    with pytest.raises(AssertionError, match="must not be called"):
+        build(VaeTerms(perceptual=0.1), perceptual=NeverCalled())(batch(), 0, 1e-3)
+
+
+def test_the_discriminator_is_not_called_before_its_start() -> None:
+    """It enters at its step, not before; until then the steps are those without it."""
+    late = VaeTerms(adversarial=0.5, discriminator_start=2)
+    waiting, alone = build(late, discriminator=NeverCalled()), build(VaeTerms())
+
+    for number in range(2):
+        waiting(batch(number), number, 1e-3)
+        alone(batch(number), number, 1e-3)
+
+    assert moved(weights(alone.autoencoder), waiting.autoencoder) == []
+    with pytest.raises(AssertionError, match="must not be called"):
+        waiting(batch(2), 2, 1e-3)
+
+
+def test_the_discriminator_trains_from_its_start_on() -> None:
+    """At its start both its scalars and its weights move."""
+    step = build(VaeTerms(adversarial=0.5, discriminator_start=1))
+    before = weights(step.discriminator)
+
+    first = step(batch(0), 0, 1e-3)
+    untouched = moved(before, step.discriminator)
+    second = step(batch(1), 1, 1e-3)
+
+    assert "discriminator" not in first
+    assert untouched == []
+    assert {"adversarial", "adversarial_factor", "discriminator", "real_logits", "fake_logits"} <= second.keys()
+    assert moved(before, step.discriminator)
+    assert not any(value.requires_grad for value in second.values())
+
+
+@pytest.mark.parametrize("missing", ["discriminator", "perceptual"])
+def test_a_weight_without_its_network_is_refused(missing: str) -> None:
+    """A term that could not be computed is a ValueError at once."""
+    with pytest.raises(ValueError, match=f"got no {missing}"):
+        build(FULL, **{missing: None})  # type: ignore[arg-type]
+
+
+def test_the_given_learning_rate_is_the_autoencoders_only() -> None:
+    """The discriminator keeps its own."""
+    step = build(FULL)
+
+    step(batch(), 0, 7e-4)
+
+    assert {group["lr"] for group in step.optimizer.param_groups} == {7e-4}
+    assert step.discriminator_optimizer is not None
+    assert {group["lr"] for group in step.discriminator_optimizer.param_groups} == {1e-3}
+
+
+def test_the_average_follows_after_each_step() -> None:
+    """Step 0 is the average's update 1: β = 2/11."""
+    step = build(VaeTerms())
+    before = weights(step.autoencoder)["decoder.conv_out.weight"]
+
+    step(batch(), 0, 1e-2)
+
+    after = weights(step.autoencoder)["decoder.conv_out.weight"]
+    expected = before * 2 / 11 + after * 9 / 11
+    torch.testing.assert_close(weights(step.ema.network)["decoder.conv_out.weight"], expected, atol=1e-6, rtol=1e-5)
+
+
+def test_gradients_are_clipped_to_the_norm() -> None:
+    """The reported norm is the one before; what the optimizer saw is at most the limit; 0 leaves them."""
+    clipped, free = build(VaeTerms(clip_norm=1e-3)), build(VaeTerms(clip_norm=0.0))
+
+    reported = [float(step(batch(), 0, 1e-3)["gradient_norm"]) for step in (clipped, free)]
+
+    norms = [
+        float(torch.stack([p.grad.norm() for p in step.autoencoder.parameters() if p.grad is not None]).norm())
+        for step in (clipped, free)
+    ]
+    assert reported[0] == pytest.approx(reported[1])
+    assert norms == pytest.approx([1e-3, reported[1]], rel=1e-3)
+
+
+def advance(step: VaeStep, numbers: range) -> None:
+    """Make the updates of those numbers."""
+    for number in numbers:
+        step(batch(number), number, 1e-3)
+
+
+def test_a_restored_step_goes_on_bit_for_bit() -> None:
+    """Two updates, state into a new step, two more: all tensors equal four updates in one go."""
+    whole, first, second = build(FULL), build(FULL), build(FULL)
+    advance(whole, range(4))
+    advance(first, range(2))
+    tensors, values = copy.deepcopy(first.state())
+    fill(second.autoencoder, 5000)
+
+    second.restore(tensors, values)
+    advance(second, range(2, 4))
+
+    assert same(second.state()[0], whole.state()[0])
+    assert second.state()[1] == whole.state()[1]
+
+
+def test_the_state_holds_every_part() -> None:
+    """A checkpoint that drops the discriminator would not resume."""
+    step = build(FULL)
+    advance(step, range(1))
+
+    tensors, values = step.state()
+
+    assert tensors.keys() == {"autoencoder", "ema", "optimizer", "discriminator", "discriminator_optimizer"}
+    assert values.keys() == {"optimizer", "discriminator_optimizer"}
+    assert all(part for part in tensors.values())
+
+
+def test_a_stage_starts_from_the_average_with_the_discriminator_and_a_fresh_optimizer() -> None:
+    """Weights and average are the former's average; discriminator and its optimizer go on bit for bit."""
+    former, stage = build(FULL), build(FULL)
+    advance(former, range(3))
+    tensors, values = copy.deepcopy(former.state())
+
+    stage.start_from(tensors, values)
+
+    own, own_values = stage.state()
+    assert same({"": own["autoencoder"]}, {"": tensors["ema"]})
+    assert not same({"": own["autoencoder"]}, {"": tensors["autoencoder"]})
+    kept = ("ema", "discriminator", "discriminator_optimizer")
+    assert same({name: own[name] for name in kept}, {name: tensors[name] for name in kept})
+    assert own_values["discriminator_optimizer"] == values["discriminator_optimizer"]
+    assert own["optimizer"] == {}
+
+
+def test_a_stage_without_a_discriminator_takes_a_state_that_has_one() -> None:
+    """And one with a discriminator takes a state without: it keeps its fresh one."""
+    with_one = build(FULL)
+    advance(with_one, range(1))
+    without = build(VaeTerms())
+    without.discriminator = without.discriminator_optimizer = None
+
+    without.start_from(*copy.deepcopy(with_one.state()))
+    before = weights(with_one.discriminator)
+    with_one.start_from(*copy.deepcopy(without.state()))
+
+    assert "discriminator" not in without.state()[0]
+    assert moved(before, with_one.discriminator) == []
+
+
+def test_a_state_of_another_architecture_is_refused() -> None:
+    """The message says which network does not fit."""
+    step = build(VaeTerms())
+    tensors, values = step.state()
+    tensors["autoencoder"].pop("encoder.conv_in.weight")
+
+    with pytest.raises(ModelError, match="saved autoencoder does not fit"):
+        build(VaeTerms()).restore(tensors, values)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda given: VaeBatch(given.images * float("nan"), given.noise),
+        lambda given: VaeBatch(given.images * float("inf"), given.noise),
+        lambda given: VaeBatch(given.images, given.noise * float("nan")),
+    ],
+    ids=["nan", "inf", "noise"],
+)
+def test_a_loss_that_is_not_finite_ends_the_run_before_any_weight_moves(
+    spoil: Callable[[VaeBatch], VaeBatch],
+) -> None:
+    """Weights, average, discriminator and the optimizers' moments are what they were."""
+    step = build(FULL)
+    advance(step, range(1))
+    before = copy.deepcopy(step.state())
+
+    with pytest.raises(TrainingDivergedError, match="autoencoder diverged at step 2: loss"):
+        step(spoil(batch(1)), 1, 1e-3)
+
+    assert same(step.state()[0], before[0])
+
+
+def test_a_diverged_discriminator_ends_the_run_with_its_step() -> None:
+    """Its weights stay, and the message counts steps as the log does."""
+    step = build(VaeTerms(adversarial=1e-9))
+    assert step.discriminator is not None
+    before = weights(step.discriminator)
+    for parameter in step.discriminator.parameters():
+        parameter.register_hook(lambda gradient: gradient * float("nan"))  # type: ignore[no-untyped-call]
+
+    with pytest.raises(TrainingDivergedError, match="discriminator diverged at step 6:"):
+        step(batch(), 5, 1e-3)
+
+    assert moved(before, step.discriminator) == []
+
+
+def test_a_gradient_that_is_not_finite_is_caught_where_the_loss_is() -> None:
+    """√0 has an infinite slope: the loss alone would not show it."""
+    layer = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(layer.weight)
+    loss = layer(torch.ones(1, 1)).sqrt().sum()
+    torch.autograd.backward(loss)
+
+    with pytest.raises(TrainingDivergedError, match="gradient norm inf"):
+        clip_finite(layer, loss, 1.0, "layer", 0)
+
+
+def test_bf16_keeps_weights_losses_and_moments_in_float32() -> None:
+    """Under autocast a step works, with the same updates up to rounding, and nothing stored is half."""
+    step, exact = build(FULL), build(FULL)
+    step.placement = Placement(torch.device("cpu"), "bf16")
+
+    scalars = step(batch(), 0, 1e-3)
+    expected = exact(batch(), 0, 1e-3)
+
+    dtypes = {value.dtype for part in step.state()[0].values() for value in part.values()}
+    assert dtypes == {torch.float32}
+    assert {value.dtype for value in scalars.values()} == {torch.float32}
+    assert float(scalars["reconstruction"]) == pytest.approx(float(expected["reconstruction"]), rel=0.02)
+    assert float(scalars["kl"]) == pytest.approx(float(expected["kl"]), rel=0.05)
