@@ -143,9 +143,11 @@ def build_terms(stage: StageConfig, clip_norm: float) -> VaeTerms:
     )
 
 
-def build_crop(resolution: int, data: DataConfig, seed: int, min_crop: float = 1.0, *, is_random: bool = True) -> Crop:
+def build_crop(
+    resolution: int, data: DataConfig, seed: int, shares: tuple[float, float] = (1.0, 1.0), *, is_random: bool = True
+) -> Crop:
     """Return how a picture becomes a square of ``resolution``; without chance it is the largest one in the middle."""
-    return Crop(resolution, seed, min_crop=min_crop, flip=data.flip and is_random, is_random=is_random)
+    return Crop(resolution, seed, *shares, flip=data.flip and is_random, is_random=is_random)
 
 
 def count_steps(length: StepsOrEpochs, num_pictures: int, batch_size: int) -> int:

@@ -231,7 +231,7 @@ def test_terms_are_the_stages_numbers() -> None:
 
 def test_crops_mirror_only_by_chance_and_only_if_wanted() -> None:
     """Evaluation is never mirrored."""
-    assert build_crop(64, DataConfig(), 3, 0.5) == Crop(64, 3, min_crop=0.5, flip=True, is_random=True)
+    assert build_crop(64, DataConfig(), 3, (0.5, 1.0)) == Crop(64, 3, min_crop=0.5, flip=True, is_random=True)
     assert build_crop(64, DataConfig(flip=False), 3) == Crop(64, 3, flip=False, is_random=True)
     assert build_crop(64, DataConfig(), 3, is_random=False) == Crop(64, 3, flip=False, is_random=False)
 

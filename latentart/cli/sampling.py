@@ -51,9 +51,9 @@ def sample(
         raise UsageError(msg, "Give one of them.")
     from latentart.recipes.sample import SampleRequest, sample_pictures, settings_from
 
-    if model is None:
+    if model is None or config is not None:
         workspace = open_workspace(config)
-        settings, samples, folder = workspace.config.sample, workspace.samples, workspace.ldm_run / "model"
+        settings, samples, folder = workspace.config.sample, workspace.samples, model or workspace.ldm_run / "model"
     else:
         from latentart.config.sample import SampleConfig
 
@@ -68,7 +68,9 @@ def sample(
         return
     for path in result.paths:
         typer.echo(path)
-    if not result.is_new:
+    if result.is_new:
+        say(f"More of them: the same with --seed {result.next_seed}.")
+    else:
         say("These pictures were there already, made with the same settings.")
 
 

@@ -19,7 +19,7 @@ def _art_stages(*, steps: tuple[int, int, int], batch_sizes: tuple[int, int], en
     batch, batch_hires = batch_sizes
     adversarial = {"adversarial": 0.5}
     perceptual = {"adversarial": 0.5, "perceptual": 1.0}
-    same = {"resolution": 256, "batch_size": batch, "min_crop": 0.8}
+    same = {"resolution": 256, "batch_size": batch, "crop": [0.8, 1.0]}
     return [
         {"name": "l1", "steps": steps[0], "weights": adversarial, "discriminator_start": entry, **same},
         {"name": "adversarial", "steps": steps[1], "weights": adversarial, "tanh": True, **same},
@@ -29,12 +29,15 @@ def _art_stages(*, steps: tuple[int, int, int], batch_sizes: tuple[int, int], en
             "epochs": 1,
             "resolution": 512,
             "batch_size": batch_hires,
-            "min_crop": 0.8,
+            "crop": [0.8, 1.0],
             "weights": perceptual,
             "tanh": True,
         },
     ]
 
+
+_SMALL: dict[str, Any] = {"resolution": 32, "batch_size": 8, "crop": [0.5, 0.5]}
+_GENTLE: dict[str, Any] = {"tanh": True, "lr": 1e-3}
 
 # For one CPU and a few minutes: 64 px, f = 4, the four stages in miniature (32 px crops, then 64 px in place of 256
 # and 512), the random LPIPS backbone because nothing may be downloaded. No mirroring: the pictures may be letters.
@@ -43,68 +46,43 @@ _DEMO: dict[str, Any] = {
     "vae": {
         "model": {
             "latent_channels": 4,
-            "widths": [32, 48, 64],
+            "widths": [16, 32, 64],
             "attention": ["none", "none", "linear"],
             "head_channels": 16,
         },
         "discriminator": {"base_channels": 16, "num_layers": 2},
         "perceptual": {"backbone": "random"},
-        "optimizer": {"lr": 2e-3, "betas": [0.5, 0.9]},
-        "run": {"checkpoint_every": 400, "preview_every": 200, "log_every": 10},
+        "optimizer": {"lr": 3e-3, "betas": [0.5, 0.9]},
+        "run": {"checkpoint_every": 500, "preview_every": 500, "log_every": 10},
         "stages": [
-            {
-                "name": "l1",
-                "steps": 500,
-                "resolution": 32,
-                "batch_size": 16,
-                "min_crop": 0.5,
-                "weights": {"adversarial": 0.1},
-                "discriminator_start": 450,
-            },
-            {
-                "name": "adversarial",
-                "steps": 80,
-                "resolution": 32,
-                "batch_size": 16,
-                "min_crop": 0.5,
-                "weights": {"adversarial": 0.1},
-                "tanh": True,
-                "lr": 5e-4,
-            },
-            {
-                "name": "lpips",
-                "steps": 80,
-                "resolution": 32,
-                "batch_size": 16,
-                "min_crop": 0.5,
-                "weights": {"adversarial": 0.1, "perceptual": 0.1},
-                "tanh": True,
-                "lr": 5e-4,
-            },
+            {"name": "l1", "steps": 400, **_SMALL, "weights": {"adversarial": 0.05}, "discriminator_start": 380},
+            {"name": "adversarial", "steps": 30, **_SMALL, **_GENTLE, "weights": {"adversarial": 0.05}},
+            {"name": "lpips", "steps": 30, **_SMALL, **_GENTLE, "weights": {"adversarial": 0.05, "perceptual": 0.1}},
             {
                 "name": "hires",
-                "steps": 60,
+                "steps": 120,
                 "resolution": 64,
-                "batch_size": 16,
-                "weights": {"adversarial": 0.1, "perceptual": 0.1},
+                "batch_size": 8,
+                "weights": {"adversarial": 0.05, "perceptual": 0.1},
                 "tanh": True,
-                "lr": 5e-4,
+                "lr": 2e-3,
             },
         ],
     },
     "ldm": {
         "model": {
-            "widths": [64, 128, 256],
+            "widths": [32, 96, 192],
             "attention": ["linear", "linear", "linear"],
             "blocks_per_stage": 1,
             "embedding_channels": 256,
         },
+        "diffusion": {"weighting": "min_snr"},
         "training": {
-            "steps": 600,
+            "steps": 1000,
             "resolution": 64,
-            "batch_size": 32,
+            "batch_size": 16,
             "optimizer": {"lr": 2e-3},
-            "run": {"checkpoint_every": 300, "preview_every": 300, "log_every": 10},
+            "run": {"checkpoint_every": 500, "preview_every": 1000, "log_every": 10},
         },
     },
     "sample": {"steps": 30, "guidance": 2.0, "batch_size": 32},

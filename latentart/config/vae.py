@@ -11,6 +11,7 @@ from latentart.config.optim import Count, OptimizerConfig, Positive, RunConfig, 
 
 AttentionKind = Literal["none", "linear", "full"]
 Weight = Annotated[float, Field(ge=0)]
+CropShare = Annotated[float, Field(gt=0, le=1)]
 
 
 class BlocksConfig(StrictConfig):
@@ -166,8 +167,16 @@ class StageConfig(StepsOrEpochs):
     lr: Positive | None = None
     """Peak learning rate in this stage; null takes the optimizer's."""
 
-    min_crop: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Smallest side of the random square crop, as a share of the picture's shorter side; 1 crops as large as can be."""
+    crop: tuple[CropShare, CropShare] = (1.0, 1.0)
+    """Smallest and largest side of the random square crop, as shares of the picture's shorter side."""
+
+    @field_validator("crop")
+    @classmethod
+    def _crop_rises(cls, crop: tuple[float, float]) -> tuple[float, float]:
+        if crop[0] > crop[1]:
+            msg = f"the smallest side {crop[0]} is larger than the largest {crop[1]}"
+            raise ValueError(msg)
+        return crop
 
 
 class VaeConfig(StrictConfig):

@@ -21,7 +21,7 @@ class Crop:
     """How a picture becomes a square of ``resolution`` pixels.
 
     Attributes:
-        min_crop: smallest side of the square before resizing, as a share of the shorter side.
+        min_crop, max_crop: sides of the square before resizing lie between these shares of the shorter side.
         flip: whether half of the squares are mirrored.
         is_random: otherwise the largest square in the middle.
     """
@@ -29,6 +29,7 @@ class Crop:
     resolution: int
     seed: int
     min_crop: float = 1.0
+    max_crop: float = 1.0
     flip: bool = False
     is_random: bool = True
 
@@ -39,7 +40,7 @@ class Crop:
             left, top = (width - shorter) / 2, (height - shorter) / 2
             return (left, top, left + shorter, top + shorter), False
         chance = uniform_for(self.seed, "crop", range(4), epoch, index).tolist()
-        side = shorter * (self.min_crop + (1.0 - self.min_crop) * chance[0])
+        side = shorter * (self.min_crop + (self.max_crop - self.min_crop) * chance[0])
         left, top = (width - side) * chance[1], (height - side) * chance[2]
         return (left, top, left + side, top + side), self.flip and chance[3] < 0.5
 

@@ -56,9 +56,7 @@ def demo(
     else:
         workspace = init_workspace(folder, "demo", None, (*(QUICK if is_quick else ()), *overrides))
     if workspace.config.data.raw == "raw" and workspace.config.preset == "demo":
-        logger.info("drawing the embedded pictures into %s", workspace.raw)
-        pictures = QUICK_PICTURES_PER_STYLE if is_quick else PICTURES_PER_STYLE
-        write_raw_folder(workspace.raw, seed=workspace.config.seed, pictures_per_style=pictures, size=PICTURE_SIDE)
+        draw_raw(workspace, QUICK_PICTURES_PER_STYLE if is_quick else PICTURES_PER_STYLE)
     clean_data(workspace, quiet=quiet)
     train_vae(workspace, "all", placement, quiet=quiet)
     trained = train_ldm(workspace, placement, quiet=quiet)
@@ -71,3 +69,13 @@ def demo(
         quiet=quiet,
     )
     return DemoResult(result.paths[0], folder, time.monotonic() - began)
+
+
+def draw_raw(workspace: Workspace, pictures_per_style: int) -> None:
+    """Draw the embedded pictures where there is no raw folder yet: one that is there may be the user's own."""
+    if workspace.raw.exists():
+        return
+    logger.info("drawing the embedded pictures into %s", workspace.raw)
+    part = workspace.raw.with_name("raw.part")
+    write_raw_folder(part, seed=workspace.config.seed, pictures_per_style=pictures_per_style, size=PICTURE_SIDE)
+    part.rename(workspace.raw)

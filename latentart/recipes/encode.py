@@ -18,6 +18,7 @@ from latentart.errors import ModelError
 from latentart.recipes.model import Model, load_model, save_model, weights_hash
 from latentart.recipes.workspace import Workspace
 from latentart.training.devices import Placement
+from latentart.training.folders import recover_folder
 from latentart.training.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -60,13 +61,23 @@ def load_autoencoder(workspace: Workspace, placement: Placement) -> Model:
     """Return the workspace's autoencoder.
 
     Raises:
+        ModelError: it is not trained yet, or damaged.
+    """
+    return load_model(find_autoencoder(workspace), placement)
+
+
+def find_autoencoder(workspace: Workspace) -> Path:
+    """Return the model folder of the workspace's autoencoder.
+
+    Raises:
         ModelError: it is not trained yet.
     """
     folder = workspace.vae_run / "model"
+    recover_folder(folder)
     if not folder.is_dir():
         msg = f"there is no trained autoencoder in {workspace.vae_run}."
         raise ModelError(msg, "Run `latentart train vae` first.")
-    return load_model(folder, placement)
+    return folder
 
 
 class CacheEncoder:

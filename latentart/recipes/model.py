@@ -143,6 +143,14 @@ def require_denoiser(model: Model, folder: Path) -> tuple[UNet, DiffusionTask]:
     return model.denoiser, model.task
 
 
+def trained_steps(folder: Path, network: str) -> int:
+    """Return after how many steps of ``network`` ("vae" or "ldm") a model folder was written; 0 if there is none."""
+    recover_folder(folder)
+    if not (folder / MODEL_FILE).is_file():
+        return 0
+    return int(read_json(folder / MODEL_FILE).get("training", {}).get(network, {}).get("step", 0))
+
+
 def weights_hash(folder: Path, name: str = "autoencoder") -> str:
     """Return the SHA-256 of one weights file of a model folder, from its manifest."""
     manifest = read_json(folder / "MANIFEST.json")

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from latentart import __version__
 from latentart.config.workspace import Config
-from latentart.errors import DataError, ResourceError, StoppedBySignal
+from latentart.data.index import IndexEntry, index_fingerprint
+from latentart.errors import DataError, ModelError, ResourceError, StoppedBySignal
 from latentart.training.checkpoint import checkpoint_folder, prune_checkpoints, save_checkpoint
 from latentart.training.folders import remove_leftovers, write_json_atomic
 from latentart.training.log import RunLog
@@ -25,8 +26,8 @@ from latentart.training.progress import Progress
 
 
 @contextlib.contextmanager
-def open_run(folder: Path, config: Config) -> Iterator[None]:
-    """Make a run's folder, write the resolved config and the machine into it, and keep other processes out.
+def open_run(folder: Path) -> Iterator[None]:
+    """Make a run's folder and keep other processes out; a folder in which nothing was written goes again.
 
     Raises:
         ResourceError: the folder cannot be written, or another process trains in it.
@@ -42,11 +43,18 @@ def open_run(folder: Path, config: Config) -> Iterator[None]:
         for parent in (folder, folder / "checkpoints"):
             if parent.is_dir():
                 remove_leftovers(parent)
-        write_json_atomic(folder / "config.json", config.to_json())
-        write_json_atomic(folder / "machine.json", describe_machine())
         yield
     finally:
         lock.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it holds files
+            folder.rmdir()
+            folder.parent.rmdir()
+
+
+def record_run(folder: Path, config: Config) -> None:
+    """Write the resolved config and the machine into a run's folder."""
+    write_json_atomic(folder / "config.json", config.to_json())
+    write_json_atomic(folder / "machine.json", describe_machine())
 
 
 def _take_lock(lock: Path) -> None:
@@ -84,18 +92,42 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
-def require_same_data(saved: dict[str, Any], now: dict[str, Any], run: Path) -> None:
-    """Refuse to go on with other pictures or styles than a run began with.
+@contextlib.contextmanager
+def fitting(run: Path) -> Iterator[None]:
+    """Say what to do where a checkpoint does not fit the config's networks.
 
     Raises:
-        DataError: they differ.
+        ModelError: it does not.
+    """
+    try:
+        yield
+    except ModelError as error:
+        msg = f"the checkpoint in {run} does not fit the config: {error.message}"
+        hint = f"Put the config back as it was ({run / 'config.json'}), or move {run} away to begin anew."
+        raise ModelError(msg, hint) from None
+
+
+def describe_pictures(entries: list[IndexEntry], style_names: list[str]) -> dict[str, Any]:
+    """Return what a run is trained on: one that goes on must find it unchanged."""
+    return {"fingerprint": index_fingerprint(entries), "num_pictures": len(entries), "style_names": style_names}
+
+
+def require_same_data(saved: dict[str, Any], now: dict[str, Any], run: Path) -> None:
+    """Refuse to go on with other pictures, styles or latents than a run began with.
+
+    Raises:
+        DataError: the pictures differ.
+        ModelError: the autoencoder that made the latents differs.
     """
     if saved == now:
         return
+    if saved == {**now, "autoencoder": saved.get("autoencoder")}:
+        msg = f"the autoencoder has been trained on since {run} began, so its latents are others."
+        raise ModelError(msg, f"Move {run} away to begin anew.")
     gone = [name for name in saved["style_names"] if name not in now["style_names"]]
     new = [name for name in now["style_names"] if name not in saved["style_names"]]
     changes = [f"styles gone: {', '.join(gone)}"] * bool(gone) + [f"styles new: {', '.join(new)}"] * bool(new)
-    changes += [f"{saved['num_pictures']} pictures then, {now['num_pictures']} now"] * (not changes)
+    changes += [f"{saved['num_pictures']} pictures then, {now['num_pictures']} now, not all the same"] * (not changes)
     msg = f"the pictures have changed since {run} began ({'; '.join(changes)})."
     raise DataError(msg, f"Put them back, or move {run} away to begin anew.")
 
@@ -130,10 +162,8 @@ class RunKeeper:
     def save(
         self, step: int, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any], milestones: list[int]
     ) -> None:
-        """Write a checkpoint unless this step has one, then let the oldest go."""
-        folder = checkpoint_folder(self.run, step)
-        if not folder.exists():
-            save_checkpoint(folder, tensors, {"step": step, **state})
+        """Write a checkpoint, in place of a damaged one of this step, then let the oldest go."""
+        save_checkpoint(checkpoint_folder(self.run, step), tensors, {"step": step, **state})
         prune_checkpoints(self.run, self.keep, milestones)
 
 

@@ -17,7 +17,7 @@ from latentart import __version__
 from latentart.config.sample import SampleConfig
 from latentart.data.datasets import picture_from
 from latentart.data.grids import save_png, tile_grid
-from latentart.data.slug import slug
+from latentart.data.slug import slug, slugs
 from latentart.errors import ResourceError, UsageError
 from latentart.recipes.generate import Generator, SamplerSettings
 from latentart.recipes.model import Model, load_model, require_denoiser, weights_hash
@@ -50,10 +50,11 @@ class SampleRequest:
 
 @dataclass(frozen=True)
 class SampleResult:
-    """The files, and whether they were there already."""
+    """The files, whether this call made any of them, and the first seed that none of them used."""
 
     paths: list[Path]
     is_new: bool
+    next_seed: int
 
 
 def settings_from(config: SampleConfig, changes: dict[str, Any]) -> SamplerSettings:
@@ -93,25 +94,22 @@ def sample_pictures(
     cells = choose_cells(model, request)
     described = describe(model, model_folder, cells, request, settings)
     paths = choose_paths(samples, cells, request, settings, model)
-    if request.separate:
-        if all(holds(path, text) for path, text in zip(paths, described, strict=True)):
-            return SampleResult(paths, is_new=False)
-        for path in paths:
-            require_free(path)
-    else:
-        path = paths[0]
-        if request.out is None:
-            path = free_path(path, described[0])
-        if holds(path, described[0]):
-            return SampleResult([path], is_new=False)
-        require_free(path)
-        paths = [path]
+    if request.out is None:
+        paths = [free_path(path, text) for path, text in zip(paths, described, strict=True)]
+    next_seed = 1 + max(cell.seed for cell in cells)
+    missing = [i for i, path in enumerate(paths) if not holds(path, described[i])]
+    if not missing:
+        return SampleResult(paths, is_new=False, next_seed=next_seed)
+    for i in missing:
+        require_free(paths[i])
+    if request.separate:  # those that are there were begun by an earlier call
+        cells = [cells[i] for i in missing]
     generator = Generator(model.autoencoder, denoiser, model.normalizer, task, placement, model.resolution)
     with Progress("sample", len(cells), quiet=quiet) as progress:
         pixels = generator([c.style_id for c in cells], [c.seed for c in cells], settings, progress.update)
     pictures = [picture_from(p) for p in pixels]
-    save_all(pictures, paths, described, cells, request, model)
-    return SampleResult(paths, is_new=True)
+    save_all(pictures, [paths[i] for i in missing], [described[i] for i in missing], cells, request, model)
+    return SampleResult(paths, is_new=True, next_seed=next_seed)
 
 
 @dataclass(frozen=True)
@@ -173,7 +171,7 @@ def choose_paths(
     who = who if len(who) <= 120 else f"{len(names)}_styles"
     if request.separate:
         folder = request.out or samples / f"{who}_{way}"
-        return [folder / f"{slug(model.style_names[c.style_id])}_seed{c.seed}.png" for c in cells]
+        return [folder / f"{slugs(names)[model.style_names[c.style_id]]}_seed{c.seed}.png" for c in cells]
     rows, columns = shape_of(cells, request)
     return [request.out or samples / f"{who}_{way}_{rows}x{columns}.png"]
 

@@ -18,13 +18,20 @@ from latentart.core.latents import sample_posterior
 from latentart.core.networks.unet import UNet
 from latentart.data.datasets import picture_from
 from latentart.data.grids import save_png, tile_grid
-from latentart.data.index import index_fingerprint
 from latentart.data.latent_cache import LatentCache
 from latentart.data.loading import StepOrder
-from latentart.recipes.encode import encode, load_autoencoder
+from latentart.recipes.encode import encode, find_autoencoder, load_autoencoder
 from latentart.recipes.generate import Generator, SamplerSettings
-from latentart.recipes.model import build_task, save_model, weights_hash
-from latentart.recipes.run import RunKeeper, open_run, require_same_data, stop_for
+from latentart.recipes.model import build_task, save_model, trained_steps, weights_hash
+from latentart.recipes.run import (
+    RunKeeper,
+    describe_pictures,
+    fitting,
+    open_run,
+    record_run,
+    require_same_data,
+    stop_for,
+)
 from latentart.recipes.workspace import Workspace
 from latentart.training.checkpoint import Checkpoint, find_checkpoint
 from latentart.training.devices import Placement
@@ -55,36 +62,45 @@ def train_ldm(workspace: Workspace, placement: Placement, *, quiet: bool = False
         ModelError: there is no trained autoencoder, or a checkpoint does not fit.
         DataError: the pictures have changed since the run began.
     """
-    cache = LatentCache.open(encode(workspace, placement, quiet=quiet))
-    with open_run(workspace.ldm_run, workspace.config):
-        return LdmRun(workspace, cache, placement, quiet=quiet).train()
+    run = workspace.ldm_run
+    with open_run(run):
+        data, checkpoint = describe_data(workspace), find_checkpoint(run)
+        if checkpoint is not None:
+            require_same_data(checkpoint.state["data"], data, run)
+        cache = LatentCache.open(encode(workspace, placement, quiet=quiet))
+        return LdmRun(workspace, cache, data, placement, quiet=quiet).train(checkpoint)
+
+
+def describe_data(workspace: Workspace) -> dict[str, Any]:
+    """Return what a run's latents come from: a run that goes on must find it unchanged."""
+    pictures = describe_pictures(*workspace.read_pictures())
+    return {**pictures, "autoencoder": weights_hash(find_autoencoder(workspace))}
 
 
 class LdmRun:
     """The denoiser's run, from where it stands to its end."""
 
-    def __init__(self, workspace: Workspace, cache: LatentCache, placement: Placement, *, quiet: bool) -> None:
-        self.workspace, self.cache, self.quiet = workspace, cache, quiet
+    def __init__(
+        self, workspace: Workspace, cache: LatentCache, data: dict[str, Any], placement: Placement, *, quiet: bool
+    ) -> None:
+        self.workspace, self.cache, self.data, self.quiet = workspace, cache, data, quiet
+        self.style_names: list[str] = data["style_names"]
         self.config, self.seed = workspace.config.ldm, workspace.config.seed
         self.settings = self.config.training
         self.run = workspace.ldm_run
         self.placement = Placement(placement.device, self.settings.run.precision)
         self.autoencoder = load_autoencoder(workspace, self.placement)
-        entries, self.style_names = workspace.read_pictures()
-        self.data = {
-            "fingerprint": index_fingerprint(entries),
-            "num_pictures": len(entries),
-            "style_names": self.style_names,
-            "autoencoder": weights_hash(workspace.vae_run / "model"),
-        }
         self.num_steps = count_steps(self.settings, len(cache), self.settings.batch_size)
         self.step_fn = self._build_step()
 
-    def train(self) -> LdmResult:
+    def train(self, checkpoint: Checkpoint | None) -> LdmResult:
         """Train to the end; leave checkpoints, previews and the model folder."""
-        first = self._take(find_checkpoint(self.run))
-        if first >= self.num_steps and (self.run / "model").is_dir():
+        first = self._take(checkpoint)
+        if first >= self.num_steps:
+            if trained_steps(self.run / "model", "ldm") != first:  # cut short before the model was written
+                self._save_model(first)
             return LdmResult(self.run / "model", is_new=False, preview=None)
+        record_run(self.run, self.workspace.config)
         log = RunLog(self.run, resume_step=first)
         log.note(f"denoiser: steps {first} to {self.num_steps}, {self.placement.precision}")
         run, preview = self.settings.run, None
@@ -129,8 +145,8 @@ class LdmRun:
         """Take a checkpoint's weights and return the step to go on from."""
         if checkpoint is None:
             return 0
-        require_same_data(checkpoint.state["data"], self.data, self.run)
-        self.step_fn.restore(checkpoint.tensors, checkpoint.state["optimizers"])
+        with fitting(self.run):
+            self.step_fn.restore(checkpoint.tensors, checkpoint.state["optimizers"])
         return checkpoint.step
 
     def _save(self, keeper: RunKeeper, step: int) -> None:
@@ -138,6 +154,9 @@ class LdmRun:
         tensors, optimizers = self.step_fn.state()
         state = {"optimizers": optimizers, "data": self.data, "config": self.workspace.config.to_json()}
         keeper.save(step, tensors, state, milestones=[])
+        self._save_model(step)
+
+    def _save_model(self, step: int) -> None:
         networks = {"autoencoder": self.autoencoder.autoencoder, "denoiser": self.step_fn.ema.network}
         save_model(self.run / "model", self._about(step), networks)
 

@@ -32,18 +32,31 @@ from latentart.core.networks.autoencoder import Autoencoder
 from latentart.core.pixels import to_images, to_pixels
 from latentart.data.datasets import PictureDataset, picture_from
 from latentart.data.grids import save_png, tile_grid
-from latentart.data.index import IndexEntry, index_fingerprint
+from latentart.data.index import IndexEntry
 from latentart.data.loading import StepOrder, load_batches
-from latentart.errors import ModelError, UsageError, nearest
 from latentart.recipes.model import save_model
-from latentart.recipes.run import RunKeeper, open_run, require_same_data, stop_for
+from latentart.recipes.run import (
+    RunKeeper,
+    describe_pictures,
+    fitting,
+    open_run,
+    record_run,
+    require_same_data,
+    stop_for,
+)
+from latentart.recipes.stages import (
+    choose_stages,
+    is_model_behind,
+    require_former_stage,
+    require_perceptual_weights,
+    stages_done,
+)
 from latentart.recipes.workspace import Workspace
 from latentart.scoring.reconstruction import psnr_per_image
 from latentart.training.checkpoint import Checkpoint, find_checkpoint
 from latentart.training.devices import Placement
 from latentart.training.log import RunLog
 from latentart.training.loop import train
-from latentart.training.perceptual_weights import find_weights
 from latentart.training.progress import Progress
 from latentart.training.randomness import generator_for, normal_for, sample_numbers
 from latentart.training.signals import StopSignal
@@ -52,7 +65,7 @@ from latentart.training.vae_step import VaeBatch, VaeStep
 logger = logging.getLogger(__name__)
 
 PREVIEW_PICTURES = 8
-STATISTICS_PICTURES = 512
+STATISTICS_PICTURES = 256
 
 
 @dataclass(frozen=True)
@@ -77,19 +90,15 @@ def train_vae(workspace: Workspace, stage_name: str, placement: Placement, *, qu
     stages = choose_stages(workspace, stage_name)
     entries, style_names = workspace.read_pictures()
     run = workspace.vae_run
-    with open_run(run, workspace.config):
+    with open_run(run):
         require_perceptual_weights(workspace, stages)
-        data = {
-            "fingerprint": index_fingerprint(entries),
-            "num_pictures": len(entries),
-            "style_names": style_names,
-        }
+        data = describe_pictures(entries, style_names)
         trained, result = [], VaeResult(run / "model", [], None, None)
         for stage in stages:
             checkpoint = find_checkpoint(run)
             if checkpoint is not None:
                 require_same_data(checkpoint.state["data"], data, run)
-            if stage.name in stages_done(checkpoint):
+            if stage.name in stages_done(checkpoint) and not is_model_behind(run, stage, checkpoint):
                 logger.info("stage %s is finished", stage.name)
                 continue
             require_former_stage(workspace, stage, checkpoint)
@@ -97,55 +106,6 @@ def train_vae(workspace: Workspace, stage_name: str, placement: Placement, *, qu
             result = trainer.train(checkpoint)
             trained.append(stage.name)
     return VaeResult(run / "model", trained, result.psnr, result.preview)
-
-
-def choose_stages(workspace: Workspace, name: str) -> list[StageConfig]:
-    """Return the stage of that name, or every stage for ``all``.
-
-    Raises:
-        UsageError: no such stage; the nearest is offered.
-    """
-    stages = list(workspace.config.vae.stages)
-    chosen = [stage for stage in stages if name in ("all", stage.name)]
-    if not chosen:
-        known = [stage.name for stage in stages] + ["all"]
-        msg = f"there is no stage '{name}'.{nearest(name, known)}"
-        raise UsageError(msg, f"Stages: {', '.join(known)}.")
-    return chosen
-
-
-def stages_done(checkpoint: Checkpoint | None) -> dict[str, int]:
-    """Return the finished stages and the run's step at the end of each."""
-    return dict(checkpoint.state["stages_done"]) if checkpoint else {}
-
-
-def require_former_stage(workspace: Workspace, stage: StageConfig, checkpoint: Checkpoint | None) -> None:
-    """Refuse a stage that would start from nothing.
-
-    Raises:
-        ModelError: the stage before it is not finished.
-    """
-    names = [other.name for other in workspace.config.vae.stages]
-    place = names.index(stage.name)
-    if place and names[place - 1] not in stages_done(checkpoint):
-        former = names[place - 1]
-        msg = f"stage {stage.name} goes on from stage {former}, which is not finished in {workspace.vae_run}."
-        raise ModelError(msg, f"Run `latentart train vae --stage {former}` first, or `--stage all`.")
-
-
-def require_perceptual_weights(workspace: Workspace, stages: list[StageConfig]) -> None:
-    """Refuse to start where a stage, even a later one, will want LPIPS weights that are not here.
-
-    Raises:
-        DownloadError: they are missing.
-    """
-    perceptual = workspace.config.vae.perceptual
-    if not any(stage.weights.perceptual > 0 for stage in stages):
-        return
-    if perceptual.backbone == "random":
-        logger.info("LPIPS runs on the 'random' backbone: untrained features, a stand-in that needs no download")
-        return
-    find_weights(perceptual.backbone, Path(perceptual.weights).expanduser() if perceptual.weights else None)
 
 
 class StageRun:
@@ -162,18 +122,17 @@ class StageRun:
         quiet: bool,
     ) -> None:
         self.workspace, self.stage, self.entries, self.data = workspace, stage, entries, data
-        self.placement, self.quiet = placement, quiet
-        self.config = workspace.config.vae
-        self.seed = workspace.config.seed
+        self.config, self.seed = workspace.config.vae, workspace.config.seed
+        self.placement, self.quiet = Placement(placement.device, self.config.run.precision), quiet
         self.run = workspace.vae_run
-        placement = Placement(placement.device, self.config.run.precision)
-        self.placement = placement
         self.num_steps = count_steps(stage, len(entries), stage.batch_size)
         self.step_fn = self._build_step()
 
     def train(self, checkpoint: Checkpoint | None) -> VaeResult:
         """Train to the end of the stage; leave checkpoints, previews and the model folder."""
-        first, base, done = self._take(checkpoint)
+        with fitting(self.run):
+            first, base, done = self._take(checkpoint)
+        record_run(self.run, self.workspace.config)
         log = RunLog(self.run, resume_step=base + first)
         log.note(f"stage {self.stage.name}: steps {first} to {self.num_steps}, {self.placement.precision}")
         with (
@@ -261,7 +220,7 @@ class StageRun:
         stage, device = self.stage, self.placement.device
         order_seed = generator_for(self.seed, f"vae order {stage.name}").initial_seed()
         order = StepOrder(order_seed, len(self.entries), stage.batch_size, first, self.num_steps)
-        crop = build_crop(stage.resolution, self.workspace.config.data, order_seed, stage.min_crop)
+        crop = build_crop(stage.resolution, self.workspace.config.data, order_seed, stage.crop)
         dataset = PictureDataset(self.workspace.data, self.entries, self.data["style_names"], crop)
         side = stage.resolution // self.config.model.factor
         shape = (self.config.model.latent_channels, side, side)

@@ -118,3 +118,11 @@ def zero_init(layer: nn.Conv2d) -> nn.Conv2d:
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
+
+
+def unit_gain(layer: nn.Conv2d) -> nn.Conv2d:
+    """Start a convolution on the trunk so that it keeps its input's variance (He et al. 1502.01852, gain 1)."""
+    nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer

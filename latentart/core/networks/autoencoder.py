@@ -12,9 +12,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from latentart.core.networks.attention import AttentionKind
+from latentart.core.networks.attention import AttentionKind, unit_gain
 from latentart.core.networks.blocks import (
     BlockShape,
     Downsampling,
@@ -23,7 +22,6 @@ from latentart.core.networks.blocks import (
     Upsampling,
     UpStage,
 )
-from latentart.core.networks.normalization import GroupNorm
 
 
 class Encoder(nn.Module):
@@ -41,7 +39,7 @@ class Encoder(nn.Module):
         shape: BlockShape,
     ) -> None:
         super().__init__()
-        self.conv_in = nn.Conv2d(3, widths[0], 3, padding=1)
+        self.conv_in = unit_gain(nn.Conv2d(3, widths[0], 3, padding=1))
         self.stages = nn.ModuleList(
             DownStage(
                 widths[max(i - 1, 0)],
@@ -54,8 +52,7 @@ class Encoder(nn.Module):
             for i, width in enumerate(widths)
         )
         self.middle = MiddleBlock(widths[-1], attention=middle_attention, shape=shape)
-        self.norm_out = GroupNorm(shape.groups, widths[-1])
-        self.conv_out = nn.Conv2d(widths[-1], 2 * latent_channels, 3, padding=1)
+        self.conv_out = unit_gain(nn.Conv2d(widths[-1], 2 * latent_channels, 3, padding=1))
         start_quiet(self.conv_out, latent_channels)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -63,7 +60,7 @@ class Encoder(nn.Module):
         x = self.conv_in(images)
         for stage in self.stages:
             x, _ = stage(x)
-        return self.conv_out(functional.silu(self.norm_out(self.middle(x))))
+        return self.conv_out(self.middle(x))
 
 
 def start_quiet(to_moments: nn.Conv2d, latent_channels: int, std: float = 0.05) -> None:
@@ -94,7 +91,7 @@ class Decoder(nn.Module):
     ) -> None:
         super().__init__()
         downwards = list(reversed(widths))
-        self.conv_in = nn.Conv2d(latent_channels, downwards[0], 3, padding=1)
+        self.conv_in = unit_gain(nn.Conv2d(latent_channels, downwards[0], 3, padding=1))
         self.middle = MiddleBlock(downwards[0], attention=middle_attention, shape=shape)
         self.stages = nn.ModuleList(
             UpStage(
@@ -107,15 +104,14 @@ class Decoder(nn.Module):
             )
             for i, width in enumerate(downwards)
         )
-        self.norm_out = GroupNorm(shape.groups, downwards[-1])
-        self.conv_out = nn.Conv2d(downwards[-1], 3, 3, padding=1)
+        self.conv_out = unit_gain(nn.Conv2d(downwards[-1], 3, 3, padding=1))
 
     def forward(self, z: Tensor) -> Tensor:
         """Return images, roughly within -1…1 but unbounded."""
         x = self.middle(self.conv_in(z))
         for stage in self.stages:
             x = stage(x)
-        return self.conv_out(functional.silu(self.norm_out(x)))
+        return self.conv_out(x)
 
 
 class Autoencoder(nn.Module):

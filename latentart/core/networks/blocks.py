@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from latentart.core.networks.attention import AttentionKind, build_attention, zero_init
+from latentart.core.networks.attention import AttentionKind, build_attention, unit_gain, zero_init
 from latentart.core.networks.normalization import GroupNorm
 
 Downsampling = Literal["average", "max", "strided"]
@@ -57,7 +57,8 @@ class ResidualBlock(nn.Module):
         self.dropout = nn.Dropout(shape.dropout)
         width = shape.conditioning_channels
         self.to_scale_shift = nn.Linear(width, 2 * out_channels) if width else None
-        self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+        same = in_channels == out_channels
+        self.shortcut = nn.Identity() if same else unit_gain(nn.Conv2d(in_channels, out_channels, 1))
 
     def forward(self, x: Tensor, conditioning: Tensor | None = None) -> Tensor:
         """Map ``[B, in, h, w]`` (and ``[B, conditioning]``) to ``[B, out, h, w]``."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from latentart.core.networks.attention import AttentionKind, zero_init
+from latentart.core.networks.attention import AttentionKind, unit_gain, zero_init
 from latentart.core.networks.blocks import (
     BlockShape,
     Downsampling,
@@ -18,7 +18,6 @@ from latentart.core.networks.blocks import (
     Upsampling,
     UpStage,
 )
-from latentart.core.networks.normalization import GroupNorm
 
 
 def embed_timesteps(t: Tensor, channels: int, max_period: float = 10_000.0) -> Tensor:
@@ -64,7 +63,7 @@ class UNet(nn.Module):
         self.embedding_channels = width = shape.conditioning_channels
         self.time_mlp = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.style_embedding = nn.Embedding(num_styles + 1, width)
-        self.conv_in = nn.Conv2d(latent_channels, widths[0], 3, padding=1)
+        self.conv_in = unit_gain(nn.Conv2d(latent_channels, widths[0], 3, padding=1))
         last = len(widths) - 1
         self.down = nn.ModuleList(
             DownStage(
@@ -90,7 +89,6 @@ class UNet(nn.Module):
             )
             for i, width in reversed(list(enumerate(widths)))
         )
-        self.norm_out = GroupNorm(shape.groups, widths[0])
         self.conv_out = zero_init(nn.Conv2d(widths[0], latent_channels, 3, padding=1))
 
     @property
@@ -113,4 +111,4 @@ class UNet(nn.Module):
         x = self.middle(x, conditioning)
         for up in self.up:
             x = up(x, conditioning, skips.pop())
-        return self.conv_out(functional.silu(self.norm_out(x))).float()
+        return self.conv_out(x).float()

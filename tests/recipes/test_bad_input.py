@@ -1,0 +1,197 @@
+"""Bad input: one clear line, the right exit code, and nothing written or lost."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Run = Callable[..., Any]
+WORK = ("clean-data", "train vae", "train ldm", "encode", "sample -s x", "config show", "info", "reconstruct x.png")
+
+
+@pytest.mark.parametrize("command", WORK)
+def test_outside_a_workspace_nothing_is_guessed(run: Run, tmp_path: Path, command: str) -> None:
+    """Every command that needs a workspace says how to get one."""
+    line = run(tmp_path, *command.split()).error(3)
+
+    assert "is not a workspace: it has no latentart.json" in line
+    assert "latentart init" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_init_refuses_a_folder_that_holds_other_things(run: Run, story: Any, tmp_path: Path) -> None:
+    """A folder of pictures is no place for a workspace; the line says which option names pictures."""
+    shutil.copytree(story.raw, tmp_path / "art")
+
+    line = run(tmp_path, "init", "art").error(2)
+
+    assert "art exists and is not a workspace; nothing was written" in line
+    assert "--data FOLDER" in line
+    assert sorted(path.name for path in (tmp_path / "art").iterdir()) == ["Cubism", "High_Renaissance", "Minimalism"]
+
+
+def test_a_missing_raw_folder_is_named(run: Run, tmp_path: Path) -> None:
+    """A workspace without its pictures cannot be cleaned."""
+    run(tmp_path, "init", "art", "--preset", "demo")
+
+    line = run(tmp_path / "art", "clean-data").error(4)
+
+    assert "The raw folder 'raw' does not exist." in line
+    assert not (tmp_path / "art/data").exists()
+
+
+def test_an_empty_raw_folder_is_named(run: Run, init_tiny: Run, tmp_path: Path) -> None:
+    """Folders without files are no pictures."""
+    (tmp_path / "raw/Cubism").mkdir(parents=True)
+    art = init_tiny(tmp_path / "raw")
+
+    line = run(art, "clean-data").error(4)
+
+    assert "holds no files" in line
+    assert not (art / "data").exists()
+
+
+def test_a_raw_folder_without_a_sound_picture_is_refused(run: Run, init_tiny: Run, tmp_path: Path) -> None:
+    """All broken: nothing to train on, and nothing is written."""
+    (tmp_path / "raw/Cubism").mkdir(parents=True)
+    (tmp_path / "raw/Cubism/a.jpg").write_text("<html>")
+    art = init_tiny(tmp_path / "raw")
+
+    done = run(art, "clean-data", "data.workers=1")
+
+    assert "sound picture" in done.error(4)
+    assert not (art / "data").exists()
+
+
+def test_a_style_without_a_sound_picture_is_a_warning(run: Run, init_tiny: Run, pictures: Run, tmp_path: Path) -> None:
+    """The others are cleaned; the style is named and is no class."""
+    raw = pictures(tmp_path / "raw", ("Cubism", "Minimalism"), 2)
+    (raw / "Ruins").mkdir()
+    (raw / "Ruins/a.jpg").write_bytes(b"")
+    art = init_tiny(raw)
+
+    done = run(art, "clean-data", "data.workers=1")
+
+    assert done.code == 0
+    assert "warning: Style 'Ruins' has no sound picture among 1: it will not be a class." in done.err
+    assert '"Ruins"' not in (art / "data/index.jsonl").read_text()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_one_style_and_one_picture_go_the_whole_way(
+    run: Run, init_tiny: Run, pictures: Run, tmp_path: Path, count: int
+) -> None:
+    """Little is enough: there is a warning, and everything works."""
+    art = init_tiny(pictures(tmp_path / "raw", ("Cubism",), count), "vae.stages.hires.resolution=32")
+
+    cleaned = run(art, "clean-data", "data.workers=1")
+    rest = [run(art, *words.split()) for words in ("train vae", "train ldm", "sample -s all --grid 2x2")]
+
+    assert "warning: There is only one style, 'Cubism'" in cleaned.err
+    assert [outcome.code for outcome in rest] == [0, 0, 0]
+    assert rest[-1].out == "samples/Cubism_eta0_2x2.png\n"
+
+
+@pytest.mark.parametrize("command", ["train vae", "encode", "train ldm"])
+def test_training_needs_clean_pictures(run: Run, init_tiny: Run, story: Any, command: str) -> None:
+    """Before clean-data there is nothing to train on, and the line says what to type."""
+    art = init_tiny(story.raw)
+
+    line = run(art, *command.split()).error(4)
+
+    assert "no clean data set at data" in line
+    assert "latentart clean-data" in line
+    assert not (art / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "message"),
+    [
+        ("train ldm", 6, "there is no trained autoencoder in runs/vae. Run `latentart train vae` first."),
+        ("encode", 6, "there is no trained autoencoder in runs/vae. Run `latentart train vae` first."),
+        (
+            "train vae --stage lpips",
+            6,
+            "goes on from stage adversarial, which is not finished in runs/vae. Run `latent",
+        ),
+        ("train vae --stage lpisp", 2, "there is no stage 'lpisp'. Did you mean 'lpips'? Stages: l1, adversarial"),
+        ("train vae vae.stages.lpisp.steps=1", 3, "the list has no item 'lpisp'. Did you mean 'lpips'?"),
+        ("train ldm ldm.trainig.steps=1", 3, "unknown setting ldm.trainig.steps. Did you mean 'training'?"),
+        ("train ldm ldm.training.steps=0", 3, "ldm.training.steps"),
+        ("sample -s Cubism", 6, "there is no model at runs/ldm/model."),
+        ("sample -s Cubism --model nowhere", 6, "there is no model at nowhere."),
+        ("info", 6, "there is no model folder at runs/vae/model."),
+        ("reconstruct latentart.json", 6, "there is no model at runs/vae/model."),
+    ],
+)
+def test_too_early_or_misspelled_is_said_and_leaves_nothing(
+    run: Run, cleaned: Path, snapshot: Run, command: str, code: int, message: str
+) -> None:
+    """The line says what to type first, or the nearest name; the workspace is as it was."""
+    before = snapshot(cleaned)
+
+    line = run(cleaned, *command.split()).error(code)
+
+    assert message in line
+    assert snapshot(cleaned) == before
+    assert not (cleaned / "runs").exists()
+
+
+def test_sampling_an_autoencoder_alone_is_refused(run: Run, workspace: Path) -> None:
+    """A model folder without a denoiser says what is missing."""
+    line = run(workspace, "sample", "-s", "Cubism", "--model", "runs/vae/model").error(6)
+
+    assert "the model at runs/vae/model has no denoiser yet. Train it with `latentart train ldm`." in line
+
+
+def test_missing_lpips_weights_are_said_before_the_run(
+    run: Run, cleaned: Path, snapshot: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Which file, how large, where it goes and the option that names it; exit code 8, no step made."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    before = snapshot(cleaned)
+
+    line = run(cleaned, "train", "vae", "vae.perceptual.backbone=vgg16").error(8)
+
+    assert "vgg16-397923af.pth (528 MB)" in line
+    assert str(tmp_path / "torch/hub/checkpoints/vgg16-397923af.pth") in line
+    assert "vae.perceptual.weights=PATH" in line
+    assert snapshot(cleaned) == before
+    assert not (cleaned / "runs").exists()
+
+
+def test_a_stage_without_lpips_needs_no_weights(
+    run: Run, cleaned: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What a stage does not use is not asked for."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+
+    done = run(cleaned, "train", "vae", "--stage", "l1", "vae.perceptual.backbone=vgg16")
+
+    assert done.code == 0
+
+
+def test_a_clean_picture_that_is_gone_is_named(run: Run, cleaned: Path) -> None:
+    """The index names a file that is not there: which, and what to type."""
+    gone = next((cleaned / "data").glob("*/*.png"))
+    gone.unlink()
+
+    line = run(cleaned, "train", "vae", "vae.stages.l1.steps=5").error(4)
+
+    assert gone.name in line
+
+
+def test_a_damaged_autoencoder_is_not_encoded_with(run: Run, workspace: Path) -> None:
+    """A flipped bit in the autoencoder is found before the denoiser trains on what it makes."""
+    weights = workspace / "runs/vae/model/autoencoder.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+
+    line = run(workspace, "encode").error(6)
+
+    assert "runs/vae/model/autoencoder.safetensors" in line

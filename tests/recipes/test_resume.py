@@ -1,0 +1,170 @@
+"""Interrupted, repeated, split and cut short: a run ends with the same bits as one that was left alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Run = Callable[..., Any]
+LAST = {"vae": "step-00000010", "ldm": "step-00000003"}
+
+
+def tensors(run: Path, checkpoint: str) -> dict[str, bytes]:
+    """Return every tensor file of a checkpoint and of the run's model."""
+    paths = [*(run / "checkpoints" / checkpoint).glob("*.safetensors"), *(run / "model").glob("*.safetensors")]
+    assert paths
+    return {str(path.relative_to(run)): path.read_bytes() for path in paths}
+
+
+@pytest.mark.parametrize("stop_at", ["vae l1: step 1/", "vae adversarial: step 1/"])
+def test_an_interrupted_autoencoder_ends_with_the_same_bits(story: Any, run: Run, cleaned: Path, stop_at: str) -> None:
+    """A stop in the middle of a stage saves, ends with 143, and the same command again goes on to the same end."""
+    stopped = run(cleaned, "train", "vae", stop_at=stop_at)
+    again = run(cleaned, "train", "vae")
+
+    assert "Run the same command again to go on." in stopped.error(143)
+    assert again.code == 0
+    assert tensors(cleaned / "runs/vae", LAST["vae"]) == tensors(story.folder / "runs/vae", LAST["vae"])
+
+
+def test_an_interrupted_denoiser_ends_with_the_same_bits(story: Any, run: Run, workspace: Path) -> None:
+    """The denoiser's run too; what it had saved can be sampled meanwhile."""
+    shutil.rmtree(workspace / "runs/ldm")
+
+    stopped = run(workspace, "train", "ldm", stop_at="ldm: step 1/")
+    sampled = run(workspace, "sample", "-s", "Cubism", "--grid", "1x1")
+    again = run(workspace, "train", "ldm")
+
+    assert "step 1 is saved in runs/ldm" in stopped.error(143)
+    assert (sampled.code, again.code) == (0, 0)
+    assert tensors(workspace / "runs/ldm", LAST["ldm"]) == tensors(story.folder / "runs/ldm", LAST["ldm"])
+
+
+def test_stage_by_stage_equals_all(story: Any, run: Run, cleaned: Path) -> None:
+    """Four commands make the autoencoder that one makes, and each names the next."""
+    said = [
+        run(cleaned, "train", "vae", "--stage", stage).err.splitlines()[-1].partition("Next: ")[2]
+        for stage in ("l1", "adversarial", "lpips", "hires")
+    ]
+
+    assert said == [
+        "latentart train vae --stage adversarial",
+        "latentart train vae --stage lpips",
+        "latentart train vae --stage hires",
+        "latentart train ldm",
+    ]
+    assert tensors(cleaned / "runs/vae", LAST["vae"]) == tensors(story.folder / "runs/vae", LAST["vae"])
+
+
+@pytest.mark.parametrize("kind", ["vae", "ldm"])
+@pytest.mark.parametrize("is_stale", [False, True])
+def test_a_run_killed_before_its_model_was_written_writes_it(
+    story: Any, run: Run, workspace: Path, kind: str, is_stale: bool
+) -> None:
+    """The last checkpoint stands, the model is missing or from an earlier step: the same command mends it."""
+    model = workspace / "runs" / kind / "model"
+    shutil.rmtree(model)
+    if is_stale:  # what an earlier stage, or an earlier checkpoint, had left
+        (workspace / "runs" / kind / "checkpoints" / LAST[kind]).rename(workspace / "aside")
+        first = [] if kind == "ldm" else ["--stage", "l1"]
+        shutil.rmtree(workspace / "runs" / kind)
+        assert run(workspace, "train", kind, *first, "ldm.training.steps=2").code == 0
+        (workspace / "aside").rename(workspace / "runs" / kind / "checkpoints" / LAST[kind])
+
+    done = run(workspace, "train", kind)
+
+    assert done.code == 0
+    assert tensors(workspace / "runs" / kind, LAST[kind]) == tensors(story.folder / "runs" / kind, LAST[kind])
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over(story: Any, run: Run, cleaned: Path) -> None:
+    """One flipped bit: the run goes on from the checkpoint before it, and ends the same."""
+    run(cleaned, "train", "vae", "--stage", "l1")
+    run(cleaned, "train", "vae", "--stage", "adversarial")
+    weights = cleaned / "runs/vae/checkpoints/step-00000006/ema.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+
+    done = run(cleaned, "train", "vae")
+
+    assert done.code == 0
+    assert "Skipping the checkpoint step-00000006" in done.err
+    assert tensors(cleaned / "runs/vae", LAST["vae"]) == tensors(story.folder / "runs/vae", LAST["vae"])
+
+
+def test_the_metrics_of_a_resumed_run_have_no_step_twice(run: Run, cleaned: Path) -> None:
+    """What came after the checkpoint is cut away before it is made again."""
+    run(cleaned, "train", "vae", "--stage", "l1", stop_at="vae l1: step 1/")
+    run(cleaned, "train", "vae", "--stage", "l1")
+
+    lines = (cleaned / "runs/vae/metrics.jsonl").read_text().splitlines()
+    assert [line["step"] for line in map(json.loads, lines) if "loss" in line] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("kind", ["vae", "ldm"])
+def test_other_pictures_on_resume_are_refused(run: Run, workspace: Path, snapshot: Run, kind: str) -> None:
+    """A picture less: exit code 4, the run as it was, and the way out."""
+    index = workspace / "data/index.jsonl"
+    index.write_text("".join(index.read_text().splitlines(keepends=True)[1:]))
+    before = snapshot(workspace)
+
+    line = run(workspace, "train", kind).error(4)
+
+    assert f"the pictures have changed since runs/{kind} began (15 pictures then, 14 now, not all the same)" in line
+    assert f"move runs/{kind} away" in line
+    assert snapshot(workspace) == before
+
+
+def test_a_style_that_is_gone_is_named(run: Run, workspace: Path) -> None:
+    """Which styles came or went says more than a count."""
+    index = workspace / "data/index.jsonl"
+    lines = index.read_text().splitlines(keepends=True)
+    index.write_text("".join(line for line in lines if '"Cubism"' not in line))
+
+    line = run(workspace, "train", "vae").error(4)
+
+    assert "(styles gone: Cubism)" in line
+
+
+def test_an_autoencoder_trained_on_since_is_named(run: Run, cleaned: Path, snapshot: Run) -> None:
+    """The latents are others, the pictures are not: the denoiser's run is refused with the true reason."""
+    run(cleaned, "train", "vae", "--stage", "l1")
+    run(cleaned, "train", "ldm")
+    run(cleaned, "train", "vae")
+    before = snapshot(cleaned)
+
+    line = run(cleaned, "train", "ldm").error(6)
+
+    assert "the autoencoder has been trained on since runs/ldm began" in line
+    assert "Move runs/ldm away" in line
+    assert snapshot(cleaned) == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "setting", "part"),
+    [
+        ("vae", "vae.model.widths=[8,8,8]", "autoencoder"),
+        ("vae", "vae.discriminator.base_channels=16", "discriminator"),
+        ("ldm", "ldm.model.widths=[8,24]", "denoiser"),
+    ],
+)
+def test_another_architecture_on_resume_is_refused(
+    run: Run, cleaned: Path, snapshot: Run, kind: str, setting: str, part: str
+) -> None:
+    """Weights never go into another network: one line with the first differences, and the run as it was."""
+    run(cleaned, "train", "vae", "--stage", "l1")
+    if kind == "ldm":
+        run(cleaned, "train", "ldm", stop_at="ldm: step 1/")
+    before = snapshot(cleaned)
+
+    line = run(cleaned, "train", kind, setting).error(6)
+
+    assert f"the checkpoint in runs/{kind} does not fit the config: The saved {part} does not fit: '" in line
+    assert f"Put the config back as it was (runs/{kind}/config.json)" in line
+    assert snapshot(cleaned) == before

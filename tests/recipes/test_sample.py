@@ -1,0 +1,182 @@
+"""What `sample` draws, where it puts it, and that nothing is ever overwritten."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+Run = Callable[..., Any]
+SIDE, GAP = 32, 2
+
+
+def cell(path: Path, row: int = 0, column: int = 0, margin: int = 0) -> torch.Tensor:
+    """Return the values [32, 32, 3] of one picture in an unlabelled grid, or of a single picture."""
+    with Image.open(path) as grid:
+        if grid.size != (SIDE, SIDE):
+            left, top = margin + GAP + column * (SIDE + GAP), GAP + row * (SIDE + GAP)
+            grid = grid.crop((left, top, left + SIDE, top + SIDE))
+        return torch.frombuffer(bytearray(grid.convert("RGB").tobytes()), dtype=torch.uint8).view(SIDE, SIDE, 3).int()
+
+
+def settings_of(path: Path) -> Any:
+    """Return the settings inside a picture."""
+    with Image.open(path) as picture:
+        return json.loads(picture.info["latentart"])
+
+
+@pytest.mark.parametrize("eta", [[], ["--eta", "0.8"], ["--sampler", "ddpm"]])
+def test_a_picture_does_not_depend_on_its_batch(run: Run, workspace: Path, eta: list[str]) -> None:
+    """The same style and seed, alone and inside a grid: equal within one gray level, whatever noise is added."""
+    run(workspace, "sample", "-s", "Cubism", "--grid", "2x3", *eta, "--out", "grid.png")
+    run(workspace, "sample", "-s", "Cubism", "--grid", "1x1", "--seed", "4", *eta, "--out", "alone.png")
+
+    alone, within = cell(workspace / "alone.png"), cell(workspace / "grid.png", 1, 1)
+
+    torch.testing.assert_close(alone, within, atol=1, rtol=0)
+    assert (cell(workspace / "grid.png", 0, 0) - within).abs().max() > 5
+
+
+def test_the_same_seed_gives_the_same_bytes(run: Run, workspace: Path) -> None:
+    """Drawn twice into two files, they are one."""
+    for name in ("one.png", "two.png"):
+        run(workspace, "sample", "-s", "Cubism", "--grid", "1x2", "--eta", "1", "--out", name)
+
+    assert (workspace / "one.png").read_bytes() == (workspace / "two.png").read_bytes()
+
+
+def test_styles_and_seeds_make_different_pictures(run: Run, workspace: Path) -> None:
+    """One row per style, each from the first seed on; the style changes the picture."""
+    done = run(workspace, "sample", "-s", "Cubism", "-s", "minimalism", "--count", "2", "--seed", "7")
+    path = workspace / done.out.strip()
+
+    assert path == workspace / "samples/Cubism+Minimalism_eta0_2x2.png"
+    assert settings_of(path)["styles"] == ["Cubism", "Cubism", "Minimalism", "Minimalism"]
+    assert settings_of(path)["seeds"] == [7, 8, 7, 8]
+    with Image.open(path) as grid:
+        margin = grid.width - 2 * (SIDE + GAP) - GAP
+    assert margin > 20, "rows of several styles are labelled"
+    assert (cell(path, 0, 0, margin) - cell(path, 1, 0, margin)).abs().max() > 1
+
+
+def test_all_stands_for_every_style(run: Run, workspace: Path) -> None:
+    """`--style all` has a row for each style of the model, four pictures long."""
+    done = run(workspace, "sample", "--style", "all")
+
+    assert done.out == "samples/all_eta0_3x4.png\n"
+    assert settings_of(workspace / done.out.strip())["styles"][::4] == ["Cubism", "High_Renaissance", "Minimalism"]
+
+
+def test_separate_pictures_go_into_a_folder(run: Run, workspace: Path) -> None:
+    """Each has its own file and its own settings, and is the picture of the grid."""
+    done = run(workspace, "sample", "-s", "Cubism", "--count", "2", "--separate", "--json")
+    run(workspace, "sample", "-s", "Cubism", "--count", "2", "--out", "grid.png")
+
+    paths = json.loads(done.out)["files"]
+    assert paths == [f"samples/Cubism_eta0/Cubism_seed{seed}.png" for seed in (0, 1)]
+    assert [settings_of(workspace / path)["seed"] for path in paths] == [0, 1]
+    torch.testing.assert_close(cell(workspace / paths[1]), cell(workspace / "grid.png", 0, 1), atol=0, rtol=0)
+
+
+def test_separate_pictures_cut_short_are_gone_on_with(run: Run, workspace: Path) -> None:
+    """What is there stays as it is; what is missing, or newly asked for, is drawn."""
+    run(workspace, "sample", "-s", "Cubism", "--count", "3", "--separate")
+    folder = workspace / "samples/Cubism_eta0"
+    whole = {path.name: path.read_bytes() for path in folder.iterdir()}
+    kept = (folder / "Cubism_seed0.png").stat().st_mtime_ns
+    (folder / "Cubism_seed1.png").unlink()
+
+    done = run(workspace, "sample", "-s", "Cubism", "--count", "4", "--separate")
+
+    assert done.code == 0
+    assert (folder / "Cubism_seed0.png").stat().st_mtime_ns == kept
+    assert {name: (folder / name).read_bytes() for name in whole} == whole
+    assert len(list(folder.iterdir())) == 4
+
+
+def test_out_names_the_file_or_the_folder(run: Run, workspace: Path) -> None:
+    """`--out` takes the grid, or with `--separate` the pictures, into folders that need not be there."""
+    grid = run(workspace, "sample", "-s", "Cubism", "--grid", "1x1", "--out", "deep/er/mine.png")
+    single = run(workspace, "sample", "-s", "Cubism", "-n", "1", "--separate", "--out", "singles")
+
+    assert grid.out == "deep/er/mine.png\n"
+    assert single.out == "singles/Cubism_seed0.png\n"
+    assert (workspace / "deep/er/mine.png").is_file()
+    assert (workspace / "singles/Cubism_seed0.png").is_file()
+
+
+@pytest.mark.parametrize("words", [["--grid", "1x2"], ["--count", "2", "--separate"]])
+def test_other_settings_get_a_name_of_their_own(run: Run, workspace: Path, words: list[str]) -> None:
+    """The name says the style and η only: what differs otherwise gets a number, and the first stays."""
+    first = run(workspace, "sample", "-s", "Cubism", *words)
+    before = {line: (workspace / line).read_bytes() for line in first.out.split()}
+    second = run(workspace, "sample", "-s", "Cubism", *words, "--guidance", "3")
+    again = run(workspace, "sample", "-s", "Cubism", *words, "--guidance", "3")
+
+    assert [Path(line).stem for line in second.out.split()] == [f"{Path(line).stem}_2" for line in before]
+    assert again.out == second.out
+    assert "were there already" in again.err
+    assert {line: (workspace / line).read_bytes() for line in before} == before
+
+
+@pytest.mark.parametrize("words", [["--out", "mine.png"], ["--separate", "--out", "singles"]])
+def test_nothing_is_overwritten(run: Run, workspace: Path, snapshot: Run, words: list[str]) -> None:
+    """A file in the way of a name that the user gave: exit code 2, and every file as it was."""
+    (workspace / "singles").mkdir()
+    for name in ("mine.png", "singles/Cubism_seed1.png"):
+        (workspace / name).write_text("a letter")
+    before = snapshot(workspace)
+
+    line = run(workspace, "sample", "-s", "Cubism", "--count", "2", *words).error(2)
+
+    assert "exists and was made otherwise; nothing is overwritten" in line
+    assert snapshot(workspace) == before
+
+
+def test_a_broken_file_of_our_name_is_not_ours(run: Run, workspace: Path) -> None:
+    """A PNG cut short, or something else of that name, stays; the new grid gets a number."""
+    path = workspace / "samples/Cubism_eta0_1x1.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n")
+
+    done = run(workspace, "sample", "-s", "Cubism", "--grid", "1x1")
+
+    assert done.out == "samples/Cubism_eta0_1x1_2.png\n"
+    assert path.read_bytes() == b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["-s", "Cubsim"], "this model has no style 'Cubsim'. Did you mean 'Cubism'? Styles: Cubism, High_Renaissance"),
+        (["-s", "Cubism", "--grid", "4"], "'4' is not a grid."),
+        (["-s", "all", "--grid", "1x2"], "a grid of 1x2 has no room for 3 styles"),
+        (["-s", "Cubism", "--steps", "2000"], "--steps 2000 is not within 1 to 1000"),
+    ],
+)
+def test_what_cannot_be_drawn_is_said(run: Run, workspace: Path, snapshot: Run, words: list[str], message: str) -> None:
+    """A slip in a style offers the nearest; nothing is written."""
+    before = snapshot(workspace)
+
+    line = run(workspace, "sample", *words).error(2)
+
+    assert message in line
+    assert snapshot(workspace) == before
+
+
+@pytest.mark.parametrize("name", ["denoiser.safetensors", "autoencoder.safetensors", "model.json"])
+def test_a_flipped_bit_in_a_model_is_refused(run: Run, workspace: Path, name: str) -> None:
+    """The damaged file is named, with exit code 6; no picture is made of it."""
+    path = workspace / "runs/ldm/model" / name
+    content = bytearray(path.read_bytes())
+    content[-2] ^= 1
+    path.write_bytes(content)
+
+    line = run(workspace, "sample", "-s", "Cubism", "--grid", "1x1").error(6)
+
+    assert f"runs/ldm/model/{name}" in line
+    assert not (workspace / "samples/Cubism_eta0_1x1.png").exists()
