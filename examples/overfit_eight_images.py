@@ -44,9 +44,9 @@ def build_small() -> Autoencoder:
 
 def overfit(autoencoder: Autoencoder, images: Tensor, steps: int) -> Iterator[float]:
     """Train on the same images at every step, under one cycle of the learning rate, and yield the loss."""
-    optimizer = build_adamw(autoencoder.parameters(), lr=2e-3, betas=(0.5, 0.9), weight_decay=0.0)
+    optimizer = build_adamw(autoencoder.parameters(), lr=1e-3, betas=(0.5, 0.9), weight_decay=0.0)
     for step in range(steps):
-        set_learning_rate(optimizer, learning_rate(step, kind="onecycle", peak=2e-3, total_steps=steps))
+        set_learning_rate(optimizer, learning_rate(step, kind="onecycle", peak=1e-3, total_steps=steps))
         moments = autoencoder.encode(images)
         mean, _ = split_moments(moments)
         images_hat = autoencoder.decode(sample_posterior(moments, torch.randn_like(mean)))

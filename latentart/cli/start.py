@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,7 @@ from latentart.cli.options import (
     write_json,
 )
 from latentart.errors import UsageError
+from latentart.printable import printable
 
 
 def demo(
@@ -47,7 +49,8 @@ def demo(
     if quick:
         say("A quick run shows that everything works; its pictures are noise.")
     say(f"Done in {result.seconds:.0f} s. One row per style: {result.grid}")
-    say(f"Next: cd {result.workspace} && latentart sample --style High_Renaissance --eta 0.8 --grid 4x4")
+    where, style = shlex.quote(str(result.workspace)), shlex.quote(printable(result.style))
+    say(f"Next: cd {where} && latentart sample --style {style} --eta 0.8 --grid 4x4")
 
 
 def init(

@@ -20,6 +20,7 @@ from latentart.training.devices import Placement
 
 logger = logging.getLogger(__name__)
 
+SHOWN_STYLE = "High_Renaissance"
 PICTURES_PER_STYLE = 128
 PICTURE_SIDE = 96
 QUICK_PICTURES_PER_STYLE = 8
@@ -36,11 +37,12 @@ QUICK = (
 
 @dataclass(frozen=True)
 class DemoResult:
-    """Where the grid and the workspace lie, and how long it took in seconds."""
+    """Where the grid and the workspace lie, how long it took in seconds, and a style to ask for next."""
 
     grid: Path
     workspace: Path
     seconds: float
+    style: str
 
 
 def demo(
@@ -68,7 +70,9 @@ def demo(
         placement,
         quiet=quiet,
     )
-    return DemoResult(result.paths[0], folder, time.monotonic() - began)
+    _, names = workspace.read_pictures()
+    style = SHOWN_STYLE if SHOWN_STYLE in names else names[0]
+    return DemoResult(result.paths[0], folder, time.monotonic() - began, style)
 
 
 def draw_raw(workspace: Workspace, pictures_per_style: int) -> None:

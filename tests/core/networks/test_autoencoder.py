@@ -181,7 +181,7 @@ def test_names_of_the_state_stay_as_they_are() -> None:
     block = {f"{part}.{kind}" for part in ("norm1", "conv1", "norm2", "conv2") for kind in ("weight", "bias")}
     linear = {"norm.weight", "norm.bias", "to_qkv.weight", "to_out.weight", "to_out.bias"}
     full = linear | {"query_norm.weight", "key_norm.weight"}
-    own = {f"{part}.{kind}" for part in ("conv_in", "norm_out", "conv_out") for kind in ("weight", "bias")}
+    own = {f"{part}.{kind}" for part in ("conv_in", "conv_out") for kind in ("weight", "bias")}
     own |= {f"middle.{part}.{name}" for part in ("block1", "block2") for name in block}
     own |= {f"middle.attention.{name}" for name in linear} | {f"stages.#.attention.{name}" for name in full}
     own |= {f"stages.#.blocks.#.{name}" for name in block | {"shortcut.weight", "shortcut.bias"}}
@@ -190,5 +190,5 @@ def test_names_of_the_state_stay_as_they_are() -> None:
     network = build()
 
     assert layer_names(network) == expected
-    assert len(network.state_dict()) == 130
-    assert sum(p.numel() for p in network.parameters()) == 48009
+    assert len(network.state_dict()) == 126
+    assert sum(p.numel() for p in network.parameters()) == 47961

@@ -149,12 +149,12 @@ def test_names_of_the_state_stay_as_they_are() -> None:
 
     block = {"norm1.*", "conv1.*", "norm2.*", "conv2.*", "to_scale_shift.*"}
     attention = {"norm.*", "to_qkv.*", "to_out.*", "query_norm.*", "key_norm.*"}
-    expected = {"time_mlp.#.*", "style_embedding.*", "conv_in.*", "norm_out.*", "conv_out.*"}
+    expected = {"time_mlp.#.*", "style_embedding.*", "conv_in.*", "conv_out.*"}
     expected |= {f"{side}.#.blocks.#.{name}" for side in ("down", "up") for name in block | {"shortcut.*"}}
     expected |= {f"{side}.#.attention.{name}" for side in ("down", "up") for name in attention}
     expected |= {f"middle.{part}.{name}" for part in ("block1", "block2") for name in block}
     expected |= {f"middle.attention.{name}" for name in attention}
     assert names == expected
-    assert len(network.state_dict()) == 108
-    assert sum(p.numel() for p in network.parameters()) == 31187
+    assert len(network.state_dict()) == 106
+    assert sum(p.numel() for p in network.parameters()) == 31171
     assert not list(network.buffers())
