@@ -91,7 +91,8 @@ def train_vae(workspace: Workspace, stage_name: str, placement: Placement, *, qu
     entries, style_names = workspace.read_pictures()
     run = workspace.vae_run
     with open_run(run):
-        require_perceptual_weights(workspace, stages)
+        done = stages_done(find_checkpoint(run))
+        require_perceptual_weights(workspace, [stage for stage in stages if stage.name not in done])
         data = describe_pictures(entries, style_names)
         trained, result = [], VaeResult(run / "model", [], None, None)
         for stage in stages:
@@ -153,14 +154,17 @@ class StageRun:
                 step, is_last = base + report.step, report.step == self.num_steps
                 keeper.report(report, self.stage.batch_size, at=step, is_last=is_last, stage=self.stage.name)
                 if is_last:
-                    done = {**done, self.stage.name: step}
-                if step % self.config.run.checkpoint_every == 0 or is_last or stop.received:
+                    break
+                if step % self.config.run.checkpoint_every == 0 or stop.received:
                     self._save(keeper, report.step, base, done)
-                if step % self.config.run.preview_every == 0 and not is_last:
+                if step % self.config.run.preview_every == 0:
                     self._preview(step)
-                if stop.received and not is_last:
+                if stop.received:
                     raise stop_for(stop.received, self.run, step)
-        return self._finish(base + self.num_steps, log)
+            # a stage that was shortened below where it stands is finished too
+            last = max(first, self.num_steps)
+            self._save(keeper, last, base, {**done, self.stage.name: base + last})
+        return self._finish(base + last, log)
 
     def _build_step(self) -> VaeStep:
         """Build networks and optimizers; what a stage's weights leave out is not built."""

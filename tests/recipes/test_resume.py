@@ -168,3 +168,13 @@ def test_another_architecture_on_resume_is_refused(
     assert f"the checkpoint in runs/{kind} does not fit the config: The saved {part} does not fit: '" in line
     assert f"Put the config back as it was (runs/{kind}/config.json)" in line
     assert snapshot(cleaned) == before
+
+
+def test_a_stage_shortened_below_where_it_stands_is_finished(run: Run, cleaned: Path) -> None:
+    """Fewer steps than are made already: the stage ends there, and the next one goes on from it."""
+    run(cleaned, "train", "vae", "--stage", "l1", stop_at="vae l1: step 2/")
+
+    ended = run(cleaned, "train", "vae", "--stage", "l1", "vae.stages.l1.steps=1")
+    following = run(cleaned, "train", "vae", "--stage", "adversarial")
+
+    assert (ended.code, following.code) == (0, 0)

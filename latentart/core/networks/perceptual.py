@@ -51,7 +51,7 @@ class PerceptualDistance(nn.Module):
         return total
 
 
-def build_random_slices(generator: torch.Generator, widths: Sequence[int] = (16, 32, 64)) -> list[nn.Module]:
+def build_random_slices(generator: torch.Generator, widths: Sequence[int] = (8, 16, 32)) -> list[nn.Module]:
     """Return a small untrained backbone: the `random` choice, for trying the tool where no weights can be had.
 
     Random convolutional features still measure structure, but less well than trained ones: a stand-in, not a peer.
