@@ -20,11 +20,26 @@ class DataConfig(StrictConfig):
     root: str = "data"
     """Where clean-data puts its own copies, relative to the workspace."""
 
+    labels: str = "labels.csv"
+    """A table of the pictures' paths and labels, relative to the raw folder; where there is none, folders are styles."""
+
+    label: str = "style"
+    """The column of that table that the model learns as its styles: style, genre, artist, or any other."""
+
     min_bytes: Annotated[int, Field(ge=0)] = 5120
     """Smaller files are dropped, in bytes. The seed: deleting all below 5 kB removes ART500K's broken files."""
 
     min_side: Annotated[int, Field(ge=1)] = 64
     """Pictures whose shorter side is less are dropped, in pixels."""
+
+    max_pixels: Annotated[int, Field(ge=1)] = 89_478_485
+    """Pictures with more pixels are dropped unread; each worker may use about 12 bytes of memory per pixel of it."""
+
+    time_limit: Annotated[float, Field(gt=0)] = 60.0
+    """Pictures that take longer to decode are dropped, in seconds."""
+
+    near_duplicates: Literal["drop", "flag", "keep"] = "flag"
+    """What becomes of pictures that look the same, as after scaling or saving again: the largest is always kept."""
 
     max_side: Annotated[int, Field(ge=8)] = 640
     """Larger pictures are reduced to this shorter side, in pixels: a quarter over the largest stage, for crops."""
@@ -44,5 +59,14 @@ class DataConfig(StrictConfig):
     flip: bool = True
     """Whether training also sees every picture mirrored. Turn it off where left and right differ, as in writing."""
 
+    balance_styles: bool = False
+    """Whether training sees every style equally often, however many pictures it has."""
+
+    cache_dtype: Literal["fp16", "bf16"] = "fp16"
+    """How the latent cache stores the posterior's moments."""
+
+    cache_crops: Annotated[int, Field(ge=0, le=16)] = 0
+    """Random crops of every picture in the latent cache, beside the square in its middle."""
+
     workers: Annotated[int, Field(ge=0)] = 0
-    """Processes that decode pictures; 0 takes one per core when cleaning and decodes in the step when training."""
+    """Processes that decode pictures; 0 chooses: one per core, but in training on a CPU a thread beside the step."""
