@@ -21,11 +21,13 @@ from latentart.core.networks.blocks import BlockShape
 from latentart.core.networks.discriminator import PatchDiscriminator
 from latentart.core.networks.perceptual import PerceptualDistance, build_random_slices
 from latentart.core.networks.unet import UNet
-from latentart.data.datasets import Crop
+from latentart.data.datasets import Crop, CropSet
 from latentart.training.optim import build_adamw, learning_rate
 from latentart.training.perceptual_weights import load_perceptual
-from latentart.training.randomness import generator_for
+from latentart.training.randomness import generator_for, seed_for
 from latentart.training.vae_step import VaeTerms
+
+CACHE_CROP = (0.8, 1.0)  # the shares that the presets' autoencoders are trained with
 
 
 def build_autoencoder(config: AutoencoderConfig) -> Autoencoder:
@@ -148,6 +150,16 @@ def build_crop(
 ) -> Crop:
     """Return how a picture becomes a square of ``resolution``; without chance it is the largest one in the middle."""
     return Crop(resolution, seed, *shares, flip=data.flip and is_random, is_random=is_random)
+
+
+def build_cache_crops(resolution: int, data: DataConfig, seed: int) -> CropSet:
+    """Return what the latent cache holds of a picture: the square in its middle, then random ones, none mirrored."""
+    plain = data.model_copy(update={"flip": False})
+    random = [
+        build_crop(resolution, plain, seed_for(seed, "cache crop", number), CACHE_CROP)
+        for number in range(data.cache_crops)
+    ]
+    return CropSet((build_crop(resolution, plain, seed, is_random=False), *random))
 
 
 def count_steps(length: StepsOrEpochs, num_pictures: int, batch_size: int) -> int:

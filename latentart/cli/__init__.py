@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from latentart.cli import configs, pictures, sampling, start, training
+from latentart.cli import configs, measuring, pictures, sampling, start, training
 from latentart.cli.options import write_error
 from latentart.errors import LatentArtError, ResourceError
 
@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 train_app = typer.Typer(help="Train the autoencoder in stages, then the denoiser.", no_args_is_help=True)
 config_app = typer.Typer(help="Look at configs and presets.", no_args_is_help=True)
+bench_app = typer.Typer(help="Measure what the work costs on this machine.", no_args_is_help=True)
 
 app.command()(start.demo)
 app.command()(start.init)
@@ -34,10 +35,12 @@ app.add_typer(train_app, name="train")
 app.command()(pictures.encode)
 app.command()(sampling.sample)
 app.command()(sampling.reconstruct)
+app.add_typer(bench_app, name="bench")
 app.command()(start.info)
 app.command()(start.doctor)
 train_app.command("vae")(training.train_vae)
 train_app.command("ldm")(training.train_ldm)
+bench_app.command("data")(measuring.bench_data)
 config_app.command("ls")(configs.list_presets)
 config_app.command("show")(configs.show)
 config_app.command("validate")(configs.validate)

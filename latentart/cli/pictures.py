@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,18 +30,32 @@ if TYPE_CHECKING:
 SHOWN_FILES = 20
 
 
+class NearDuplicates(StrEnum):
+    """What becomes of pictures that look the same."""
+
+    DROP = "drop"
+    FLAG = "flag"
+    KEEP = "keep"
+
+
 def clean_data(
     arguments: Annotated[
         list[str] | None, typer.Argument(metavar="[RAW] [KEY=VALUE]…", help="The raw folder; else the config's.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="The clean folder; else the config's data.root.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Decide and write nothing.")] = False,
+    near_duplicates: Annotated[
+        NearDuplicates | None,
+        typer.Option("--near-duplicates", help="Pictures that look the same; else the config's data.near_duplicates."),
+    ] = None,
     config: ConfigOption = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Turn the raw folder into a clean data set. The raw folder stays as it is."""
     plain, settings = split_arguments(arguments)
+    if near_duplicates:
+        settings.append(f"data.near_duplicates={near_duplicates.value}")
     if len(plain) > 1:
         msg = f"'{plain[1]}' is one folder too many."
         raise UsageError(msg, "The clean folder is named with --out.")
@@ -66,7 +81,7 @@ def clean_data(
 
 
 def show_report(report: CleanReport) -> None:
-    """Write the report as a table: kept and dropped per style, then the dropped files and the warnings."""
+    """Write the report as a table: kept and dropped per style, then the files dropped or flagged, and the warnings."""
     from rich.table import Table
 
     console = plain_console()
@@ -77,11 +92,16 @@ def show_report(report: CleanReport) -> None:
         table.add_row(printable(style), str(counts["kept"]), str(sum(reasons.values())), shown)
     table.add_row("all", str(report.kept), str(report.num_dropped), "")
     console.print(table)
-    for dropped in report.dropped[:SHOWN_FILES]:
-        detail = f" ({dropped.detail})" if dropped.detail else ""
-        console.print(printable(f"dropped {dropped.source}: {dropped.reason}{detail}"))
-    if report.num_dropped > SHOWN_FILES:
-        console.print(f"… and {report.num_dropped - SHOWN_FILES} more; report.json and report.csv name every one")
+    if report.balance:
+        console.print(printable(str(report.balance)))
+    for verb, files in (("dropped", report.dropped), ("flagged", report.flagged)):
+        for item in files[:SHOWN_FILES]:
+            detail = f" ({item.detail})" if item.detail else ""
+            console.print(printable(f"{verb} {item.source}: {item.reason}{detail}"))
+        if len(files) > SHOWN_FILES:
+            console.print(f"… and {len(files) - SHOWN_FILES} more {verb}; report.json names every one")
+    for conflict in report.conflicts[:SHOWN_FILES]:
+        console.print(printable(f"under several styles: {', '.join(conflict.sources)}; the first was kept"))
     for warning in report.warnings:
         say(f"warning: {warning}")
 
@@ -96,8 +116,11 @@ def encode(
     """Bring the latent cache up to date. `train ldm` does it by itself."""
     workspace = open_workspace(config, overrides)
     from latentart.recipes.encode import encode as run_encode
+    from latentart.training.distributed import read_ranks
 
     folder = run_encode(workspace, place(device, workspace.config.ldm.training.run.precision), quiet=quiet)
+    if not read_ranks().is_first:
+        return
     if as_json:
         write_json({"cache": str(folder)})
         return

@@ -21,7 +21,7 @@ class DataConfig(StrictConfig):
     """Where clean-data puts its own copies, relative to the workspace."""
 
     labels: str = "labels.csv"
-    """A table of the pictures' paths and labels, relative to the raw folder; where there is none, folders are styles."""
+    """A table of paths and labels of the pictures, relative to the raw folder; without one, folders are styles."""
 
     label: str = "style"
     """The column of that table that the model learns as its styles: style, genre, artist, or any other."""

@@ -1,47 +1,33 @@
 """Cleaning: a raw folder of anything in, a folder of sound pictures for each style and their index out.
 
 The raw folder is only ever read. Each file is decided once, in a worker process, and each decision is noted at
-once, so that a run goes on where a killed one stopped. Which of several copies is kept is settled afterwards,
-in the order of names, so that the index depends on neither workers nor interruptions.
+once, so that a run goes on where a killed one stopped.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from functools import partial
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
-from latentart.data.clean_journal import JOURNAL, OUR_PICTURE, open_journal, read_journal, rewrite_journal
-from latentart.data.clean_picture import (
-    PARTS,
-    CleanRules,
-    Decision,
-    decide_picture,
-    decide_pictures,
-    stamp_of,
-)
-from latentart.data.clean_report import (
-    REMEDIES,
-    CleanReport,
-    Conflict,
-    Dropped,
-    count_reasons,
-    make_report,
-    write_report,
-)
-from latentart.data.images import WHITE
-from latentart.data.index import IndexEntry, read_index, write_index
-from latentart.data.raw_files import RawFile, check_folders, find_raw_files
+from latentart.data.clean_journal import Journal, NearDuplicates, copy_journal, open_journal
+from latentart.data.clean_picture import PARTS, CleanRules, Job, decide_pictures
+from latentart.data.clean_report import REMEDIES, CleanReport, count_reasons, make_report, write_report
+from latentart.data.images import MAX_PIXELS, WHITE
+from latentart.data.index import IndexEntry, write_index
+from latentart.data.labels import Labels, read_labels
+from latentart.data.raw_files import check_folders, find_raw_files, find_styles
 from latentart.data.slug import slugs
-from latentart.errors import DataError, ResourceError
+from latentart.errors import ConfigError, DataError, ResourceError
 
 INDEX = "index.jsonl"
 OWN_NAMES = (INDEX, "report.json", "report.csv")
+OnProgress: TypeAlias = Callable[[int, int], None]
+FOLDER_LABEL = "style"  # what the names of folders are, where there is no table of labels
 
 
 def clean_folder(
@@ -55,76 +41,113 @@ def clean_folder(
     file_format: Literal["jpeg", "png"] = "jpeg",
     quality: int = 95,
     background: tuple[int, int, int] = WHITE,
+    max_pixels: int = MAX_PIXELS,
+    time_limit: float = 60.0,
+    near_duplicates: NearDuplicates = "flag",
+    labels: str = "labels.csv",
+    label: str = FOLDER_LABEL,
     workers: int = 1,
     dry_run: bool = False,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> CleanReport:
     """Turn a raw folder into a clean data set in ``out``, or only say what would become of it (``dry_run``).
 
-    Done again, it does only what is new, changed or gone. ``on_progress`` is told (files decided, files in all).
+    Done again, it does only what is new, changed or gone. Files are decided in ``workers`` processes under limits of
+    time and memory; 0 decides in this one, without. ``on_progress`` is told (files decided, files in all).
 
     Raises:
-        ConfigError: one of the folders lies in the other.
+        ConfigError: one of the folders lies in the other, or there is no such label.
         DataError: there is no raw folder, or no sound picture in it; an index that was there stays as it is.
-        ResourceError: the data folder cannot be written, or a worker process was killed.
+        ResourceError: the data folder cannot be written, another process is writing it, or no worker can be started.
     """
-    rules = CleanRules(min_bytes, min_side, max_side, max_aspect, file_format, quality, background)
-    raw, out = check_folders(raw, out)
+    rules = CleanRules(
+        min_bytes, min_side, max_side, max_aspect, file_format, quality, background, max_pixels, time_limit
+    )
     with _storage_errors_named(out):
-        styles, files = find_raw_files(raw)
-        folders = slugs(styles, taken=OWN_NAMES)
-        known, ours = read_journal(out)
-        decisions = _known_decisions(files, known, rules)
-        decide = partial(decide_picture, raw=raw, out=None if dry_run else out, rules=rules)
+        cleaning = Cleaning(*check_folders(raw, out), rules, labels, label, near_duplicates)
+        return cleaning.dry_run(workers, on_progress) if dry_run else cleaning.run(workers, on_progress)
 
-        def decide_each(undecided: Iterable[RawFile], note: Callable[[Decision], None]) -> None:
-            jobs = [(found, folders[found.style]) for found in undecided]
-            for decision in decide_pictures(jobs, decide, workers):
-                decisions[decision.source] = decision
-                note(decision)
-                if on_progress:
-                    on_progress(len(decisions), len(files))
 
-        undecided = (found for found in files if found.source not in decisions)
-        if dry_run:
-            decide_each(undecided, _ignore)
-            return _make_report(raw, styles, files, decisions)
-        with open_journal(out) as note:
-            decide_each(undecided, note)
+class Cleaning:
+    """One cleaning of a raw folder, from its list of files to the index."""
+
+    def __init__(
+        self, raw: Path, out: Path, rules: CleanRules, labels: str, label: str, near_duplicates: NearDuplicates
+    ) -> None:
+        self.raw, self.out, self.rules, self.near_duplicates = raw, out, rules, near_duplicates
+        self.table = raw / labels
+        self.labels = _read_table(self.table, label)
+        self.styles = find_styles(raw, self.labels)
+        self.folders = slugs(self.styles, taken=OWN_NAMES)
+
+    def dry_run(self, workers: int, on_progress: OnProgress | None) -> CleanReport:
+        """Decide on every file and write nothing."""
+        with copy_journal(self.out) as journal:
+            self._list_files(journal)
+            self._decide(journal, None, workers, on_progress)
+            journal.settle(self.near_duplicates)
+            return self._report(journal)
+
+    def run(self, workers: int, on_progress: OnProgress | None) -> CleanReport:
+        """Decide on every file, write the clean pictures, and then the index and the report."""
+        with open_journal(self.out) as journal:
+            self._list_files(journal)
+            self._decide(journal, self.out, workers, on_progress)
+            journal.settle(self.near_duplicates)
             # a clean picture may have been deleted, or another one of several copies is now the one to keep
-            decide_each(_not_written(out, files, decisions, folders), note)
-        return _finish(raw, out, styles, files, decisions, ours)
+            journal.forget_unwritten(self.out, self.folders)
+            if journal.num_undecided():
+                self._decide(journal, self.out, workers, on_progress)
+                journal.settle(self.near_duplicates)
+            shutil.rmtree(self.out / PARTS, ignore_errors=True)
+            report = self._report(journal)
+            write_index(self.out / INDEX, map(self._with_labels, journal.entries()))
+            write_report(self.out, report)
+            journal.remove_stale(self.out)
+            return report
+
+    def _list_files(self, journal: Journal) -> None:
+        journal.list_files(find_raw_files(self.raw, self.styles, self.labels, self.table), self.rules)
+        if not journal.num_files():
+            raise DataError(f"The raw folder {str(self.raw)!r} holds no files.", "Put your pictures there.")
+
+    def _decide(self, journal: Journal, out: Path | None, workers: int, on_progress: OnProgress | None) -> None:
+        total, left = journal.num_files(), journal.num_undecided()
+        jobs: Iterator[Job] = ((found, self.folders[found.style]) for found in journal.undecided())
+        if not left:
+            return
+        for decision in decide_pictures(jobs, raw=self.raw, out=out, rules=self.rules, workers=workers):
+            journal.note(decision)
+            left -= 1
+            if on_progress:
+                on_progress(total - left, total)
+
+    def _report(self, journal: Journal) -> CleanReport:
+        kept, dropped = journal.kept(), journal.dropped()
+        if not kept:
+            reason, number = next(iter(count_reasons(dropped).items()))
+            msg = f"No sound picture among the {len(dropped)} files in {str(self.raw)!r}: {number} dropped as {reason}."
+            raise DataError(msg, REMEDIES[reason])
+        return make_report(
+            self.styles,
+            kept,
+            dropped=dropped,
+            flagged=journal.flagged(),
+            conflicts=journal.conflicts(),
+            warnings=self.labels.warnings if self.labels else (),
+        )
+
+    def _with_labels(self, entry: IndexEntry) -> IndexEntry:
+        return replace(entry, labels=self.labels.labels_of(entry.source)) if self.labels else entry
 
 
-def settle(
-    files: Sequence[RawFile], decisions: dict[str, Decision]
-) -> tuple[list[RawFile], list[Dropped], list[Conflict]]:
-    """Return the files to keep, the files to drop, and the copies under several styles; the first copy is kept."""
-    kept: list[RawFile] = []
-    dropped: list[Dropped] = []
-    copies: dict[str, list[RawFile]] = defaultdict(list)
-    for found in files:
-        decision = decisions[found.source]
-        if decision.reason:
-            dropped.append(Dropped(found.source, found.style, decision.reason, decision.detail))
-            continue
-        same = copies[decision.sha256]
-        same.append(found)
-        if same[0] is found:
-            kept.append(found)
-        else:
-            detail = f"same bytes as {same[0].source}"
-            dropped.append(Dropped(found.source, found.style, "duplicate", detail))
-    conflicts = [
-        Conflict(sha256, tuple(found.source for found in same))
-        for sha256, same in copies.items()
-        if len({found.style for found in same}) > 1
-    ]
-    return kept, dropped, conflicts
-
-
-def _ignore(decision: Decision) -> None:
-    """Note nothing: a dry run leaves no trace."""
+def _read_table(table: Path, label: str) -> Labels | None:
+    if table.is_file():
+        return read_labels(table, label)
+    if label != FOLDER_LABEL:
+        msg = f"data.label is {label!r}, but there is no table of labels at {str(table)!r}."
+        raise ConfigError(msg, "Put it there, name it with data.labels, or leave data.label out: folders are styles.")
+    return None
 
 
 @contextmanager
@@ -135,82 +158,3 @@ def _storage_errors_named(out: Path) -> Iterator[None]:
     except OSError as error:
         place = os.fsdecode(error.filename or out)
         raise ResourceError(f"{place!r}: {error.strerror or error}.") from error
-
-
-def _known_decisions(files: Iterable[RawFile], journal: dict[str, Decision], rules: CleanRules) -> dict[str, Decision]:
-    """Return the decisions that need no look into the file: never to be opened, or decided before and unchanged."""
-    decisions: dict[str, Decision] = {}
-    for found in files:
-        before = journal.get(found.source)
-        if found.reason:
-            decisions[found.source] = Decision(found.source, "", found.reason, found.detail)
-        elif before and before.stamp == stamp_of(found, rules):
-            decisions[found.source] = before
-    return decisions
-
-
-def _not_written(
-    out: Path, files: Sequence[RawFile], decisions: dict[str, Decision], folders: dict[str, str]
-) -> list[RawFile]:
-    def is_written(decision: Decision, folder: str) -> bool:
-        path = out / decision.file
-        with suppress(OSError):
-            return path.parent.name == folder and path.stat().st_size == decision.num_bytes
-        return False
-
-    kept, _, _ = settle(files, decisions)
-    return [found for found in kept if not is_written(decisions[found.source], folders[found.style])]
-
-
-def _make_report(
-    raw: Path, styles: Iterable[str], files: Sequence[RawFile], decisions: dict[str, Decision]
-) -> CleanReport:
-    kept, dropped, conflicts = settle(files, decisions)
-    if not kept:
-        reason, number = next(iter(count_reasons(dropped).items()))
-        raise DataError(
-            f"No sound picture among the {len(files)} files in {str(raw)!r}: {number} dropped as {reason}.",
-            REMEDIES[reason],
-        )
-    flagged = [
-        Dropped(found.source, found.style, "blank", "all one color")
-        for found in kept
-        if decisions[found.source].is_blank
-    ]
-    kept_styles = (found.style for found in kept)
-    return make_report(styles, kept_styles, dropped=dropped, flagged=flagged, conflicts=conflicts)
-
-
-def _finish(
-    raw: Path,
-    out: Path,
-    styles: Iterable[str],
-    files: Sequence[RawFile],
-    decisions: dict[str, Decision],
-    ours: set[str],
-) -> CleanReport:
-    """Write index and reports, and only then remove the pictures of ours that are no longer in the index."""
-    shutil.rmtree(out / PARTS, ignore_errors=True)
-    try:
-        report = _make_report(raw, styles, files, decisions)
-    except DataError:
-        if list(out.iterdir()) == [out / JOURNAL]:  # nothing was made and nothing was there before: leave no trace
-            (out / JOURNAL).unlink()
-            out.rmdir()
-        raise
-    entries = [
-        IndexEntry(decision.file, found.source, found.style, decision.sha256, decision.width, decision.height)
-        for found in settle(files, decisions)[0]
-        for decision in [decisions[found.source]]
-    ]
-    with suppress(DataError):  # there is no index yet, or a damaged one
-        ours |= {entry.file for entry in read_index(out / INDEX)}
-    ours |= {decision.file for decision in decisions.values()}
-    write_index(out / INDEX, sorted(entries, key=lambda entry: (entry.style, entry.file)))
-    write_report(out, report)
-    for name in filter(OUR_PICTURE.fullmatch, ours - {entry.file for entry in entries}):
-        (out / name).unlink(missing_ok=True)
-        with suppress(OSError):  # the folder holds other pictures
-            (out / name).parent.rmdir()
-    rewrite_journal(out, (decision for decision in decisions.values() if decision.stamp))
-    return report

@@ -1,58 +1,274 @@
-"""The journal of cleaning, ``.clean.jsonl`` in the data folder: one line for each decision, written at once.
+"""The journal of cleaning, ``.clean.sqlite`` in the data folder: every raw file, and what was decided on it, at once.
 
-It is what lets a run that was killed go on, and a later run decide only what is new or changed.
+It is what lets a run that was killed go on, lets a later run decide only what is new or changed, and keeps memory flat
+for any number of files. It holds nothing that cannot be made again from the raw folder.
 """
 
 from __future__ import annotations
 
-import json
+import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
+from typing import Any, Literal, TypeAlias
 
-from latentart.data.clean_picture import Decision
-from latentart.data.index import write_lines
+from latentart.data.clean_database import copy_database, open_database
+from latentart.data.clean_picture import JUDGED, CleanRules, Decision, judge_again, stamp_of
+from latentart.data.clean_report import Conflict, Dropped
+from latentart.data.index import IndexEntry, iterate_index
+from latentart.data.near_duplicates import first_of_kind
+from latentart.data.raw_files import RawFile
+from latentart.errors import DataError
 
-JOURNAL = ".clean.jsonl"
+JOURNAL = ".clean.sqlite"
 OUR_PICTURE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*/[0-9a-f]{24}\.(jpg|png)")
+PAGE = 1000
 
+NearDuplicates: TypeAlias = Literal["drop", "flag", "keep"]
 
-def read_journal(out: Path) -> tuple[dict[str, Decision], set[str]]:
-    """Return the last decision on each source, and every clean picture ever named; a cut line is passed over."""
-    decisions: dict[str, Decision] = {}
-    pictures: set[str] = set()
-    with suppress(FileNotFoundError), (out / JOURNAL).open("rb") as lines:
-        for line in lines:
-            with suppress(ValueError, TypeError):
-                decision = Decision(**json.loads(line))
-                # a name read from disk must not lead out of the data folder
-                if not decision.file or OUR_PICTURE.fullmatch(decision.file):
-                    decisions[decision.source] = decision
-                    pictures.add(decision.file)
-    return decisions, pictures
+MARKED = "SELECT source, style, mark, detail, twin FROM files JOIN marks USING (source) WHERE mark <> ''"
+FLAT = "CAST('all one color' AS BLOB)"
+KEPT = "reason = '' AND source NOT IN (SELECT source FROM marks WHERE is_dropped)"
+DECIDED = tuple(item.name for item in fields(Decision))
+COLUMNS = ", ".join(DECIDED)
 
 
 @contextmanager
-def open_journal(out: Path) -> Iterator[Callable[[Decision], None]]:
-    """Give a function that notes a decision where it survives the death of this process."""
+def open_journal(out: Path) -> Iterator[Journal]:
+    """Open the journal of a data folder, or begin one, and keep other processes out.
+
+    Raises:
+        ResourceError: another process cleans into this folder.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    with (out / JOURNAL).open("a", encoding="ascii", newline="\n") as file:
-
-        def note(decision: Decision) -> None:
-            file.write(f"{_line(decision)}\n")
-            file.flush()
-
-        if file.tell():
-            file.write("\n")  # the last line may be cut
-        yield note
-
-
-def rewrite_journal(out: Path, decisions: Iterable[Decision]) -> None:
-    """Replace the journal by these decisions, in the order of their sources."""
-    write_lines(out / JOURNAL, map(_line, sorted(decisions, key=lambda decision: decision.source)))
+    path = out / JOURNAL
+    try:
+        with open_database(path) as connection:
+            journal = Journal(connection)
+            journal.own(out / "index.jsonl")
+            yield journal
+    except DataError:
+        if list(out.iterdir()) == [path]:  # nothing was made and nothing was there before: leave no trace
+            path.unlink()
+            out.rmdir()
+        raise
 
 
-def _line(decision: Decision) -> str:
-    return json.dumps(asdict(decision))
+@contextmanager
+def copy_journal(out: Path) -> Iterator[Journal]:
+    """Open a copy of a data folder's journal that vanishes when it is closed; nothing is written to the folder."""
+    with copy_database(out / JOURNAL) as connection:
+        yield Journal(connection)
+
+
+class Journal:
+    """The raw files and what became of each, on disk."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._db = connection
+
+    def own(self, index: Path) -> None:
+        """Take the pictures of an index that was there before for ours, where the journal has been lost."""
+        if not self._one("SELECT EXISTS (SELECT 1 FROM written)"):
+            with suppress(DataError):  # there is no index yet, or a damaged one
+                self._db.executemany(
+                    "INSERT OR IGNORE INTO written VALUES (?)", ((entry.file,) for entry in iterate_index(index))
+                )
+
+    def list_files(self, files: Iterable[RawFile], rules: CleanRules) -> None:
+        """Take the present list of raw files; what was decided before and has not changed stays decided."""
+        with self._transaction():
+            self._db.execute("DELETE FROM here")
+            for found in files:
+                self._db.execute("INSERT OR IGNORE INTO here VALUES (?)", (_bytes(found.source),))
+                if not self._is_settled(found, rules):
+                    decision = self._known(found, rules)
+                    self._put(found, decision or Decision(found.source, ""), todo=decision is None)
+            self._db.execute("DELETE FROM files WHERE source NOT IN (SELECT source FROM here)")
+            self._db.execute("DELETE FROM here")
+
+    def num_files(self) -> int:
+        """Return how many raw files there are."""
+        return self._one("SELECT COUNT(*) FROM files")
+
+    def num_undecided(self) -> int:
+        """Return how many of them are not decided yet."""
+        return self._one("SELECT COUNT(*) FROM files WHERE todo")
+
+    def undecided(self) -> Iterator[RawFile]:
+        """Yield the raw files to decide on, in the order of names; they may be noted meanwhile."""
+        last = b""
+        while rows := self._db.execute(
+            "SELECT source, style, size, mtime_ns FROM files WHERE todo AND source > ? ORDER BY source LIMIT ?",
+            (last, PAGE),
+        ).fetchall():
+            for source, style, size, mtime_ns in rows:
+                yield RawFile(_text(source), _text(style), size, mtime_ns)
+            last = rows[-1][0]
+
+    def note(self, decision: Decision) -> None:
+        """Note a decision where it survives the death of this process."""
+        with self._transaction():
+            columns = ", ".join(f"{name} = ?" for name in DECIDED)
+            self._db.execute(
+                f"UPDATE files SET {columns}, todo = 0 WHERE source = ?",
+                (*_row(decision), _bytes(decision.source)),
+            )
+            if decision.num_bytes:
+                self._db.execute("INSERT OR IGNORE INTO written VALUES (?)", (decision.file,))
+
+    def settle(self, near_duplicates: NearDuplicates) -> None:
+        """Settle which copies go: of equal files the first is kept, of those that look the same the largest."""
+        with self._transaction():
+            self._db.execute("DELETE FROM marks")
+            twins = "SELECT source, MIN(source) OVER (PARTITION BY sha256) AS twin FROM files WHERE reason = ''"
+            self._db.execute(
+                f"INSERT INTO marks SELECT source, 'duplicate', 1, twin FROM ({twins}) WHERE twin <> source"
+            )
+            if near_duplicates != "keep":
+                self._mark_near_duplicates(is_dropped=near_duplicates == "drop")
+
+    def _mark_near_duplicates(self, *, is_dropped: bool) -> None:
+        order = f"WHERE {KEPT} ORDER BY raw_width * raw_height DESC, source"
+        repeats = first_of_kind([phash for (phash,) in self._db.execute(f"SELECT phash FROM files {order}")])
+        wanted = set(repeats) | set(repeats.values())
+        names = self._db.execute(f"SELECT source FROM files {order}")
+        sources = {place: source for place, (source,) in enumerate(names) if place in wanted}
+        self._db.executemany(
+            "INSERT INTO marks VALUES (?, 'near_duplicate', ?, ?)",
+            [(sources[place], is_dropped, sources[first]) for place, first in repeats.items()],
+        )
+
+    def forget_unwritten(self, out: Path, folders: dict[str, str]) -> None:
+        """Ask for the kept pictures anew that are not in the data folder, or in another style's folder of it."""
+        lost = []
+        rows = self._db.execute(f"SELECT source, style, file, num_bytes FROM files WHERE {KEPT}")
+        for source, style, file, num_bytes in rows:
+            with suppress(OSError):
+                is_in_place = file.startswith(f"{folders[_text(style)]}/")
+                if is_in_place and os.stat(f"{out}/{file}").st_size == num_bytes:  # noqa: PTH116 - a million times
+                    continue
+            lost.append((source,))
+        with self._transaction():
+            self._db.executemany("UPDATE files SET todo = 1 WHERE source = ?", lost)
+
+    def entries(self) -> Iterator[IndexEntry]:
+        """Yield the index of what is kept, without labels, in the order of styles and files."""
+        for source, style, *rest in self._db.execute(
+            f"SELECT source, style, file, sha256, width, height FROM files WHERE {KEPT} ORDER BY style, file"
+        ):
+            file, sha256, width, height = rest
+            yield IndexEntry(file, _text(source), _text(style), sha256, width, height)
+
+    def kept(self) -> dict[str, int]:
+        """Return the number of pictures kept of each style that has any."""
+        counts = self._db.execute(f"SELECT style, COUNT(*) FROM files WHERE {KEPT} GROUP BY style")
+        return {_text(style): count for style, count in counts}
+
+    def dropped(self) -> list[Dropped]:
+        """Return every file that is dropped."""
+        alone = "SELECT source, style, reason, detail, NULL FROM files WHERE reason <> ''"
+        return self._dropped(f"{alone} UNION ALL {MARKED} AND is_dropped ORDER BY 1")
+
+    def flagged(self) -> list[Dropped]:
+        """Return every file that is kept with a remark."""
+        flat = f"SELECT source, style, 'blank', {FLAT}, NULL FROM files WHERE is_blank AND {KEPT}"
+        return self._dropped(f"{flat} UNION ALL {MARKED} AND NOT is_dropped ORDER BY 3, 1")
+
+    def conflicts(self) -> list[Conflict]:
+        """Return the files with the same bytes that lie under several styles."""
+        shared = "SELECT sha256 FROM files WHERE reason = '' GROUP BY sha256 HAVING COUNT(DISTINCT style) > 1"
+        sources = "SELECT source FROM files WHERE reason = '' AND sha256 = ? ORDER BY source"
+        return [
+            Conflict(sha256, tuple(_text(source) for (source,) in self._db.execute(sources, (sha256,))))
+            for (sha256,) in self._db.execute(f"{shared} ORDER BY MIN(source)").fetchall()
+        ]
+
+    def remove_stale(self, out: Path) -> None:
+        """Remove the pictures of ours that are no longer kept."""
+        stale = f"SELECT file FROM written WHERE file NOT IN (SELECT file FROM files WHERE {KEPT})"
+        with self._transaction():
+            for (name,) in self._db.execute(stale).fetchall():
+                if OUR_PICTURE.fullmatch(name):  # a name read from disk must not lead out of the data folder
+                    (out / name).unlink(missing_ok=True)
+                    with suppress(OSError):  # the folder holds other pictures
+                        (out / name).parent.rmdir()
+                self._db.execute("DELETE FROM written WHERE file = ?", (name,))
+
+    def _is_settled(self, found: RawFile, rules: CleanRules) -> bool:
+        """Return whether nothing about a file has changed, nor any rule that speaks on it."""
+        row = self._db.execute(
+            "SELECT style, stamp, reason, detail, raw_width, raw_height FROM files WHERE source = ? AND NOT todo",
+            (_bytes(found.source),),
+        ).fetchone()
+        if row is None or _text(row[0]) != found.style:
+            return False
+        _, stamp, reason, detail, width, height = row
+        if found.reason or not stamp:
+            return (found.reason, found.detail, stamp) == (reason, _text(detail), "")
+        if stamp != stamp_of(found, rules, reason):
+            return False
+        return reason not in JUDGED or rules.refusal(found.size, width, height)[0] == reason
+
+    def _known(self, found: RawFile, rules: CleanRules) -> Decision | None:
+        """Return the decision that needs no look into the file: never to be opened, or decided and unchanged."""
+        if found.reason:
+            return Decision(found.source, "", found.reason, found.detail)
+        row = self._db.execute(
+            f"SELECT {COLUMNS} FROM files WHERE source = ? AND NOT todo",
+            (_bytes(found.source),),
+        ).fetchone()
+        if row is None:
+            return None
+        before = _decision(row)
+        return judge_again(before, found.size, rules) if before.stamp == stamp_of(found, rules, before.reason) else None
+
+    def _put(self, found: RawFile, decision: Decision, *, todo: bool) -> None:
+        values = (_bytes(found.style), found.size, found.mtime_ns, todo, *_row(decision))
+        marks = ", ".join("?" * len(values))
+        self._db.execute(
+            f"INSERT OR REPLACE INTO files (style, size, mtime_ns, todo, {COLUMNS}) VALUES ({marks})",
+            values,
+        )
+
+    def _dropped(self, query: str) -> list[Dropped]:
+        about = {"duplicate": "same bytes as", "near_duplicate": "looks like"}
+        return [
+            Dropped(_text(source), _text(style), reason, f"{about[reason]} {_text(twin)}" if twin else _text(detail))
+            for source, style, reason, detail, twin in self._db.execute(query)
+        ]
+
+    def _one(self, query: str) -> Any:
+        return self._db.execute(query).fetchone()[0]
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+
+def _decision(row: Sequence[Any]) -> Decision:
+    values = dict(zip(DECIDED, row, strict=True))
+    texts = {"source": _text(values["source"]), "detail": _text(values["detail"])}
+    return Decision(**{**values, **texts, "is_blank": bool(values["is_blank"])})
+
+
+def _row(decision: Decision) -> tuple[Any, ...]:
+    values = {name: getattr(decision, name) for name in DECIDED}
+    return tuple({**values, "source": _bytes(decision.source), "detail": _bytes(decision.detail)}.values())
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _text(content: bytes) -> str:
+    return content.decode("utf-8", "surrogateescape")

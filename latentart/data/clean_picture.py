@@ -1,4 +1,4 @@
-"""The decision on one raw file, and the worker processes that make many: sound and written, or dropped and why.
+"""The decision on one raw file: sound and written, or dropped and why.
 
 Worker processes import this module: it stays light.
 """
@@ -6,35 +6,32 @@ Worker processes import this module: it stays light.
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import os
-import signal
-import threading
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
-from functools import partial
-from multiprocessing import connection
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from PIL import Image
 
-from latentart.data.images import BadImage, decode_stream, open_regular_file, resize_shorter_side
+from latentart.data.guarded_workers import Lost, map_guarded
+from latentart.data.images import BYTES_PER_PIXEL, BadImage, Decoded, decode_stream, open_regular_file
+from latentart.data.near_duplicates import perceptual_hash
 from latentart.data.raw_files import RawFile
-from latentart.errors import ResourceError
 
 PARTS = ".part"  # half-written pictures, inside the data folder so that a rename can finish them
 EXTENSIONS = {"jpeg": "jpg", "png": "png"}
 LONGEST_JPEG_SIDE = 65_500
-CHUNK = 8  # files handed to a worker at once: enough to hide the hand-over, few enough to stop soon
+POLICY = 1  # counts the changes of how pictures are decoded and written
+JUDGED = ("", "too_few_bytes", "too_small", "extreme_aspect")  # what follows from size and rules alone
+LIMITED = ("bomb", "time_out")
 
 
 @dataclass(frozen=True, slots=True)
 class CleanRules:
-    """What decides on a picture and shapes the clean one: bytes, pixels, long side over short side, 0...100."""
+    """What decides on a picture and shapes the clean one, in bytes, pixels, long side over short side and seconds."""
 
     min_bytes: int
     min_side: int
@@ -43,129 +40,153 @@ class CleanRules:
     file_format: Literal["jpeg", "png"]
     quality: int
     background: tuple[int, int, int]
+    max_pixels: int
+    time_limit: float
 
-    def fingerprint(self) -> str:
-        """Return 12 hex digits that change with any rule."""
-        return hashlib.sha256(repr(self).encode()).hexdigest()[:12]
+    def shape(self) -> str:
+        """Return 8 hex digits that change with what shapes a clean picture."""
+        return _digest(POLICY, self.max_side, self.file_format, self.quality, self.background)[:8]
+
+    def refusal(self, num_bytes: int, width: int = 0, height: int = 0) -> tuple[str, str]:
+        """Return (reason, detail) why a sound picture of that size is dropped, else empty strings; 0 is unknown."""
+        if num_bytes < self.min_bytes:
+            return "too_few_bytes", f"{num_bytes} bytes"
+        short, long = sorted((width, height))
+        if not short:
+            return "", ""
+        if short < self.min_side:
+            return "too_small", f"{width} x {height} pixels"
+        clean_long = long * min(1.0, self.max_side / short)
+        if long > short * self.max_aspect or (self.file_format == "jpeg" and clean_long > LONGEST_JPEG_SIDE):
+            return "extreme_aspect", f"{width} x {height} pixels"
+        return "", ""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
     """What became of a raw file: ``reason`` is empty for a sound picture.
 
-    ``stamp`` holds the size, time and rules it was decided by; ``file`` is the clean picture, relative to the
-    data folder, of ``num_bytes`` bytes.
+    ``stamp`` holds what it was decided by; ``raw_width`` and ``raw_height`` are those of the picture in the raw file,
+    0 where it was not decoded; ``file`` is the clean picture, relative to the data folder, of ``num_bytes`` bytes and
+    ``width`` x ``height`` pixels.
     """
 
     source: str
     stamp: str
     reason: str = ""
     detail: str = ""
+    raw_width: int = 0
+    raw_height: int = 0
     sha256: str = ""
+    phash: str = ""
     file: str = ""
     num_bytes: int = 0
     width: int = 0
     height: int = 0
     is_blank: bool = False
 
+    @property
+    def raw_pixels(self) -> int:
+        """Return the number of pixels in the raw file."""
+        return self.raw_width * self.raw_height
+
 
 Job: TypeAlias = tuple[RawFile, str]  # with the folder its clean picture belongs to
 
 
-def stamp_of(found: RawFile, rules: CleanRules) -> str:
-    """Return what a decision depends on as a string: size, time of the last change, rules."""
-    return f"{found.size}-{found.mtime_ns}-{rules.fingerprint()}"
+def decide_pictures(
+    jobs: Iterable[Job], *, raw: Path, out: Path | None, rules: CleanRules, workers: int
+) -> Iterator[Decision]:
+    """Yield the decision on each job, as they are made in worker processes; ``workers`` 0 decides here, unguarded.
+
+    Clean pictures are written into ``out``; None writes nothing.
+
+    Raises:
+        OSError: a clean picture cannot be written.
+        ResourceError: worker processes cannot be started.
+    """
+    decide = partial(decide_picture, raw=raw, out=out, rules=rules)
+    if not workers:
+        yield from map(decide, jobs)
+        return
+    memory_limit = BYTES_PER_PIXEL * rules.max_pixels
+    outcomes = map_guarded(decide, jobs, workers=workers, time_limit=rules.time_limit, memory_limit=memory_limit)
+    for (found, _), outcome in outcomes:
+        yield _decision_on_lost(found, outcome, rules) if isinstance(outcome, Lost) else outcome
 
 
 def decide_picture(job: Job, *, raw: Path, out: Path | None, rules: CleanRules) -> Decision:
     """Decide on one raw file and write its clean picture, or write nothing if ``out`` is None."""
     found, folder = job
-    stamp = stamp_of(found, rules)
     try:
-        image, sha256 = _sound_picture(raw / found.source, rules)
+        with open_regular_file(raw / found.source) as file:
+            num_bytes = os.fstat(file.fileno()).st_size
+            reason, detail = rules.refusal(num_bytes)
+            if reason:
+                return _refused(found, rules, reason, detail)
+            decoded = decode_stream(
+                file, background=rules.background, max_pixels=rules.max_pixels, max_side=rules.max_side
+            )
+            reason, detail = rules.refusal(num_bytes, decoded.width, decoded.height)
+            if reason:
+                refused = _refused(found, rules, reason, detail)
+                return replace(refused, raw_width=decoded.width, raw_height=decoded.height)
+            file.seek(0)
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     except BadImage as error:
-        return Decision(found.source, stamp, error.reason_code, error.detail)
-    is_blank = all(low == high for low, high in image.getextrema())  # type: ignore[misc]  # pairs, as RGB
-    image = resize_shorter_side(image, rules.max_side)
-    file = f"{folder}/{sha256[:24]}.{EXTENSIONS[rules.file_format]}"
-    num_bytes = _write_picture(image, out, file, rules) if out else 0
+        return _refused(found, rules, error.reason_code, error.detail)
+    except OSError as error:
+        return _refused(found, rules, "unreadable", error.strerror or str(error))
+    return _accepted(found, folder, decoded, sha256, out, rules)
+
+
+def stamp_of(found: RawFile, rules: CleanRules, reason: str) -> str:
+    """Return what a decision depends on as a string: the file's size and time, decoders, rules that shaped it."""
+    return f"{found.size}-{found.mtime_ns}-{_eyes(rules, reason in LIMITED)}"
+
+
+def judge_again(before: Decision, num_bytes: int, rules: CleanRules) -> Decision | None:
+    """Return an earlier decision as other rules would have it, or None if that needs a look at the file."""
+    if before.reason not in JUDGED:
+        return before
+    reason, detail = rules.refusal(num_bytes, before.raw_width, before.raw_height)
+    if not reason and not before.file:
+        return None
+    return replace(before, reason=reason, detail=detail)
+
+
+def _accepted(
+    found: RawFile, folder: str, decoded: Decoded, sha256: str, out: Path | None, rules: CleanRules
+) -> Decision:
+    picture = decoded.picture
+    # other rules, other names: a data set in use stays as it is until its index is replaced
+    name = _digest(sha256, rules.shape())[:24]
+    file = f"{folder}/{name}.{EXTENSIONS[rules.file_format]}"
     return Decision(
         found.source,
-        stamp,
+        stamp_of(found, rules, ""),
+        raw_width=decoded.width,
+        raw_height=decoded.height,
         sha256=sha256,
+        phash=perceptual_hash(picture),
         file=file,
-        num_bytes=num_bytes,
-        width=image.width,
-        height=image.height,
-        is_blank=is_blank,
+        num_bytes=_write_picture(picture, out, file, rules) if out else 0,
+        width=picture.width,
+        height=picture.height,
+        is_blank=all(low == high for low, high in picture.getextrema()),  # type: ignore[misc]  # pairs, as RGB
     )
 
 
-def decide_pictures(jobs: Sequence[Job], decide: Callable[[Job], Decision], workers: int) -> Iterator[Decision]:
-    """Yield the decision on each job in order; memory does not grow with the number of jobs.
-
-    Raises:
-        ResourceError: a worker process was killed.
-    """
-    if workers <= 1 or len(jobs) <= CHUNK:
-        yield from map(decide, jobs)
-        return
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
-    pending: deque[Future[list[Decision]]] = deque()
-    try:
-        for start in range(0, len(jobs), CHUNK):
-            pending.append(pool.submit(_decide_chunk, jobs[start : start + CHUNK], decide))
-            if len(pending) > 2 * workers:
-                yield from pending.popleft().result()
-        while pending:
-            yield from pending.popleft().result()
-    except BrokenProcessPool as error:
-        raise ResourceError(
-            "A worker process was killed while it decoded pictures, most likely for want of memory.",
-            "Lower the number of workers and run the same command again: it goes on where it stopped.",
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
+def _refused(found: RawFile, rules: CleanRules, reason: str, detail: str) -> Decision:
+    return Decision(found.source, stamp_of(found, rules, reason), reason, detail)
 
 
-def _decide_chunk(jobs: Sequence[Job], decide: Callable[[Job], Decision]) -> list[Decision]:
-    return [decide(job) for job in jobs]
-
-
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
-    parent = multiprocessing.parent_process()
-    if parent is not None:  # a killed parent cannot tell its workers to end
-        threading.Thread(target=partial(_exit_after, parent.sentinel), daemon=True).start()
-
-
-def _exit_after(sentinel: int) -> None:
-    connection.wait([sentinel])
-    os._exit(1)
-
-
-def _sound_picture(path: Path, rules: CleanRules) -> tuple[Image.Image, str]:
-    """Return the picture and the SHA-256 of its file.
-
-    Raises:
-        BadImage: with the codes of ``decode_stream`` and with too_small and extreme_aspect.
-    """
-    with open_regular_file(path) as file:
-        num_bytes = os.fstat(file.fileno()).st_size
-        if num_bytes < rules.min_bytes:
-            raise BadImage("too_few_bytes", f"{num_bytes} bytes")
-        image = decode_stream(file, background=rules.background)
-        short, long = sorted(image.size)
-        if short < rules.min_side:
-            raise BadImage("too_small", f"{image.width} x {image.height} pixels")
-        clean_long = long * min(1.0, rules.max_side / short)
-        if long > short * rules.max_aspect or (rules.file_format == "jpeg" and clean_long > LONGEST_JPEG_SIDE):
-            raise BadImage("extreme_aspect", f"{image.width} x {image.height} pixels")
-        try:
-            file.seek(0)
-            return image, hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise BadImage("unreadable", error.strerror or str(error)) from error
+def _decision_on_lost(found: RawFile, lost: Lost, rules: CleanRules) -> Decision:
+    if lost.is_late:
+        return _refused(found, rules, "time_out", f"not decoded within {rules.time_limit:g} s of processor time")
+    if lost.signal_number == 9:  # SIGKILL, which Windows does not name
+        return _refused(found, rules, "bomb", "its decoder was killed, most likely for want of memory")
+    return _refused(found, rules, "damaged", "its decoder broke down")
 
 
 def _write_picture(image: Image.Image, out: Path, file: str, rules: CleanRules) -> int:
@@ -179,3 +200,15 @@ def _write_picture(image: Image.Image, out: Path, file: str, rules: CleanRules) 
     num_bytes = part.stat().st_size
     part.replace(target)
     return num_bytes
+
+
+@cache
+def _eyes(rules: CleanRules, is_limited: bool) -> str:
+    """Return 12 hex digits over all that decides on a picture beside its file and what ``judge_again`` can do."""
+    decoders = [name for name in ("simplejpeg", "pillow_heif") if find_spec(name)]
+    limits = (rules.max_pixels, rules.time_limit) if is_limited else ()
+    return _digest(rules.shape(), decoders, limits)[:12]
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()

@@ -6,14 +6,15 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from latentart.data.index import write_lines
 
 SCHEMA = 1
+UNEVEN = 10  # largest style over smallest from which balanced sampling is worth a thought
 REMEDIES = {
     "too_few_bytes": "Lower data.min_bytes if small files are sound pictures here.",
     "too_small": "Lower data.min_side if pictures this small are wanted.",
@@ -21,11 +22,14 @@ REMEDIES = {
     "not_a_picture": "Check that data.raw is the folder with the pictures.",
     "truncated": "Copy or download the pictures again: their ends are missing.",
     "damaged": "Copy or download the pictures again: their content is damaged.",
-    "bomb": "Scale the pictures down before cleaning: they have too many pixels to be decoded safely.",
+    "bomb": "Raise data.max_pixels if pictures this large are wanted, or scale them down before cleaning.",
+    "time_out": "Raise data.time_limit if pictures that take this long to decode are wanted.",
     "unreadable": "Check the permissions of the files in data.raw.",
     "not_a_regular_file": "Links are not followed: copy the pictures, or let data.raw be the folder they link to.",
-    "no_style": "Move the pictures into one folder for each style.",
+    "no_style": "Move the pictures into one folder for each style, or name them in the table of labels.",
+    "missing": "Check the paths in the table of labels: they are relative to data.raw.",
     "duplicate": "Remove the copies, or be content with one of each.",
+    "near_duplicate": "Set data.near_duplicates to flag or keep if pictures that look alike are wanted.",
 }
 
 
@@ -45,6 +49,21 @@ class Conflict:
 
     sha256: str
     sources: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """How evenly the pictures are spread over the styles that have any."""
+
+    num_styles: int
+    smallest: str
+    fewest: int
+    largest: str
+    most: int
+
+    def __str__(self) -> str:
+        names = f"{self.fewest} ({self.smallest}) to {self.most} ({self.largest})"
+        return f"{self.num_styles} styles with {names} pictures each, 1 to {self.most / self.fewest:.3g}"
 
 
 @dataclass(frozen=True)
@@ -68,6 +87,15 @@ class CleanReport:
         """Return how many files were dropped for each reason, most common first."""
         return count_reasons(self.dropped)
 
+    @property
+    def balance(self) -> Balance | None:
+        """Return the sizes of the smallest and the largest style; None where nothing was kept."""
+        sizes = sorted((counts["kept"], style) for style, counts in self.styles.items() if counts["kept"])
+        if not sizes:
+            return None
+        (fewest, smallest), (most, largest) = sizes[0], sizes[-1]
+        return Balance(len(sizes), smallest, fewest, largest, most)
+
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain lists and dicts; dump it with ``ensure_ascii`` for names that are not UTF-8."""
         return {
@@ -82,6 +110,7 @@ class CleanReport:
                 }
                 for style, counts in self.styles.items()
             },
+            "balance": asdict(self.balance) if self.balance else None,
             "dropped": [_row(item) for item in self.dropped],
             "flagged": [_row(item) for item in self.flagged],
             "conflicts": [{"sha256": item.sha256, "sources": list(item.sources)} for item in self.conflicts],
@@ -91,21 +120,23 @@ class CleanReport:
 
 def make_report(
     styles: Iterable[str],
-    kept_styles: Iterable[str],
+    kept: Mapping[str, int],
     *,
     dropped: list[Dropped],
     flagged: list[Dropped],
     conflicts: list[Conflict],
+    warnings: Iterable[str] = (),
 ) -> CleanReport:
-    """Count and put in order; ``kept_styles`` names the style of every kept picture."""
+    """Count and put in order; ``kept`` holds how many pictures of each style are kept; ``warnings`` come first."""
     counts: dict[str, Counter[str]] = {style: Counter() for style in sorted(styles)}
-    for style in kept_styles:
-        counts[style]["kept"] += 1
+    for style, number in kept.items():
+        counts[style]["kept"] = number
     for item in dropped:
         if item.style in counts:
             counts[item.style][item.reason] += 1
-    kept = sum(count["kept"] for count in counts.values())
-    return CleanReport(kept, counts, dropped, flagged, conflicts, _warnings(kept, counts, dropped))
+    num_kept = sum(kept.values())
+    all_warnings = [*warnings, *_warnings(num_kept, counts, dropped)]
+    return CleanReport(num_kept, counts, dropped, flagged, conflicts, all_warnings)
 
 
 def count_reasons(dropped: Iterable[Dropped]) -> dict[str, int]:
@@ -130,9 +161,12 @@ def _warnings(kept: int, styles: dict[str, Counter[str]], dropped: list[Dropped]
         for style, counts in styles.items()
         if not counts["kept"]
     ]
-    names = [style for style, counts in styles.items() if counts["kept"]]
-    if len(names) == 1:
-        found.append(f"There is only one style, {names[0]!r}: a model can learn it, but has nothing to choose from.")
+    sizes = {style: counts["kept"] for style, counts in styles.items() if counts["kept"]}
+    if len(sizes) == 1:
+        (only,) = sizes
+        found.append(f"There is only one style, {only!r}: a model can learn it, but has nothing to choose from.")
+    if sizes and max(sizes.values()) >= UNEVEN * min(sizes.values()):
+        found.append("The styles are uneven: data.balance_styles=true lets training see every style equally often.")
     for reason, number in count_reasons(dropped).items():
         if number > (kept + len(dropped)) / 2:
             found.append(f"More than half of the files were dropped as {reason} ({number}). {REMEDIES[reason]}")

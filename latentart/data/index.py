@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ class IndexEntry:
     """One clean picture.
 
     ``file`` lies relative to the index's folder, ``source`` relative to the raw folder, both with ``/``.
-    ``style`` is the name as the user wrote it, ``sha256`` that of the source's bytes, and ``width`` and
-    ``height`` are the clean picture's, in pixels. Names that are not UTF-8 hold surrogate escapes.
+    ``style`` is the name as the user wrote it, ``sha256`` that of the source's bytes, ``width`` and ``height`` are
+    the clean picture's, in pixels, and ``labels`` are all it has in the user's table. Names that are not UTF-8 hold
+    surrogate escapes.
     """
 
     file: str
@@ -28,11 +30,15 @@ class IndexEntry:
     sha256: str
     width: int
     height: int
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+FIELDS = tuple(item.name for item in fields(IndexEntry))
 
 
 def write_index(path: Path, entries: Iterable[IndexEntry]) -> None:
     """Write the entries in the given order; the file appears whole or not at all."""
-    write_lines(path, (json.dumps(asdict(entry)) for entry in entries))
+    write_lines(path, (json.dumps({name: getattr(entry, name) for name in FIELDS}) for entry in entries))
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
@@ -51,13 +57,19 @@ def read_index(path: Path) -> list[IndexEntry]:
     Raises:
         DataError: there is no index, or a line of it is damaged.
     """
+    return list(iterate_index(path))
+
+
+def iterate_index(path: Path) -> Iterator[IndexEntry]:
+    """Yield the entries of an index in their order; raises as ``read_index`` does."""
     try:
-        lines = path.read_bytes().splitlines()
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                yield _entry_from_line(line, f"{path}, line {number}")
     except FileNotFoundError:
         raise DataError(f"no clean data set at {path.parent}:", "run `latentart clean-data`") from None
     except OSError as error:
         raise DataError(f"{path}: cannot read the index: {error.strerror}.") from error
-    return [_entry_from_line(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
 
 
 def index_fingerprint(entries: Iterable[IndexEntry]) -> str:
@@ -79,12 +91,17 @@ def _entry_from_line(line: bytes, place: str) -> IndexEntry:
         raise _damaged(place) from error
     if not _has_right_types(entry) or not _stays_inside(entry.file):
         raise _damaged(place)
-    return entry
+    # equal strings are kept once: a million pictures have few styles
+    labels = {sys.intern(name): sys.intern(value) for name, value in entry.labels.items()}
+    return replace(entry, style=sys.intern(entry.style), labels=labels)
 
 
 def _has_right_types(entry: IndexEntry) -> bool:
-    kinds: dict[str, type] = {"width": int, "height": int}
-    return all(type(getattr(entry, field.name)) is kinds.get(field.name, str) for field in fields(entry))
+    strings: list[Any] = [entry.file, entry.source, entry.style, entry.sha256]
+    if not isinstance(entry.labels, dict):
+        return False
+    strings += [*entry.labels, *entry.labels.values()]
+    return all(type(text) is str for text in strings) and type(entry.width) is type(entry.height) is int
 
 
 def _stays_inside(file: str) -> bool:

@@ -1,7 +1,8 @@
 """Posterior moments of the whole set on disk, written once and read by memory map.
 
-``cache/latents-<key>/`` holds shards of safetensors and a ``cache.json`` that is written last: its presence says that
-the cache is whole. The key covers everything the moments depend on, so a stale cache is simply another folder.
+``cache/latents-<key>/`` holds shards of safetensors, each with the ``moments`` of its images, their ``style_id`` and
+the ``index`` of the picture that each row shows. ``cache.json`` is written last: its presence says that the cache is
+whole. The key covers everything the moments depend on, so a stale cache is simply another folder.
 """
 
 from __future__ import annotations
@@ -9,76 +10,69 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from latentart.core.latents import LatentNormalizer, LatentStatistics
-from latentart.errors import DataError, ModelError
-from latentart.training.checkpoint import read_tensors, write_tensors
+from latentart.errors import DataError, ModelError, ResourceError
+from latentart.training.checkpoint import write_tensors
 from latentart.training.folders import read_json, write_json_atomic
 
 CACHE_FILE = "cache.json"
 SHARD_IMAGES = 1024
-FORMAT = 1
+SHARD_BYTES = 64 * 2**20
+FORMAT = 2
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+_STORED_AS = {"fp16": "F16", "bf16": "BF16"}
+_STATISTICS_IMAGES = 64
 
 
-def cache_key(autoencoder_hash: str, data_fingerprint: str, resolution: int, *, flip: bool) -> str:
-    """Return the name part of a cache: 16 hex digits over everything the moments depend on."""
-    content = json.dumps([FORMAT, autoencoder_hash, data_fingerprint, resolution, flip])
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
+def cache_key(source: Mapping[str, Any]) -> str:
+    """Return the name part of a cache: 16 hex digits over everything its moments depend on."""
+    return hashlib.sha256(json.dumps([FORMAT, source], sort_keys=True).encode()).hexdigest()[:16]
 
 
-def write_cache(
-    folder: Path,
-    count: int,
-    encode: Callable[[Sequence[int]], Tensor],
-    style_ids: Sequence[int],
-    *,
-    batch_size: int,
-    on_progress: Callable[[int], None],
-) -> None:
-    """Write what is missing of a cache of ``count`` images and then its ``cache.json``.
+@dataclass(frozen=True)
+class CacheLayout:
+    """How ``count`` images of ``shape`` (variants, 2Z, h, w) lie in shards, ``shard_images`` in each but the last."""
 
-    ``encode`` gives moments ``[n, variants, 2Z, h, w]`` of the images with those indexes, variant 1 mirrored;
-    ``on_progress`` is told how many images are done.
+    count: int
+    shape: tuple[int, int, int, int]
+    dtype: str
+    shard_images: int
 
-    Raises:
-        DataError: an encoded moment is not finite.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    statistics = LatentStatistics()
-    for number, start in enumerate(range(0, count, SHARD_IMAGES)):
-        end = min(start + SHARD_IMAGES, count)
-        path = shard_path(folder, number)
-        if not _is_whole(path, end - start):
-            parts = []
-            for i in range(start, end, batch_size):
-                parts.append(encode(range(i, min(i + batch_size, end))).half())
-                on_progress(min(i + batch_size, end))
-            moments = torch.cat(parts)
-            if not bool(torch.isfinite(moments).all()):
-                msg = f"the autoencoder gives moments that are not finite for images {start} to {end - 1}."
-                raise DataError(msg, "Train it again with a lower learning rate.")
-            temporary = path.with_suffix(".tmp")
-            write_tensors(temporary, {"moments": moments, "style_id": torch.tensor(style_ids[start:end])})
-            temporary.replace(path)
-        statistics.update(read_tensors(path)["moments"].flatten(0, 1))
-        on_progress(end)
-    normalizer = statistics.normalizer()
-    write_json_atomic(
-        folder / CACHE_FILE,
-        {"format": FORMAT, "count": count, "mean": list(normalizer.mean), "std": list(normalizer.std)},
-    )
+    @classmethod
+    def plan(cls, count: int, shape: tuple[int, int, int, int], dtype: str) -> CacheLayout:
+        """Return the layout of a new cache: shards of at most ``SHARD_BYTES``."""
+        return cls(count, shape, dtype, max(1, min(SHARD_IMAGES, SHARD_BYTES // (2 * math.prod(shape)))))
+
+    @property
+    def num_shards(self) -> int:
+        """How many shards there are."""
+        return math.ceil(self.count / self.shard_images)
+
+    def images(self, shard: int) -> range:
+        """Return the indexes of a shard's images."""
+        return range(shard * self.shard_images, min((shard + 1) * self.shard_images, self.count))
+
+    def batches(self, shards: Iterable[int], size: int) -> Iterator[list[int]]:
+        """Yield the images of some shards in batches, none of which crosses from one shard into another."""
+        for shard in shards:
+            images = self.images(shard)
+            yield from (list(images[start : start + size]) for start in range(0, len(images), size))
 
 
-def shard_path(folder: Path, number: int) -> Path:
+def shard_path(folder: Path, shard: int) -> Path:
     """Return the path of a shard."""
-    return folder / f"shard-{number:05d}.safetensors"
+    return folder / f"shard-{shard:05d}.safetensors"
 
 
 def is_complete(folder: Path) -> bool:
@@ -86,40 +80,168 @@ def is_complete(folder: Path) -> bool:
     return (folder / CACHE_FILE).is_file()
 
 
-def _is_whole(path: Path, count: int) -> bool:
+def write_shards(
+    folder: Path,
+    layout: CacheLayout,
+    shards: Iterable[int],
+    encoded: Iterator[tuple[Tensor, Tensor, Tensor]],
+    *,
+    on_progress: Callable[[int], None],
+) -> None:
+    """Write shards from their batches of (moments float ``[n, variants, 2Z, h, w]``, style_id [n], index [n]).
+
+    ``encoded`` follows ``layout.batches``; ``on_progress`` is told how many images are done.
+
+    Raises:
+        DataError: a moment is not finite, or is more than half precision holds.
+        ResourceError: the disk does not take it.
+    """
+    total = 0
+    for shard in shards:
+        images = layout.images(shard)
+        count, done = len(images), 0
+        tensors = {
+            "moments": torch.empty(count, *layout.shape, dtype=DTYPES[layout.dtype]),
+            "style_id": torch.empty(count, dtype=torch.int64),
+            "index": torch.empty(count, dtype=torch.int64),
+        }
+        while done < count:
+            parts = next(encoded)
+            rows = slice(done, done + len(parts[0]))
+            for tensor, part in zip(tensors.values(), parts, strict=True):
+                tensor[rows] = part
+            require_finite(parts[0], tensors["moments"][rows], images[rows])
+            done = rows.stop
+            on_progress(total + done)
+        total += done
+        _write_shard(shard_path(folder, shard), tensors)
+
+
+def require_finite(moments: Tensor, stored: Tensor, images: range) -> None:
+    """Refuse moments that are not numbers, or that became infinite in the type they are stored in.
+
+    Raises:
+        DataError: as said; the message names the images.
+    """
+    if bool(torch.isfinite(stored).all()):
+        return
+    which = f"images {images[0]} to {images[-1]}"
+    if bool(torch.isfinite(moments).all()):
+        msg = f"the moments of {which} reach {float(moments.abs().max()):.3g}, more than fp16 holds (65504)."
+        raise DataError(msg, "Set data.cache_dtype=bf16.")
+    msg = f"the autoencoder gives moments that are not finite for {which}."
+    raise DataError(msg, "Train it again with a lower learning rate.")
+
+
+def _write_shard(path: Path, tensors: dict[str, Tensor]) -> None:
+    temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
     try:
-        with safe_open(path, framework="pt") as shard:
-            return bool(shard.get_slice("moments").get_shape()[0] == count)
-    except (OSError, SafetensorError):
-        return False
+        write_tensors(temporary, tensors)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, ResourceError) as error:
+        reason = error.message if isinstance(error, ResourceError) else f"Cannot write {path}: {error.strerror}."
+        raise ResourceError(reason, "Make room on that disk, then run the same command again: it goes on.") from None
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
-@dataclass(frozen=True)
+def survey(folder: Path, layout: CacheLayout, shards: Iterable[int]) -> tuple[list[int], list[int]]:
+    """Return which of the shards are missing or not whole, and which images of the others show another picture."""
+    missing, replaced = [], []
+    for shard in shards:
+        try:
+            index = _read_labels(folder, layout, shard)[1].tolist()
+        except (OSError, SafetensorError):
+            missing.append(shard)
+        else:
+            replaced += [wanted for wanted, given in zip(layout.images(shard), index, strict=True) if wanted != given]
+    return missing, replaced
+
+
+def discard_shards(folder: Path, layout: CacheLayout, images: Iterable[int]) -> None:
+    """Delete the shards that hold these images, so that they are made again; the cache is no longer complete."""
+    (folder / CACHE_FILE).unlink(missing_ok=True)
+    for shard in {image // layout.shard_images for image in images}:
+        shard_path(folder, shard).unlink(missing_ok=True)
+
+
+def complete_cache(folder: Path, layout: CacheLayout, source: Mapping[str, Any]) -> None:
+    """Measure all the shards, one after the other, and write ``cache.json`` with what they were made from.
+
+    Raises:
+        DataError: a shard is missing or damaged.
+    """
+    missing, replaced = survey(folder, layout, range(layout.num_shards))
+    if missing:
+        raise DataError(f"{shard_path(folder, missing[0])} is damaged.", "Run the same command again.")
+    statistics = LatentStatistics()
+    for shard in range(layout.num_shards):
+        for part in torch.split(_map_moments(folder, shard), _STATISTICS_IMAGES):
+            statistics.update(part.flatten(0, 1))
+    normalizer = statistics.normalizer()
+    about = {
+        "format": FORMAT,
+        "source": dict(source),
+        "layout": asdict(layout),
+        "replaced": replaced,
+        "mean": list(normalizer.mean),
+        "std": list(normalizer.std),
+    }
+    write_json_atomic(folder / CACHE_FILE, about)
+
+
+def _read_labels(folder: Path, layout: CacheLayout, shard: int) -> tuple[Tensor, Tensor]:
+    """Return a shard's style_id and index without reading its moments; opening compares its size to its header.
+
+    Raises:
+        OSError, SafetensorError: it is not there, torn, or not of this layout.
+    """
+    path, count = shard_path(folder, shard), len(layout.images(shard))
+    with safe_open(path, framework="pt") as file:
+        moments = file.get_slice("moments")
+        found = [moments.get_dtype(), *moments.get_shape()]
+        style_id, index = file.get_tensor("style_id"), file.get_tensor("index")
+    if found != [_STORED_AS[layout.dtype], count, *layout.shape] or not len(style_id) == len(index) == count:
+        raise SafetensorError(f"{path.name} holds {found}")
+    return style_id, index
+
+
+def _map_moments(folder: Path, shard: int) -> Tensor:
+    with safe_open(shard_path(folder, shard), framework="pt") as file:
+        return file.get_tensor("moments")
+
+
 class LatentCache:
-    """A complete cache, open for reading; only the rows that are asked for come into memory."""
+    """A complete cache, open for reading; only the rows that are asked for come into memory.
 
-    moments: list[Tensor]
-    style_id: Tensor
-    normalizer: LatentNormalizer
+    ``replaced`` are the images that show another picture, because their own was gone.
+    """
+
+    def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
+        self.folder, self.replaced = folder, list(about["replaced"])
+        self.layout = CacheLayout(**{**about["layout"], "shape": tuple(about["layout"]["shape"])})
+        self.normalizer = LatentNormalizer(tuple(about["mean"]), tuple(about["std"]))
+        shards = range(self.layout.num_shards)
+        self.style_id = torch.cat([_read_labels(folder, self.layout, shard)[0] for shard in shards])
+        self._mapped: dict[int, np.ndarray[Any, np.dtype[np.int16]]] = {}
 
     @classmethod
     def open(cls, folder: Path) -> LatentCache:
-        """Map every shard of a complete cache.
+        """Check every shard of a complete cache and read its labels; moments are mapped when they are asked for.
 
         Raises:
             DataError: it is damaged.
         """
         try:
-            about = read_json(folder / CACHE_FILE)
-            shards = []
-            for number in range(math.ceil(about["count"] / SHARD_IMAGES)):
-                with safe_open(shard_path(folder, number), framework="pt") as shard:
-                    shards.append((shard.get_tensor("moments"), shard.get_tensor("style_id")))
-            normalizer = LatentNormalizer(tuple(about["mean"]), tuple(about["std"]))
-        except (OSError, SafetensorError, ModelError, KeyError, TypeError) as error:
-            msg = f"the latent cache at {folder} is damaged ({error})."
-            raise DataError(msg, "Delete that folder; it is made again.") from None
-        return cls([m for m, _ in shards], torch.cat([s for _, s in shards]), normalizer)
+            return cls(folder, read_json(folder / CACHE_FILE))
+        except (OSError, SafetensorError, ModelError, LookupError, TypeError, ValueError, ArithmeticError) as error:
+            raise _damaged(folder, error) from None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the mapped shards out: a worker process maps its own."""
+        return {**self.__dict__, "_mapped": {}}
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -127,19 +249,36 @@ class LatentCache:
 
     @property
     def num_variants(self) -> int:
-        """1, or 2 where mirrored moments are kept too."""
-        return self.moments[0].shape[1]
+        """How many latents each image has: its crops, each plain and, where that is wanted, mirrored."""
+        return self.layout.shape[0]
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """(Z, h, w)."""
-        _, _, channels, height, width = self.moments[0].shape
+        _, channels, height, width = self.layout.shape
         return channels // 2, height, width
 
     def read(self, indexes: Sequence[int], variants: Sequence[int]) -> Tensor:
-        """Return moments ``[n, 2Z, h, w]``, float32, of those images in those variants."""
-        rows = [
-            self.moments[index // SHARD_IMAGES][index % SHARD_IMAGES, variant]
-            for index, variant in zip(indexes, variants, strict=True)
-        ]
-        return torch.stack(rows).float()
+        """Return moments ``[n, 2Z, h, w]``, float32, of those images in those variants.
+
+        Raises:
+            DataError: a shard has gone or broken since the cache was opened.
+        """
+        rows = np.empty((len(indexes), *self.layout.shape[1:]), dtype=np.int16)
+        for row, index, variant in zip(rows, indexes, variants, strict=True):
+            shard, place = divmod(index, self.layout.shard_images)
+            row[...] = self._moments(shard)[place, variant]
+        return torch.from_numpy(rows).view(DTYPES[self.layout.dtype]).float()
+
+    def _moments(self, shard: int) -> np.ndarray[Any, np.dtype[np.int16]]:
+        """Map a shard: no file stays open. As 16-bit integers, for numpy copies rows faster and has no bf16."""
+        if shard not in self._mapped:
+            try:
+                self._mapped[shard] = _map_moments(self.folder, shard).view(torch.int16).numpy()
+            except (OSError, SafetensorError) as error:
+                raise _damaged(self.folder, error) from None
+        return self._mapped[shard]
+
+
+def _damaged(folder: Path, error: Exception) -> DataError:
+    return DataError(f"the latent cache at {folder} is damaged ({error}).", "Run `latentart encode`: it mends it.")

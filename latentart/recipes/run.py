@@ -139,13 +139,14 @@ class RunKeeper:
         self.run, self.log, self.progress = run, log, progress
         self.log_every, self.keep = log_every, keep
         self._rate: float | None = None
-        self._data_share = 0.0
+        self._seconds, self._data_seconds = 0.0, 0.0
 
     def report(self, report: StepReport, batch_size: int, *, at: int, is_last: bool, **extra: str) -> None:
         """Show a step, and log it where it is due; ``at`` is the run's own step."""
         rate = batch_size / max(report.seconds, 1e-9)
         self._rate = rate if self._rate is None else 0.95 * self._rate + 0.05 * rate
-        self._data_share = 0.95 * self._data_share + 0.05 * report.data_seconds / max(report.seconds, 1e-9)
+        self._seconds += report.seconds
+        self._data_seconds += report.data_seconds
         self.progress.update(report.step, loss=report.scalars["loss"], images_per_second=self._rate)
         if at % self.log_every == 0 or is_last:
             scalars = {name: float(value) for name, value in report.scalars.items()}
@@ -154,10 +155,11 @@ class RunKeeper:
                 **scalars,
                 lr=report.lr,
                 images_per_second=self._rate,
-                data_share=self._data_share,
+                data_share=self._data_seconds / max(self._seconds, 1e-9),  # since the line before
                 time=time.time(),
                 **extra,
             )
+            self._seconds, self._data_seconds = 0.0, 0.0
 
     def save(
         self, step: int, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any], milestones: list[int]

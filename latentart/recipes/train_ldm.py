@@ -6,6 +6,7 @@ Launch: ``latentart train ldm`` in a workspace with a trained autoencoder; a tin
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from latentart.core.networks.unet import UNet
 from latentart.data.datasets import picture_from
 from latentart.data.grids import save_png, tile_grid
 from latentart.data.latent_cache import LatentCache
-from latentart.data.loading import StepOrder
+from latentart.data.loading import build_order, choose_workers, load_items, prefetch
 from latentart.recipes.encode import encode, find_autoencoder, load_autoencoder
 from latentart.recipes.generate import Generator, SamplerSettings
 from latentart.recipes.model import build_task, save_model, trained_steps, weights_hash
@@ -39,11 +40,12 @@ from latentart.training.ldm_step import LdmBatch, LdmStep
 from latentart.training.log import RunLog
 from latentart.training.loop import train
 from latentart.training.progress import Progress
-from latentart.training.randomness import generator_for, normal_for, sample_numbers, uniform_for
+from latentart.training.randomness import generator_for, normal_for, sample_numbers, seed_for, uniform_for
 from latentart.training.signals import StopSignal
 
 PREVIEW_STYLES = 32
 PREVIEW_COLUMNS = 4
+LATENT_WORKERS = 4
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,31 @@ def describe_data(workspace: Workspace) -> dict[str, Any]:
     return {**pictures, "autoencoder": weights_hash(find_autoencoder(workspace))}
 
 
+class LatentBatches(torch.utils.data.Dataset[LdmBatch]):
+    """A step's batch by (step, indexes of its images); everything random in it follows from (seed, sample number)."""
+
+    def __init__(
+        self, cache: LatentCache, seed: int, style_dropout: float, null_style: int, num_timesteps: int
+    ) -> None:
+        self.cache, self.seed = cache, seed
+        self.style_dropout, self.null_style, self.num_timesteps = style_dropout, null_style, num_timesteps
+
+    def __getitem__(self, key: tuple[int, list[int]]) -> LdmBatch:
+        """Return one step's batch, on the CPU."""
+        step, indexes = key
+        seed, cache, size = self.seed, self.cache, len(indexes)
+        numbers = sample_numbers(step, size)
+        variants = (uniform_for(seed, "variant", numbers) * cache.num_variants).long().tolist()
+        noise = normal_for(seed, "posterior", numbers, cache.latent_shape)
+        x0 = cache.normalizer.normalize(sample_posterior(cache.read(indexes, variants), noise))
+        eps = normal_for(seed, "eps", numbers, cache.latent_shape)
+        shift = float(uniform_for(seed, "timestep shift", [step])[0])
+        uniform = stratify(uniform_for(seed, "timestep", numbers), torch.arange(size), size, shift)
+        is_dropped = uniform_for(seed, "style dropout", numbers) < self.style_dropout
+        style_id = torch.where(is_dropped, self.null_style, cache.style_id[indexes])
+        return LdmBatch(x0, eps, draw_timesteps(uniform, self.num_timesteps), style_id)
+
+
 class LdmRun:
     """The denoiser's run, from where it stands to its end."""
 
@@ -104,11 +131,15 @@ class LdmRun:
         log = RunLog(self.run, resume_step=first)
         log.note(f"denoiser: steps {first} to {self.num_steps}, {self.placement.precision}")
         run, preview = self.settings.run, None
-        with Progress("ldm", self.num_steps, first, quiet=self.quiet) as progress, StopSignal() as stop:
+        with (
+            Progress("ldm", self.num_steps, first, quiet=self.quiet) as progress,
+            StopSignal() as stop,
+            closing(prefetch(self._batches(first))) as batches,
+        ):
             keeper = RunKeeper(self.run, log, progress, log_every=run.log_every, keep=run.keep_checkpoints)
             for report in train(
                 self.step_fn,
-                self._batches(first),
+                batches,
                 build_rate_plan(self.settings.optimizer, self.num_steps),
                 first_step=first,
                 last_step=self.num_steps,
@@ -174,27 +205,24 @@ class LdmRun:
         }
 
     def _batches(self, first: int) -> Iterator[LdmBatch]:
-        """Yield the batches from step ``first`` on; everything random in them follows from (seed, sample number)."""
-        seed, size, device = self.seed, self.settings.batch_size, self.placement.device
-        order = StepOrder(generator_for(seed, "ldm order").initial_seed(), len(self.cache), size, first, self.num_steps)
-        null = len(self.style_names)
-        for step in range(first, self.num_steps):
-            numbers = sample_numbers(step, size)
-            indexes = [index for _, index in order.keys(step)]
-            variants = (uniform_for(seed, "variant", numbers) * self.cache.num_variants).long().tolist()
-            moments = self.cache.read(indexes, variants)
-            z = sample_posterior(moments, normal_for(seed, "posterior", numbers, self.cache.latent_shape))
-            eps = normal_for(seed, "eps", numbers, self.cache.latent_shape)
-            shift = float(uniform_for(seed, "timestep shift", [step])[0])
-            uniform = stratify(uniform_for(seed, "timestep", numbers), torch.arange(size), size, shift)
-            is_dropped = uniform_for(seed, "style dropout", numbers) < self.settings.style_dropout
-            style_id = torch.where(is_dropped, null, self.cache.style_id[indexes])
-            yield LdmBatch(
-                self.cache.normalizer.normalize(z).to(device),
-                eps.to(device),
-                draw_timesteps(uniform, self.config.diffusion.num_steps).to(device),
-                style_id.to(device),
-            )
+        """Yield the batches from step ``first`` on, on the device."""
+        data, settings, send = self.workspace.config.data, self.settings, self.placement.send
+        batches = LatentBatches(
+            self.cache, self.seed, settings.style_dropout, len(self.style_names), self.config.diffusion.num_steps
+        )
+        order = build_order(
+            seed_for(self.seed, "ldm order"),
+            self.cache.style_id.tolist(),
+            settings.batch_size,
+            first,
+            self.num_steps,
+            is_balanced=data.balance_styles,
+        )
+        keys = ((step, [index for _, index in order.keys(step)]) for step in range(first, self.num_steps))
+        # beside a GPU a thread would do too, but each of its many small draws would hold up the step's own calls
+        workers = choose_workers(data.workers, self.placement.device.type, at_most=LATENT_WORKERS)
+        for batch in load_items(batches, keys, workers=workers):
+            yield LdmBatch(send(batch.x0), send(batch.eps), send(batch.t), send(batch.style_id))
 
     def _preview(self, step: int) -> Path:
         """Write one labelled row per style, from fixed seeds, by the averaged weights."""

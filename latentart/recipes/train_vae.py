@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from latentart.core.pixels import to_images, to_pixels
 from latentart.data.datasets import PictureDataset, picture_from
 from latentart.data.grids import save_png, tile_grid
 from latentart.data.index import IndexEntry
-from latentart.data.loading import StepOrder, load_batches
+from latentart.data.loading import build_order, choose_workers, load_batches, prefetch
 from latentart.recipes.model import save_model
 from latentart.recipes.run import (
     RunKeeper,
@@ -58,7 +59,7 @@ from latentart.training.devices import Placement
 from latentart.training.log import RunLog
 from latentart.training.loop import train
 from latentart.training.progress import Progress
-from latentart.training.randomness import generator_for, normal_for, sample_numbers
+from latentart.training.randomness import generator_for, normal_for, sample_numbers, seed_for
 from latentart.training.signals import StopSignal
 from latentart.training.vae_step import VaeBatch, VaeStep
 
@@ -139,13 +140,14 @@ class StageRun:
         with (
             Progress(f"vae {self.stage.name}", self.num_steps, first, quiet=self.quiet) as progress,
             StopSignal() as stop,
+            closing(prefetch(self._batches(first))) as batches,
         ):
             keeper = RunKeeper(
                 self.run, log, progress, log_every=self.config.run.log_every, keep=self.config.run.keep_checkpoints
             )
             for report in train(
                 self.step_fn,
-                self._batches(first),
+                batches,
                 build_rate_plan(self.config.optimizer, self.num_steps, self.stage.lr),
                 first_step=first,
                 last_step=self.num_steps,
@@ -221,17 +223,19 @@ class StageRun:
 
     def _batches(self, first: int) -> Iterator[VaeBatch]:
         """Yield the stage's batches from step ``first`` on; order, crops and noise follow from the seed."""
-        stage, device = self.stage, self.placement.device
-        order_seed = generator_for(self.seed, f"vae order {stage.name}").initial_seed()
-        order = StepOrder(order_seed, len(self.entries), stage.batch_size, first, self.num_steps)
-        crop = build_crop(stage.resolution, self.workspace.config.data, order_seed, stage.crop)
+        stage, data, send = self.stage, self.workspace.config.data, self.placement.send
+        order_seed = seed_for(self.seed, f"vae order {stage.name}")
+        crop = build_crop(stage.resolution, data, order_seed, stage.crop)
         dataset = PictureDataset(self.workspace.data, self.entries, self.data["style_names"], crop)
+        order = build_order(
+            order_seed, dataset.style_ids, stage.batch_size, first, self.num_steps, is_balanced=data.balance_styles
+        )
         side = stage.resolution // self.config.model.factor
         shape = (self.config.model.latent_channels, side, side)
-        loaded = load_batches(dataset, order, workers=self.workspace.config.data.workers, pin=device.type == "cuda")
+        loaded = load_batches(dataset, order, workers=choose_workers(data.workers, self.placement.device.type))
         for step, (pixels, _, _) in enumerate(loaded, start=first):
             noise = normal_for(self.seed, f"posterior {stage.name}", sample_numbers(step, stage.batch_size), shape)
-            yield VaeBatch(to_images(pixels.to(device)), noise.to(device))
+            yield VaeBatch(to_images(send(pixels)), send(noise))
 
     def _evaluation_images(self, count: int) -> Iterator[Tensor]:
         """Yield up to ``count`` pictures, spread over the set, cropped in the middle, in small batches."""
@@ -239,9 +243,9 @@ class StageRun:
         dataset = PictureDataset(self.workspace.data, self.entries, self.data["style_names"], crop, memory_bytes=0)
         count = min(count, len(dataset))
         indexes = [i * len(dataset) // count for i in range(count)]
-        for start in range(0, count, 16):
-            pixels = torch.stack([dataset[(0, i)][0] for i in indexes[start : start + 16]])
-            yield to_images(pixels.to(self.placement.device))
+        keys = [[(0, index) for index in indexes[start : start + 16]] for start in range(0, count, 16)]
+        for pixels, _, _ in load_batches(dataset, keys):
+            yield to_images(self.placement.send(pixels))
 
     @torch.no_grad()
     def _reconstruct(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,9 +6,10 @@ import contextlib
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from latentart.errors import ResourceError
+from latentart.training.distributed import read_ranks
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -16,9 +17,14 @@ Precision = Literal["auto", "fp32", "bf16"]
 def choose_device(name: str | None = None) -> torch.device:
     """Return the named device, else the first CUDA device, else Apple's, else the CPU.
 
+    Of the processes that `torchrun` starts each takes the CUDA device of its own number.
+
     Raises:
         ResourceError: there is no such device.
     """
+    ranks = read_ranks()
+    if ranks.world_size > 1 and name in (None, "cuda") and torch.cuda.is_available():
+        name = f"cuda:{ranks.local_rank}"
     if name is None:
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -59,6 +65,12 @@ class Placement:
         """Move a network to the device; on GPUs channels last, which their convolutions want."""
         layout = torch.channels_last if self.device.type == "cuda" else torch.contiguous_format
         return network.to(self.device, memory_format=layout)  # type: ignore[call-overload]
+
+    def send(self, tensor: Tensor) -> Tensor:
+        """Copy a CPU tensor to the device; to a GPU from pinned memory, so that the copy runs beside other work."""
+        if self.device.type == "cuda":
+            return tensor.pin_memory().to(self.device, non_blocking=True)
+        return tensor.to(self.device)
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """Return the context that the forward pass and the losses run in; weights stay float32."""

@@ -19,11 +19,12 @@ OPTIONS = {
     "": {"--version", "--verbose", "-v", "--install-completion", "--show-completion"},
     "demo": {"--quick", "--device", "--json", *QUIET},
     "init": {"--preset", "--data"},
-    "clean-data": {"--out", "--dry-run", "--json", *CONFIG, *QUIET},
+    "clean-data": {"--out", "--dry-run", "--near-duplicates", "--json", *CONFIG, *QUIET},
     "encode": {"--device", "--json", *CONFIG, *QUIET},
     "sample": {"--style", "-s", "--grid", "--count", "-n", "--seed", "--steps", "--sampler", "--eta", "--guidance"}
     | {"--separate", "--out", "--model", "--device", "--json", *CONFIG, *QUIET},
     "reconstruct": {"--out", "--model", "--device", "--json", *CONFIG},
+    "bench data": {"--only", "--quick", "--folder", "--device", "--json"},
     "info": {"--json", *CONFIG},
     "doctor": {"--json"},
     "config ls": {"--json"},

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +21,13 @@ import pytest
 from PIL import Image
 
 from latentart.data.clean import clean_folder
-from latentart.data.clean_picture import CHUNK, decide_pictures
 from latentart.data.clean_report import CleanReport
+from latentart.data.guarded_workers import AHEAD
 from latentart.data.index import read_index
 from latentart.errors import ConfigError, DataError, ResourceError
 
-RULES: dict[str, Any] = {"min_bytes": 0, "min_side": 8, "max_side": 32, "max_aspect": 4.0}
+# workers 0: in this process; that the guarded ones make the same is a test of its own
+RULES: dict[str, Any] = {"min_bytes": 0, "min_side": 8, "max_side": 32, "max_aspect": 4.0, "workers": 0}
 
 
 def clean(raw: Path, out: Path, **changes: Any) -> CleanReport:
@@ -96,7 +100,8 @@ def test_a_sound_folder_becomes_an_indexed_data_set(raw: Path, out: Path) -> Non
             assert min(image.size) == 32
             assert not image.getexif()
             assert "icc_profile" not in image.info
-    assert all(entry.file.split("/")[1] == f"{entry.sha256[:24]}.jpg" for entry in entries)
+    for entry in entries:
+        assert entry.sha256 == hashlib.sha256((raw / entry.source).read_bytes()).hexdigest()
 
 
 def test_lossless_pictures_keep_their_pixels(raw: Path, out: Path) -> None:
@@ -208,12 +213,12 @@ def test_a_path_that_reads_as_markup_survives(raw: Path, out: Path) -> None:
 
 
 def test_workers_change_nothing(raw: Path, tmp_path: Path) -> None:
-    """Two worker processes and one make the same data set, byte for byte, and progress ends at the whole."""
+    """Two worker processes and none make the same data set, byte for byte, and progress ends at the whole."""
     for i in range(12):
         put(raw / "Fauvism" / f"{i}.jpg", picture_bytes(20 + i, file_format="JPEG"))
     progress: list[tuple[int, int]] = []
 
-    one = clean(raw, tmp_path / "one", workers=1)
+    one = clean(raw, tmp_path / "one", workers=0)
     two = clean(raw, tmp_path / "two", workers=2, on_progress=lambda *numbers: progress.append(numbers))
 
     assert one == two
@@ -306,7 +311,7 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("stop_after", [1, 4, 6])
 def test_an_interrupted_run_goes_on(raw: Path, tmp_path: Path, stop_after: int) -> None:
-    """After a stop at any file, with a line of the journal cut, the rest is done and the index is the same."""
+    """After a stop at any file the rest is done, and the index is that of a run that was left alone."""
 
     def stop(done: int, total: int) -> None:
         if done == stop_after:
@@ -316,17 +321,14 @@ def test_an_interrupted_run_goes_on(raw: Path, tmp_path: Path, stop_after: int) 
     out = tmp_path / "data"
     with pytest.raises(Killed):
         clean(raw, out, on_progress=stop)
-    journal = out / ".clean.jsonl"
-    journal.write_bytes(journal.read_bytes()[:-20])
     looked: list[int] = []
 
     clean(raw, out, on_progress=lambda done, _: looked.append(done))
 
-    assert looked == list(range(stop_after, 7))
+    assert looked == list(range(stop_after + 1, 7))
     assert (out / "index.jsonl").read_bytes() == (tmp_path / "whole" / "index.jsonl").read_bytes()
     assert (out / "report.json").read_bytes() == (tmp_path / "whole" / "report.json").read_bytes()
     assert set(pictures(out)) == set(pictures(tmp_path / "whole"))
-    assert (out / ".clean.jsonl").read_text().count("\n") == 6
 
 
 def test_pictures_of_an_interrupted_run_are_ours(raw: Path, out: Path) -> None:
@@ -349,10 +351,8 @@ def test_a_journal_cannot_lead_outside(raw: Path, out: Path, tmp_path: Path) -> 
     """A forged journal makes us remove nothing but our own pictures."""
     put(tmp_path / "precious" / f"{'0' * 24}.jpg", b"mine")
     clean(raw, out)
-    line = json.loads((out / ".clean.jsonl").read_text().splitlines()[0])
-    forged = line | {"source": "gone.png", "file": f"../precious/{'0' * 24}.jpg"}
-    with (out / ".clean.jsonl").open("a") as file:
-        file.write(json.dumps(forged) + "\n[]\nnull\n{}\n")
+    with closing(sqlite3.connect(out / ".clean.sqlite", isolation_level=None)) as journal:
+        journal.execute("INSERT INTO written VALUES (?)", (f"../precious/{'0' * 24}.jpg",))
 
     clean(raw, out)
 
@@ -366,36 +366,197 @@ def test_kill_9_leaves_no_workers_and_the_next_run_goes_on(raw: Path, tmp_path: 
         put(raw / "Fauvism" / f"{i}.png", picture_bytes(1000 + i, (300, 300)))
     out = tmp_path / "data"
     code = "import sys; from pathlib import Path; from latentart.data.clean import clean_folder\n"
-    code += f"if __name__ == '__main__': clean_folder(Path(sys.argv[1]), Path(sys.argv[2]), workers=2, **{RULES})"
+    code += f"if __name__ == '__main__': clean_folder(Path(sys.argv[1]), Path(sys.argv[2]), **{RULES | {'workers': 2}})"
     script = tmp_path / "script.py"
     script.write_text(code)
     process = subprocess.Popen([sys.executable, script, raw, out], env=os.environ | {"PYTHONPATH": str(Path.cwd())})
-    while not (out / ".clean.jsonl").exists() or (out / ".clean.jsonl").stat().st_size < 5000:
+    while len(list(out.glob("*/*.jpg"))) < 20:
         time.sleep(0.01)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     process.kill()
     process.wait()
     time.sleep(1)
 
-    noted = len((out / ".clean.jsonl").read_text().splitlines())
+    written = len(list(out.glob("*/*.jpg")))
     looked: list[int] = []
     clean(raw, out, on_progress=lambda done, _: looked.append(done))
     clean(raw, tmp_path / "whole")
 
     assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
-    assert 0 < noted < 206
-    assert len(looked) <= 206 - noted + 1
+    assert 20 <= written < 206
+    assert len(looked) <= 206 - written + 2 * AHEAD  # what was written but not noted yet
     assert (out / "index.jsonl").read_bytes() == (tmp_path / "whole" / "index.jsonl").read_bytes()
     assert set(pictures(out)) == set(pictures(tmp_path / "whole"))
 
 
-def test_a_killed_worker_is_one_clear_error() -> None:
-    """The error names the likely cause and the way on."""
-    jobs: Any = [1] * (CHUNK + 1)
-    end_process: Any = os._exit  # as the out-of-memory killer would; a worker can import it
+def test_a_picture_that_takes_too_long_is_dropped_by_name(raw: Path, out: Path) -> None:
+    """The others are kept, and a longer limit asks for the late one again."""
+    put(raw / "Cubism" / "slow.png", picture_bytes(50, (3000, 3000)))
 
-    with pytest.raises(ResourceError, match=r"killed.*memory.*number of workers"):
-        list(decide_pictures(jobs, end_process, workers=2))
+    report = clean(raw, out, workers=2, time_limit=0.12)
+    patient = clean(raw, out, workers=2, time_limit=60.0)
+
+    assert [(item.source, item.reason) for item in report.dropped] == [("Cubism/slow.png", "time_out")]
+    assert "0.12 s of processor time" in report.dropped[0].detail
+    assert patient.kept == 7
+
+
+def test_a_picture_with_too_many_pixels_is_a_bomb(raw: Path, out: Path) -> None:
+    """The limit is the caller's; raised, it asks for the picture again."""
+    Image.new("RGB", (400, 400)).save(raw / "Cubism" / "large.png")
+
+    report = clean(raw, out, max_pixels=400 * 400 - 1)
+
+    assert [(item.source, item.reason) for item in report.dropped] == [("Cubism/large.png", "bomb")]
+    assert clean(raw, out, max_pixels=400 * 400).kept == 7
+
+
+def test_two_runs_at_once_are_refused(raw: Path, out: Path) -> None:
+    """The second one says so and changes nothing."""
+
+    def clean_too(done: int, total: int) -> None:
+        with pytest.raises(ResourceError, match=r"another process is cleaning into .*data'.* Wait"):
+            clean(raw, out)
+
+    assert clean(raw, out, on_progress=clean_too).kept == 6
+
+
+def test_a_damaged_journal_is_made_anew(raw: Path, out: Path) -> None:
+    """All in it can be found again in the raw folder, and pictures in the index are still known for ours."""
+    clean(raw, out)
+    before = pictures(out)
+    (raw / "Cubism" / "0.png").unlink()
+    (out / ".clean.sqlite").write_bytes(b"no database at all" * 1000)
+
+    assert clean(raw, out).kept == 5
+    assert len(before) - len(pictures(out)) == 1
+
+
+@pytest.mark.parametrize("loose", [{"min_side": 41}, {"min_bytes": 6000}, {"max_aspect": 1.3}])
+def test_a_rule_about_size_needs_no_second_look(raw: Path, out: Path, loose: dict[str, Any]) -> None:
+    """Tightened and loosened again, it decides from what is known; only lost clean pictures are made again."""
+    first = clean(raw, out)
+    looked: list[int] = []
+
+    tight = clean(raw, out, on_progress=lambda done, _: looked.append(done), **loose)
+
+    assert 0 < tight.kept < 6
+    assert looked == []
+    assert len(pictures(out)) == tight.kept
+    assert clean(raw, out, on_progress=lambda done, _: looked.append(done)) == first
+    assert len(looked) == 6 - tight.kept
+
+
+def test_rules_that_shape_pictures_give_them_other_names(raw: Path, out: Path) -> None:
+    """So whatever was made from the old ones is known to be stale, and an interrupted run leaves them in use."""
+    from latentart.data.index import index_fingerprint
+
+    clean(raw, out)
+    before = read_index(out / "index.jsonl")
+
+    def stop(done: int, total: int) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        clean(raw, out, quality=80, on_progress=stop)
+
+    assert all((out / entry.file).is_file() for entry in before)
+    clean(raw, out, quality=80)
+    after = read_index(out / "index.jsonl")
+    assert index_fingerprint(after) != index_fingerprint(before)
+    assert sorted(pictures(out)) == sorted(entry.file for entry in after)
+
+
+def smooth_picture(seed: int, side: int = 256) -> Image.Image:
+    """Return a picture with shapes, as near-duplicates are found by."""
+    small = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    return Image.fromarray(small).resize((side, side), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture
+def alike(raw: Path) -> Path:
+    """Add a large picture, a smaller and a worse copy of it, and another picture."""
+    (raw / "Cubism" / "z").mkdir()
+    smooth_picture(1).save(raw / "Cubism" / "z" / "large.png")
+    smooth_picture(1).resize((200, 200)).save(raw / "Cubism" / "a_smaller.jpg", quality=60)
+    smooth_picture(1).save(raw / "Pop Art" / "a_worse.jpg", quality=40)
+    smooth_picture(2).save(raw / "Cubism" / "other.png")
+    return raw
+
+
+def test_pictures_that_look_the_same_are_flagged(alike: Path, out: Path) -> None:
+    """All are kept unless asked otherwise; the report names what each looks like."""
+    report = clean(alike, out, max_side=256)
+
+    assert report.kept == 10
+    assert {(item.source, item.reason, item.detail) for item in report.flagged} == {
+        ("Cubism/a_smaller.jpg", "near_duplicate", "looks like Cubism/z/large.png"),
+        ("Pop Art/a_worse.jpg", "near_duplicate", "looks like Cubism/z/large.png"),
+    }
+
+
+def test_near_duplicates_can_be_dropped_or_let_alone(alike: Path, out: Path) -> None:
+    """The largest is kept; a change of mind needs no look at what is still there."""
+    dropped = clean(alike, out, max_side=256, near_duplicates="drop")
+    entries = read_index(out / "index.jsonl")
+    looked: list[int] = []
+    kept = clean(alike, out, max_side=256, near_duplicates="keep", on_progress=lambda done, _: looked.append(done))
+
+    assert dropped.reasons == {"near_duplicate": 2}
+    assert "Cubism/z/large.png" in {entry.source for entry in entries}
+    assert len(entries) == 8
+    assert (kept.kept, kept.num_dropped, kept.flagged) == (10, 0, [])
+    assert len(looked) == 2
+    assert clean(alike, out, max_side=256, near_duplicates="drop") == dropped
+    assert sorted(pictures(out)) == sorted(entry.file for entry in read_index(out / "index.jsonl"))
+
+
+def test_a_table_gives_styles_and_labels(raw: Path, out: Path) -> None:
+    """With labels.csv any column can be the style, and the index holds them all."""
+    table = "path,style,genre\nCubism/0.png,Cubism,portrait\nCubism/1.png,Cubism,still life\n"
+    put(raw / "labels.csv", f"{table}Pop Art/3.png,../Pop,portrait\nlost.png,Pop,portrait\n".encode())
+
+    by_style = clean(raw, out)
+    first = read_index(out / "index.jsonl")
+    by_genre = clean(raw, out, label="genre")
+    second = read_index(out / "index.jsonl")
+
+    assert {entry.source: entry.style for entry in first} == {
+        "Cubism/0.png": "Cubism",
+        "Cubism/1.png": "Cubism",
+        "Pop Art/3.png": "../Pop",
+    }
+    assert {entry.source: entry.style for entry in second} == {
+        "Cubism/0.png": "portrait",
+        "Cubism/1.png": "still life",
+        "Pop Art/3.png": "portrait",
+    }
+    assert second[0].labels == {"style": "Cubism", "genre": "portrait"}
+    assert by_style.reasons == {"no_style": 3, "missing": 1}
+    assert by_genre.reasons == by_style.reasons
+    assert sorted(pictures(out)) == sorted(entry.file for entry in second)
+    with pytest.raises(ConfigError, match=r"genr.*genre"):
+        clean(raw, out, label="genr")
+
+
+def test_a_label_without_a_table_is_a_config_error(raw: Path, out: Path) -> None:
+    """Folders know only styles."""
+    with pytest.raises(ConfigError, match=r"data.label is 'artist'.*labels.csv"):
+        clean(raw, out, label="artist")
+
+
+def test_the_balance_of_styles_is_reported(raw: Path, out: Path) -> None:
+    """The smallest and the largest style are named, and a large difference is a warning with the switch for it."""
+    for i in range(27):
+        put(raw / "Pop Art" / f"more{i}.png", picture_bytes(200 + i))
+
+    report = clean(raw, out)
+
+    assert report.to_json()["balance"] == {
+        "num_styles": 2, "smallest": "Cubism", "fewest": 3, "largest": "Pop Art", "most": 30
+    }  # fmt: skip
+    assert str(report.balance) == "2 styles with 3 (Cubism) to 30 (Pop Art) pictures each, 1 to 10"
+    assert any("data.balance_styles" in warning for warning in report.warnings)
 
 
 def test_a_dry_run_writes_nothing(raw: Path, out: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from latentart.data.datasets import Crop, PictureDataset, picture_from, pixels_from
+from latentart.data.datasets import Crop, CropSet, PictureDataset, picture_from, pixels_from
 from latentart.data.index import IndexEntry
 from latentart.errors import DataError
 
@@ -27,7 +27,7 @@ def write_pictures(root: Path, sizes: list[tuple[int, int]]) -> list[IndexEntry]
     return entries
 
 
-def build(root: Path, crop: Crop, **settings: int) -> PictureDataset:
+def build(root: Path, crop: Crop | CropSet, **settings: int) -> PictureDataset:
     """Return four oblong pictures as squares."""
     entries = write_pictures(root, [(24, 16), (16, 24), (20, 20), (40, 16)])
     return PictureDataset(root, entries, ["Cubism", "Pop_Art"], crop, **settings)
@@ -125,7 +125,7 @@ def test_the_middle_at_full_size_is_the_picture_itself(tmp_path: Path) -> None:
 def test_mirroring_turns_left_and_right(tmp_path: Path) -> None:
     """Among some epochs of one square picture at full size there are its plain and its mirrored self."""
     dataset = build(tmp_path, Crop(20, 0, flip=True))
-    plain = PictureDataset(tmp_path, dataset.entries, ["Cubism", "Pop_Art"], Crop(20, 0))[(0, 2)][0]
+    plain = build(tmp_path, Crop(20, 0))[(0, 2)][0]
 
     seen = [dataset[(epoch, 2)][0] for epoch in range(12)]
 
@@ -149,11 +149,31 @@ def test_memory_changes_nothing_but_speed(tmp_path: Path, memory_bytes: int) -> 
     assert kept <= memory_bytes
 
 
-@pytest.mark.parametrize("damage", ["gone", "empty", "cut", "html", "folder"])
-def test_a_lost_or_broken_file_is_a_data_error(tmp_path: Path, damage: str) -> None:
-    """The message names the file and what to run."""
-    dataset = build(tmp_path, Crop(8, 0))
-    path = tmp_path / "1.png"
+def test_a_worker_keeps_its_part_of_the_memory(tmp_path: Path) -> None:
+    """Four copies of a set together keep no more than one alone."""
+    dataset = build(tmp_path, Crop(8, 0), memory_bytes=4 * 24 * 16 * 3)
+
+    dataset.share_memory(4)
+    for index in range(4):
+        dataset[(0, index)]
+
+    assert list(dataset._decoded) == [0]
+
+
+def test_a_set_of_crops_cuts_each_as_it_would_alone(tmp_path: Path) -> None:
+    """Pixels are uint8 [crops, 3, R, R], in the order of the crops."""
+    crops = (Crop(8, 0, is_random=False), Crop(8, 1, min_crop=0.5), Crop(8, 2, min_crop=0.5))
+    dataset = build(tmp_path, CropSet(crops))
+
+    pixels, style_id, index = dataset[(0, 3)]
+
+    assert (style_id, index) == (0, 3)
+    assert torch.equal(pixels, torch.stack([build(tmp_path, crop)[(0, 3)][0] for crop in crops]))
+    assert len({crop.numpy().tobytes() for crop in pixels}) == 3
+
+
+def damage_file(path: Path, damage: str) -> None:
+    """Take a file away, or make another thing of it."""
     content = path.read_bytes()
     path.unlink()
     if damage == "folder":
@@ -161,8 +181,64 @@ def test_a_lost_or_broken_file_is_a_data_error(tmp_path: Path, damage: str) -> N
     elif damage != "gone":
         path.write_bytes({"empty": b"", "cut": content[: len(content) // 2], "html": b"<html></html>"}[damage])
 
-    with pytest.raises(DataError, match=r"1\.png is gone or broken.*latentart clean-data"):
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        ("gone", "No such file or directory"),
+        ("empty", "not a picture"),
+        ("cut", "image file is truncated"),
+        ("html", "not a picture"),
+        ("folder", "Is a directory"),
+    ],
+)
+def test_a_lost_or_broken_file_of_a_small_set_is_a_data_error(tmp_path: Path, damage: str, reason: str) -> None:
+    """One of four is more than 1 %: the message names the file, says why it does not open, and what to run."""
+    dataset = build(tmp_path, Crop(8, 0))
+    damage_file(tmp_path / "1.png", damage)
+
+    with pytest.raises(DataError, match=rf"cleaned, 1 of 4: /.*1\.png: {reason}.*latentart clean-data") as caught:
         dataset[(0, 1)]
+
+    assert str(caught.value).count("1.png") == 1
+    assert "\n" not in str(caught.value)
+
+
+def build_many(root: Path, count: int) -> PictureDataset:
+    """Return small pictures, each of its own gray."""
+    entries = []
+    for number in range(count):
+        Image.new("RGB", (8, 8), (number % 256,) * 3).save(root / f"{number}.png")
+        entries.append(IndexEntry(f"{number}.png", "", "ab"[number % 2], "", 8, 8))
+    return PictureDataset(root, entries, ["a", "b"], Crop(8, 0), memory_bytes=0)
+
+
+@pytest.mark.parametrize(
+    ("lost", "wanted", "given"), [([5], 5, 6), ([5, 6], 5, 7), ([199], 199, 0), ([199, 0], 199, 1)]
+)
+def test_the_next_whole_picture_takes_the_place_of_a_lost_one(
+    tmp_path: Path, lost: list[int], wanted: int, given: int
+) -> None:
+    """It comes as itself: with its own style and index; after the last picture comes the first."""
+    dataset = build_many(tmp_path, 200)
+    own = dataset[(3, given)]
+    for number in lost:
+        (tmp_path / f"{number}.png").unlink()
+
+    pixels, style_id, index = dataset[(3, wanted)]
+
+    assert (style_id, index) == (given % 2, given)
+    assert torch.equal(pixels, own[0])
+
+
+def test_more_than_one_in_a_hundred_in_a_row_is_an_error_at_once(tmp_path: Path) -> None:
+    """A folder that is gone is not searched to its end: the error comes after the first few."""
+    dataset = build_many(tmp_path, 400)
+    for path in tmp_path.iterdir():
+        path.unlink()
+
+    with pytest.raises(DataError, match=r"cleaned, 5 of 400: /.*7\.png: No such.*; /.*9\.png: No such.* and 2 more\."):
+        dataset[(0, 7)]
 
 
 def test_picture_from_is_the_inverse_of_pixels_from() -> None:

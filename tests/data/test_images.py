@@ -5,7 +5,11 @@ from __future__ import annotations
 import io
 import os
 import struct
+import subprocess
+import sys
 import zlib
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from latentart.data.images import TURNS, BadImage, decode_image, resize_shorter_side
+from latentart.data.images import TURNS, BadImage, decode_image, decode_stream, resize_shorter_side
+from latentart.data.jpeg_scan import find_scan_damage
 
 WIDTH, HEIGHT = 48, 32
 RED, GREEN, BLUE, YELLOW = (220, 20, 20), (20, 200, 20), (20, 20, 220), (220, 200, 20)
@@ -265,26 +270,39 @@ def test_the_first_frame_is_taken(tmp_path: Path, file_format: str) -> None:
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "BMP", "TIFF", "GIF", "PPM", "WEBP", "AVIF", "JPEG2000"])
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.9])
-def test_cut_files_are_refused(tmp_path: Path, file_format: str, share: float) -> None:
-    """A file without its end is never taken for a picture."""
+def test_cut_files_are_called_truncated(tmp_path: Path, file_format: str, share: float) -> None:
+    """A file without its end is never taken for a picture, and the commonest fault has its own name."""
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
     content = encoded(noise, file_format)
 
     with pytest.raises(BadImage) as caught:
         decoded(tmp_path, content[: int(len(content) * share)])
 
-    assert caught.value.reason_code in {"truncated", "damaged"}
+    assert caught.value.reason_code == "truncated"
 
 
-@pytest.mark.parametrize("options", [{}, {"progressive": True}])
-def test_a_jpeg_cut_in_half_is_called_truncated(tmp_path: Path, options: dict[str, Any]) -> None:
-    """The commonest fault has its own name."""
-    content = encoded(four_corners(), "JPEG", **options)
+@pytest.mark.parametrize(
+    ("file_format", "missing"), [("JPEG", 1), ("JPEG", 2), ("PNG", 1), ("PNG", 5), ("PNG", 12), ("JPEG2000", 1)]
+)
+def test_a_picture_without_its_end_mark_is_truncated(tmp_path: Path, file_format: str, missing: int) -> None:
+    """All the pixels may be there: the file still is not what was sent."""
+    content = encoded(four_corners(), file_format)
 
     with pytest.raises(BadImage) as caught:
-        decoded(tmp_path, content[: len(content) * 4 // 5])
+        decoded(tmp_path, content[:-missing])
 
     assert caught.value.reason_code == "truncated"
+
+
+def test_tiffs_are_truncated_where_their_directory_or_strips_are_missing(tmp_path: Path) -> None:
+    """Both orders of parts are known: directory before the pixels and behind them."""
+    first = encoded(four_corners(), "TIFF")
+    behind = b"II*\0" + struct.pack("<I", 10**6) + bytes(500)
+
+    for content in (first[:-100], first[:60], behind):
+        with pytest.raises(BadImage) as caught:
+            decoded(tmp_path, content)
+        assert caught.value.reason_code == "truncated"
 
 
 def test_a_png_with_a_bad_checksum_is_damaged(tmp_path: Path) -> None:
@@ -310,9 +328,13 @@ def test_a_png_with_a_bad_checksum_is_damaged(tmp_path: Path) -> None:
         (b"%PDF-1.7\n", "not_a_picture"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not_a_picture"),
         (b"PK\3\4" + bytes(100), "not_a_picture"),
-        (b"\0\0\0\x18ftypheic" + bytes(100), "not_a_picture"),
         (b"\xff\xd8\xff\xe0 no more", "truncated"),
-        (b"\x89PNG\r\n\x1a\n", "damaged"),
+        (b"\xff\xd8\xff\xe0" + bytes(100), "damaged"),
+        (b"\x89PNG\r\n\x1a\n", "truncated"),
+        (png_of(4, 4)[:24] + b"\2" + png_of(4, 4)[25:], "damaged"),
+        (b"II*\0\x08\0\0\0\0\0\0\0\0\0", "not_a_picture"),
+        (b"RIFF\xff\0\0\0WAVEfmt ", "not_a_picture"),
+        (b"\0\0\0\x18ftypisom" + bytes(100), "not_a_picture"),
         (png_of(2**31 - 1, 2**31 - 1, png_chunk(b"IDAT", zlib.compress(b"0"))), "bomb"),
         (png_of(4, 4, png_chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(5_000_000)))), "bomb"),
         (png_of(64, 64, png_chunk(b"IDAT", zlib.compress(bytes(50)))), "truncated"),
@@ -327,6 +349,78 @@ def test_what_is_no_sound_picture_is_refused_with_a_reason(tmp_path: Path, conte
     assert caught.value.reason_code == reason
     assert "0x" not in caught.value.detail  # no address: the same file gives the same report
     assert "name=" not in caught.value.detail
+
+
+@pytest.mark.parametrize("file_format", ["WEBP", "AVIF", "JPEG2000"])
+def test_formats_with_hungry_decoders_may_have_fewer_pixels(tmp_path: Path, file_format: str) -> None:
+    """A picture that takes more memory than a worker has is refused by its claim, not by a decoder out of memory."""
+    content = encoded(four_corners(), file_format)
+
+    assert decoded(tmp_path, content, max_pixels=2 * WIDTH * HEIGHT).size == (WIDTH, HEIGHT)
+    with pytest.raises(BadImage, match=f"of {file_format} take") as caught:
+        decoded(tmp_path, content, max_pixels=WIDTH * HEIGHT)
+    assert caught.value.reason_code == "bomb"
+
+
+CHILD = """
+import resource, sys
+from pathlib import Path
+from PIL import Image
+from latentart.data.images import BadImage, decode_image
+Image.init()
+path, spare = Path(sys.argv[1]), int(sys.argv[2])
+if spare:
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + spare,) * 2)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    decode_image(path)
+except BadImage as error:
+    print(error.reason_code, error.detail)
+else:
+    print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+"""
+
+
+def decoded_in_child(path: Path, spare: int = 0) -> str:
+    """Return what a fresh process says of decoding: the memory it took, or a reason; ``spare`` bytes are its limit."""
+    return subprocess.check_output([sys.executable, "-c", CHILD, path, str(spare)], text=True).strip()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts memory as Linux does")
+@pytest.mark.parametrize(
+    ("mode", "file_format", "options"),
+    [
+        ("RGBA", "PNG", {"compress_level": 0, "turned": 6, "profile": True}),
+        ("I;16", "PNG", {"compress_level": 0}),
+        ("CMYK", "TIFF", {"turned": 6}),
+        ("RGB", "JPEG", {"quality": 50, "subsampling": 0, "progressive": True}),
+        ("RGB", "WEBP", {"quality": 10, "method": 0}),
+    ],
+)
+def test_decoding_takes_no_more_memory_than_it_may(
+    tmp_path: Path, mode: str, file_format: str, options: dict[str, Any]
+) -> None:
+    """At most 12 bytes per pixel, 18 for WebP, for which fewer pixels are let in."""
+    exif = Image.Exif()
+    exif[0x0112] = options.pop("turned", 1)
+    profile = swapped_profile() if options.pop("profile", False) else None
+    path, size = tmp_path / "picture", (2400, 1600)
+    Image.new(mode, size).save(path, file_format, exif=exif, icc_profile=profile, **options)
+
+    num_bytes = int(decoded_in_child(path))
+
+    assert num_bytes < size[0] * size[1] * (18 if file_format == "WEBP" else 12)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sets a limit that only Linux keeps")
+@pytest.mark.parametrize("file_format", ["PNG", "AVIF"])
+def test_want_of_memory_is_called_a_bomb(tmp_path: Path, file_format: str) -> None:
+    """A sound picture that does not fit into a worker is not called damaged."""
+    path = tmp_path / "picture"
+    Image.new("RGB", (2400, 1600)).save(path, file_format, **({"speed": 10} if file_format == "AVIF" else {}))
+
+    assert decoded_in_child(path, spare=10 << 20).startswith("bomb takes more memory")
 
 
 def test_the_limit_of_pixels_is_the_callers(tmp_path: Path) -> None:
@@ -371,3 +465,207 @@ def test_only_the_shorter_side_is_limited(size: tuple[int, int], max_side: int, 
     """The shape is kept and nothing is enlarged."""
     assert resize_shorter_side(Image.new("RGB", size), max_side).size == expected
     assert resize_shorter_side(Image.new("RGB", size), 5000).size == size
+
+
+@cache
+def natural_picture(width: int, height: int) -> Image.Image:
+    """Return 1/f noise with smooth edges and fine grain, as photographs and scans have."""
+    rng = np.random.default_rng(0)
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
+    frequency[0, 0] = np.inf
+    spectrum = rng.standard_normal((3, *frequency.shape)) + 1j * rng.standard_normal((3, *frequency.shape))
+    noise = np.fft.irfft2(spectrum / frequency**1.1, s=(height, width))
+    y, x = np.mgrid[:height, :width]
+    disk = 1 / (1 + np.exp(np.hypot(y - height / 2, x - width / 2) - width / 4))
+    pixels = 120 + 35 * noise / noise.std() + 60 * disk + rng.normal(0, 3, noise.shape)
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8).transpose(1, 2, 0))
+
+
+@pytest.mark.parametrize("subsampling", [0, 2])
+@pytest.mark.parametrize(("max_side", "divisor"), [(320, 2), (160, 4), (80, 8), (450, 1), (2000, 1)])
+def test_jpegs_are_reduced_while_decoding(subsampling: int, max_side: int, divisor: int) -> None:
+    """A picture reduced by the decoder and then by Lanczos differs by 40 dB or more from Lanczos alone."""
+    content = encoded(natural_picture(900, 1101), "JPEG", quality=90, subsampling=subsampling)
+
+    whole = resize_shorter_side(decode_stream(io.BytesIO(content)).picture, max_side)
+    reduced = decode_stream(io.BytesIO(content), max_side=max_side)
+
+    assert (reduced.width, reduced.height) == (900, 1101)
+    assert reduced.picture.size == whole.size
+    error = np.mean((np.asarray(whole, dtype=float) - np.asarray(reduced.picture)) ** 2)
+    assert error <= 255**2 / 10**4
+    assert (error == 0) == (divisor == 1)
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_reduced_picture_knows_its_size_in_the_file(file_format: str, orientation: int) -> None:
+    """Width and height are those of the upright picture before it was reduced."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encoded(four_corners().resize((480, 320)), file_format, exif=exif)
+
+    result = decode_stream(io.BytesIO(content), max_side=32)
+
+    assert [result.width, result.height] == ([480, 320] if orientation == 1 else [320, 480])
+    assert result.picture.size == ((48, 32) if orientation == 1 else (32, 48))
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK", "RGB"])
+def test_any_jpeg_may_be_reduced(mode: str) -> None:
+    """Grey, CMYK and pairs of pictures are reduced like color, with their profiles."""
+    image = four_corners().resize((480, 320), Image.Resampling.NEAREST)
+    expected = image.convert("L").convert("RGB") if mode == "L" else image
+    content = encoded(image.convert(mode), "JPEG", quality=95, icc_profile=swapped_profile() if mode == "RGB" else None)
+
+    result = decode_stream(io.BytesIO(content), max_side=32).picture
+
+    assert_corners(result, corner_colors(expected)[:, :: -1 if mode == "RGB" else 1])
+
+
+def test_a_profile_that_changes_nothing_is_passed_over() -> None:
+    """Under sRGB's own profile no pixel moves."""
+    image = natural_picture(64, 48)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+    result = decode_stream(io.BytesIO(encoded(image, "PNG", icc_profile=profile))).picture
+
+    np.testing.assert_array_equal(np.asarray(result), np.asarray(image))
+
+
+def scan_of(content: bytes) -> int:
+    """Return where the first scan of a JPEG starts."""
+    return content.index(b"\xff\xda") + 14
+
+
+SOUND_JPEGS: dict[str, dict[str, Any]] = {
+    **{f"quality {quality}": {"quality": quality} for quality in (1, 30, 75, 95, 100)},
+    **{f"subsampling {code}": {"subsampling": code} for code in (0, 1, 2)},
+    "progressive": {"progressive": True},
+    "optimized": {"optimize": True},
+    "restart markers": {"restart_marker_blocks": 1},
+    "restart rows, progressive": {"restart_marker_rows": 1, "progressive": True},
+    "RGB": {"keep_rgb": True},
+    "profile": {"icc_profile": swapped_profile()},
+    "broken profile": {"icc_profile": b"not a profile"},
+    "exif": {"exif": b"Exif\0\0MM\0*\xff\xff\xff\xff garbage"},
+}
+
+
+@pytest.mark.parametrize("name", SOUND_JPEGS)
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("size", [(1, 1), (7, 33), (64, 48)])
+def test_no_sound_jpeg_is_taken_for_damaged(name: str, mode: str, size: tuple[int, int]) -> None:
+    """Whatever an encoder may do, also with bytes after the end, is sound."""
+    content = encoded(natural_picture(64, 48).resize(size).convert(mode), "JPEG", **SOUND_JPEGS[name])
+
+    assert find_scan_damage(content) == ""
+    assert find_scan_damage(content + b"trailing bytes" + content) == ""
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"\xff\xd9", bytes(3000) + b"\xff\xd9"),
+        (b"\xff\xd9", b"\x12\x34\xff\xd9"),
+        (b"\xff\xdb", bytes(4) + b"\xff\xdb"),
+        (b"JFIF\0\1\1", b"JFIF\0\x09\x09"),
+        (b"\xff\xdb", b"\xff\xe2\0\x10ICC_PROFILE\0\2\5\xff\xdb"),
+    ],
+)
+def test_sloppy_jpegs_are_not_taken_for_damaged(before: bytes, after: bytes) -> None:
+    """Padding, junk between segments, odd versions and bad markers of profiles say nothing about the scan."""
+    content = encoded(natural_picture(64, 48), "JPEG")
+
+    assert find_scan_damage(content.replace(before, after, 1)) == ""
+
+
+def half_scan(content: bytes) -> bytes:
+    """Return a JPEG with half of its scan and an end mark."""
+    return content[: (scan_of(content) + len(content)) // 2].rstrip(b"\xff") + b"\xff\xd9"
+
+
+def scrambled_scan(content: bytes) -> bytes:
+    """Return a JPEG with a stretch of its scan reversed between marks."""
+    start = scan_of(content) + 500
+    parts = content[start : start + 2000].split(b"\xff")
+    return content[:start] + b"\xff".join(part[:1] + part[:0:-1] for part in parts) + content[start + 2000 :]
+
+
+@pytest.mark.parametrize("harm", [half_scan, scrambled_scan])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_damaged_scans_are_seen_with_simplejpeg(
+    monkeypatch: pytest.MonkeyPatch, harm: Callable[[bytes], bytes], mode: str
+) -> None:
+    """What Pillow fills with grey or garbage is refused, and is let through where the extra is missing."""
+    pytest.importorskip("simplejpeg")
+    content = harm(encoded(natural_picture(128, 96).convert(mode), "JPEG", quality=95))
+
+    with pytest.raises(BadImage, match="Corrupt") as caught:
+        decode_stream(io.BytesIO(content))
+    monkeypatch.setitem(sys.modules, "simplejpeg", None)
+
+    assert caught.value.reason_code == "damaged"
+    assert decode_stream(io.BytesIO(content)).picture.size == (128, 96)
+
+
+def heif_of(image: Image.Image, **options: Any) -> bytes:
+    """Return a HEIC file."""
+    heif = pytest.importorskip("pillow_heif")
+    buffer = io.BytesIO()
+    heif.from_pillow(image).save(buffer, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_heif_is_read_upright(tmp_path: Path, orientation: int) -> None:
+    """A picture of a phone is turned once."""
+    undo = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}.get(orientation, TURNS.get(orientation))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = four_corners() if undo is None else four_corners().transpose(undo)
+
+    image = decoded(tmp_path, heif_of(stored, quality=95, exif=exif.tobytes()))
+
+    assert image.size == (WIDTH, HEIGHT)
+    assert_corners(image, within=20)
+
+
+def test_heif_is_flattened_and_brought_to_srgb(tmp_path: Path) -> None:
+    """Alpha and profile of HEIF count."""
+    image = four_corners().convert("RGBA")
+    image.paste((0, 0, 0, 0), (0, 0, WIDTH // 2, HEIGHT // 2))
+    content = heif_of(image, quality=95, icc_profile=swapped_profile())
+
+    assert_corners(decoded(tmp_path, content), [(255,) * 3, *(color[::-1] for color in CORNERS[1:])], within=20)
+
+
+def test_deep_heif_is_scaled(tmp_path: Path) -> None:
+    """Ten bits become eight."""
+    heif = pytest.importorskip("pillow_heif")
+    deep = np.asarray(four_corners()).astype(np.uint16) * 257
+    buffer = io.BytesIO()
+    heif.from_bytes("RGB;16", (WIDTH, HEIGHT), deep.tobytes()).save(buffer, quality=95)
+
+    assert_corners(decoded(tmp_path, buffer.getvalue()), within=20)
+
+
+def test_cut_and_empty_heif_is_refused(tmp_path: Path) -> None:
+    """A file without its end is truncated, one with nothing behind its start is damaged."""
+    content = heif_of(four_corners())
+
+    for bad, reason in ((content[:-50], "truncated"), (b"\0\0\0\x18ftypheic" + bytes(100), "damaged")):
+        with pytest.raises(BadImage) as caught:
+            decoded(tmp_path, bad)
+        assert caught.value.reason_code == reason
+
+
+def test_heif_without_its_decoder_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the extra is missing the report names it."""
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
+
+    with pytest.raises(BadImage, match=r'pip install "latentart\[heif\]"') as caught:
+        decoded(tmp_path, b"\0\0\0\x18ftypheic" + bytes(100))
+
+    assert caught.value.reason_code == "not_a_picture"

@@ -31,7 +31,7 @@ def test_a_failed_write_leaves_the_old_index(tmp_path: Path) -> None:
     path = tmp_path / "index.jsonl"
     write_index(path, [ENTRY])
 
-    with pytest.raises(TypeError):
+    with pytest.raises(AttributeError):
         write_index(path, [OTHER, None])  # type: ignore[list-item]
 
     assert read_index(path) == [ENTRY]

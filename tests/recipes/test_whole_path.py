@@ -146,6 +146,8 @@ def test_cleaning_again_changes_no_picture(run: Run, workspace: Path, snapshot: 
     after = snapshot(workspace / "data")
 
     assert done.code == 0
+    assert before.pop(".clean.sqlite")
+    assert after.pop(".clean.sqlite")
     assert {name: content for name, (content, _) in after.items()} == {name: c for name, (c, _) in before.items()}
     assert {name: time for name, (_, time) in after.items() if name.endswith(".png")} == {
         name: time for name, (_, time) in before.items() if name.endswith(".png")

@@ -77,6 +77,38 @@ def test_without_an_accelerator_the_cpu_is_chosen(monkeypatch: pytest.MonkeyPatc
     assert choose_device() == CPU
 
 
+@pytest.mark.parametrize("name", [None, "cuda"])
+def test_each_of_torchrun_s_processes_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch, name: str | None) -> None:
+    """The one of its number on this machine; where there are fewer GPUs than processes the line names it."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for variable, value in {"RANK": "99", "WORLD_SIZE": "100", "LOCAL_RANK": "99"}.items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    monkeypatch.setenv("MASTER_PORT", "29500")
+
+    with pytest.raises(ResourceError, match="device 'cuda:99' cannot be used: "):
+        choose_device(name)
+
+    assert choose_device("cpu") == CPU
+
+
+def test_sending_to_the_cpu_copies_nothing() -> None:
+    """A tensor that is there already stays itself."""
+    tensor = torch.ones(3)
+
+    assert Placement(CPU, "fp32").send(tensor) is tensor
+
+
+@pytest.mark.gpu
+def test_what_is_sent_to_a_gpu_arrives_whole() -> None:
+    """Also when its source goes before the copy has run."""
+    placement = Placement(torch.device("cuda"), "fp32")
+
+    sent = [placement.send(torch.full((1 << 20,), float(number))) for number in range(20)]
+
+    assert [float(tensor.mean()) for tensor in sent] == list(range(20))
+
+
 def test_weights_stay_float32_under_bf16() -> None:
     """The forward pass is in bf16, the parameters are not."""
     placement = Placement(CPU, "bf16")

@@ -1,0 +1,170 @@
+"""The user's table of labels: which style, genre, artist or other label each picture of the raw folder has."""
+
+from __future__ import annotations
+
+import csv
+import re
+import unicodedata
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from latentart.errors import ConfigError, DataError, nearest
+
+PATH_COLUMNS = ("path", "file", "filename", "file_name", "image", "image_path", "file_path", "picture")
+DEFAULT_LABEL = "style"
+DELIMITERS = ",\t;"
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """A table of labels: ``columns`` are its label columns in order, ``label`` the one that holds the styles.
+
+    ``rows`` holds the labels of each path as the table writes it, in the order of ``columns``; ``written`` the
+    paths that are not in normal form, by their normal form; ``warnings`` what a person should know of the table.
+    """
+
+    columns: tuple[str, ...]
+    label: str
+    rows: dict[str, tuple[str, ...]] = field(repr=False)
+    written: dict[str, str] = field(repr=False)
+    warnings: list[str]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __contains__(self, source: str) -> bool:
+        return bool(self._row(source))
+
+    def sources(self) -> Collection[str]:
+        """Return the paths as the table writes them."""
+        return self.rows.keys()
+
+    def style_of(self, source: str) -> str:
+        """Return a picture's style, or an empty string where the table has none."""
+        return self.labels_of(source).get(self.label, "")
+
+    def labels_of(self, source: str) -> dict[str, str]:
+        """Return all the labels a picture has, by column."""
+        return {column: value for column, value in zip(self.columns, self._row(source), strict=False) if value}
+
+    def _row(self, source: str) -> tuple[str, ...]:
+        row = self.rows.get(source)
+        if row is None:
+            normal = normal_path(source)
+            row = self.rows.get(self.written.get(normal, normal), ())
+        return row
+
+
+def normal_path(path: str) -> str:
+    """Return the form in which different spellings of one path are equal: ``/`` between names, Unicode NFC."""
+    return unicodedata.normalize("NFC", re.sub(r"^(\.?/)+", "", path.strip().replace("\\", "/")))
+
+
+def read_labels(path: Path, label: str) -> Labels:
+    """Return the table of labels in a CSV file; ``label`` names the column that holds the styles.
+
+    The first line names the columns, with comma, tab or semicolon between them. One is called path, file, image or
+    alike and holds paths relative to the raw folder; all the others hold labels. Bytes that are not UTF-8 become
+    surrogate escapes, as they do in the names of files.
+
+    Raises:
+        DataError: the file cannot be read, or has no column of paths.
+        ConfigError: there is no column ``label``.
+    """
+    with _errors_named(path), path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        header = re.sub(r'"[^"]*"', "", file.readline())
+        file.seek(0)
+        # a space after a delimiter would keep quotes from being seen as such
+        table = csv.reader(file, delimiter=max(DELIMITERS, key=header.count), skipinitialspace=True)
+        names = [name.strip() for name in next(table, [])]
+        path_column = _path_column(path, names)
+        columns: dict[str, int] = {}
+        for i, name in enumerate(names):
+            if name and i != path_column:  # pandas writes its row numbers under an empty name
+                columns.setdefault(name, i)
+        label = _label_column(path, list(columns), label)
+        odd = _OddRows(path.name)
+        numbered = ((table.line_num, cells) for cells in table)
+        rows = _read_rows(numbered, path_column, list(columns.values()), len(names), odd)
+    written = {normal: source for source in rows if (normal := normal_path(source)) != source}
+    return Labels(tuple(columns), label, rows, written, odd.warnings())
+
+
+class _OddRows:
+    """How many rows are odd in each way, and the first of each."""
+
+    def __init__(self, table: str) -> None:
+        self.table = table
+        self.counts: dict[str, int] = {}
+        self.first: dict[str, str] = {}
+
+    def add(self, what: str, example: str) -> None:
+        self.counts[what] = self.counts.get(what, 0) + 1
+        self.first.setdefault(what, example)
+
+    def warnings(self) -> list[str]:
+        return [f"{self.table}: {number} {what}, first {self.first[what]}." for what, number in self.counts.items()]
+
+
+def _read_rows(
+    table: Iterable[tuple[int, Sequence[str]]], path_column: int, columns: Sequence[int], width: int, odd: _OddRows
+) -> dict[str, tuple[str, ...]]:
+    rows: dict[str, tuple[str, ...]] = {}
+    shared: dict[str, str] = {}  # equal values and equal rows are stored once: a table may have a million rows
+    shared_rows: dict[tuple[str, ...], tuple[str, ...]] = {}
+    for line, cells in table:
+        if not any(cells):
+            continue
+        source = cells[path_column] if path_column < len(cells) else ""
+        if not source.strip():
+            odd.add("rows without a path", f"in line {line}")
+            continue
+        if any(cells[width:]):
+            odd.add("rows with more cells than columns have names", f"in line {line}")
+        values = (cells[i].strip() if i < len(cells) else "" for i in columns)
+        row = tuple(shared.setdefault(value, value) for value in values)
+        row = shared_rows.setdefault(row, row)
+        if rows.setdefault(source, row) is not row:
+            odd.add(
+                "rows that name a picture again with other labels, of which the first count",
+                f"{source!r} in line {line}",
+            )
+    return rows
+
+
+def _path_column(path: Path, names: Sequence[str]) -> int:
+    for i, name in enumerate(names):
+        if name.casefold() in PATH_COLUMNS:
+            return i
+    msg = f"{str(path)!r} has no column of paths among {_listed(names)}."
+    raise DataError(msg, f"Its first line names the columns: call one of them {PATH_COLUMNS[0]!r}.")
+
+
+def _label_column(path: Path, columns: Sequence[str], label: str) -> str:
+    if label in columns:
+        return label
+    for column in columns:
+        if column.casefold() == label.casefold():
+            return column
+    if label == DEFAULT_LABEL and len(columns) == 1:
+        return columns[0]
+    msg = f"{str(path)!r} has no column {label!r}.{nearest(label, columns)}"
+    raise ConfigError(msg, f"Set data.label to one of {_listed(columns)}.")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names)) or "none"
+
+
+@contextmanager
+def _errors_named(path: Path) -> Iterator[None]:
+    hint = ""
+    try:
+        yield
+    except (OSError, csv.Error) as error:
+        if isinstance(error, csv.Error):
+            hint = "Look for a quotation mark that is never closed."
+        what = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"The table of labels {str(path)!r} cannot be read: {what}.", hint) from error

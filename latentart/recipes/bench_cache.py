@@ -1,0 +1,50 @@
+"""`latentart bench data`, the part about latents: what encoding and reading cost, and if training waits for them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from latentart.data.latent_cache import LatentCache
+from latentart.recipes.bench_data import Figure, seconds_of
+from latentart.recipes.clean_data import clean_data
+from latentart.recipes.demo import PICTURES_PER_STYLE, QUICK, draw_raw
+from latentart.recipes.encode import encode
+from latentart.recipes.init import init_workspace
+from latentart.recipes.train_ldm import train_ldm
+from latentart.recipes.train_vae import train_vae
+from latentart.training.devices import Placement
+
+
+def bench_cache(folder: Path, steps: int, placement: Placement) -> Iterator[Figure]:
+    """Encode the demo's pictures with the demo's small autoencoder, read the cache, and train on it for a while."""
+    settings = [*QUICK, f"ldm.training.steps={steps}", "ldm.training.run.log_every=10"]
+    workspace = init_workspace(folder / "work", "demo", None, settings)
+    draw_raw(workspace, pictures_per_style=PICTURES_PER_STYLE)
+    clean_data(workspace, quiet=True)
+    train_vae(workspace, "all", placement, quiet=True)
+    seconds = seconds_of(lambda: encode(workspace, placement, quiet=True))
+    cache = LatentCache.open(encode(workspace, placement, quiet=True))
+    encoded = len(cache) * cache.num_variants / seconds
+    yield Figure("encoding on the fly", f"{encoded:.0f} images/s at {workspace.config.ldm.training.resolution} px")
+    read = _reading_rate(cache)
+    yield Figure("reading cached latents", f"{read:.0f} images/s")
+    ratio = read / encoded
+    yield Figure("reading over encoding", f"{ratio:.0f} times", "at least 50", ratio >= 50)
+    train_ldm(workspace, placement, quiet=True)
+    lines = map(json.loads, (workspace.ldm_run / "metrics.jsonl").read_text().splitlines())
+    shares = [line["data_share"] for line in lines if line["step"] > 10]  # the first batches are waited for
+    share = sum(shares) / len(shares)
+    yield Figure("share of an LDM step spent waiting for data", f"{share:.2%}", "under 2 %", share < 0.02)
+
+
+def _reading_rate(cache: LatentCache, batch_size: int = 256) -> float:
+    rng = np.random.default_rng(0)
+    batches = [rng.integers(0, len(cache), batch_size).tolist() for _ in range(50)]
+    variants = [0] * batch_size
+    cache.read(batches[0], variants)
+    seconds = seconds_of(lambda: [cache.read(indexes, variants) for indexes in batches])
+    return len(batches) * batch_size / seconds

@@ -1,0 +1,161 @@
+"""Ranks: read from the environment or refused in plain words; they share work, meet, wait and part."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from latentart.errors import ResourceError, UsageError
+from latentart.training.distributed import Ranks, join_ranks, read_ranks, wait_for_all
+
+CPU = torch.device("cpu")
+MEETING = {"MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
+
+
+@pytest.fixture
+def port() -> int:
+    """Return a port that is free."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize("environment", [{}, {"HOME": "/root"}, MEETING])
+def test_without_torchrun_a_process_is_alone(environment: dict[str, str]) -> None:
+    """It is the first of one, and all the work is its own."""
+    ranks = read_ranks(environment)
+
+    assert ranks == Ranks(0, 1, 0)
+    assert ranks.is_first
+    assert list(ranks.share(4)) == [0, 1, 2, 3]
+
+
+def test_torchrun_s_variables_say_which_process_this_is() -> None:
+    """Rank, number of processes, and the place on this machine."""
+    ranks = read_ranks({"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", **MEETING})
+
+    assert ranks == Ranks(rank=5, world_size=8, local_rank=1)
+    assert not ranks.is_first
+
+
+def test_one_process_under_torchrun_needs_nobody_to_meet() -> None:
+    """A container that sets all three for its only process is no error."""
+    assert read_ranks({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}) == Ranks()
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"RANK": "0"}, r"RANK is set in the environment, but not WORLD_SIZE, LOCAL_RANK\."),
+        ({"WORLD_SIZE": "2"}, r"WORLD_SIZE is set in the environment, but not RANK, LOCAL_RANK, MASTER_ADDR, MASTER"),
+        ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, r"but not MASTER_ADDR, MASTER_PORT\."),
+        ({"RANK": "x", "WORLD_SIZE": "2", "LOCAL_RANK": "0", **MEETING}, r"RANK='x', .* are not whole numbers"),
+        ({"RANK": "-1", "WORLD_SIZE": "2", "LOCAL_RANK": "0", **MEETING}, r"RANK='-1', .* are not whole numbers"),
+        ({"RANK": "2", "WORLD_SIZE": "2", "LOCAL_RANK": "0", **MEETING}, r"RANK='2', .* contradict each other"),
+        ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "1", **MEETING}, r"LOCAL_RANK='1' .* contradict each other"),
+        ({"RANK": "0", "WORLD_SIZE": "0", "LOCAL_RANK": "0", **MEETING}, r"WORLD_SIZE='0', .* contradict each other"),
+    ],
+)
+def test_an_environment_that_makes_no_sense_is_refused(environment: dict[str, str], message: str) -> None:
+    """The line names the variables and how processes are started; a guess would have two of them write one file."""
+    with pytest.raises(UsageError, match=message) as caught:
+        read_ranks(environment)
+
+    assert "torchrun --nproc-per-node" in caught.value.hint
+
+
+@pytest.mark.parametrize(("count", "world_size"), [(0, 3), (2, 3), (10, 1), (10, 3), (9, 3)])
+def test_shares_are_disjoint_even_and_whole(count: int, world_size: int) -> None:
+    """Every piece belongs to one process, and no process has more than one piece more than another."""
+    shares = [list(Ranks(rank, world_size).share(count)) for rank in range(world_size)]
+
+    assert sorted(piece for share in shares for piece in share) == list(range(count))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_a_process_alone_waits_for_nobody() -> None:
+    """No group is made, and waiting returns at once."""
+    with join_ranks(Ranks(), CPU):
+        wait_for_all()
+
+        assert not torch.distributed.is_initialized()
+
+
+def test_nobody_to_meet_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A port that is no port: who was looked for, where, and why it failed."""
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    monkeypatch.setenv("MASTER_PORT", "99999999")
+
+    with (
+        pytest.raises(ResourceError, match="the 2 processes do not find each other at localhost:99999999: ") as caught,
+        join_ranks(Ranks(0, 2), CPU),
+    ):
+        pass
+
+    assert "\n" not in str(caught.value)
+
+
+MEMBER = """
+import sys
+from pathlib import Path
+import torch
+from latentart.errors import LatentArtError
+from latentart.training.distributed import join_ranks, read_ranks, wait_for_all
+
+folder, fails = Path(sys.argv[1]), "fail" in sys.argv
+ranks = read_ranks()
+try:
+    with join_ranks(ranks, torch.device("cpu")):
+        if fails and not ranks.is_first:
+            raise SystemExit(3)
+        (folder / f"{ranks.rank}-came").touch()
+        wait_for_all()
+        print(ranks.rank, sorted(path.name for path in folder.iterdir()))
+except LatentArtError as error:
+    raise SystemExit(str(error))
+"""
+
+
+def start(folder: Path, port: int, *words: str) -> list[subprocess.Popen[str]]:
+    """Start two processes as torchrun does."""
+    command = [sys.executable, "-c", MEMBER, str(folder), *words]
+    place = {
+        "PATH": "",
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": str(port),
+        "OMP_NUM_THREADS": "1",
+    }
+    return [
+        subprocess.Popen(
+            command,
+            env={**place, "RANK": rank, "LOCAL_RANK": rank, "PYTHONPATH": ":".join(sys.path)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in ("0", "1")
+    ]
+
+
+def test_processes_wait_for_each_other(tmp_path: Path, port: int) -> None:
+    """Behind the barrier each sees what the other did before it; they part without a word."""
+    ended = [(process.communicate(timeout=60), process.returncode) for process in start(tmp_path, port)]
+
+    assert ended == [(("0 ['0-came', '1-came']\n", ""), 0), (("1 ['0-came', '1-came']\n", ""), 0)]
+
+
+def test_a_process_whose_partner_ends_says_so_in_one_line(tmp_path: Path, port: int) -> None:
+    """It does not wait for one that is gone."""
+    first, second = start(tmp_path, port, "fail")
+
+    _, said = first.communicate(timeout=60)
+    second.communicate(timeout=60)
+
+    assert (first.returncode, second.returncode) == (1, 3)
+    assert said.splitlines()[-1] == "another process of this run has ended. What it wrote says why."
