@@ -13,6 +13,7 @@ import typer
 from latentart.cli import app
 from latentart.config.presets import PRESETS
 from latentart.config.workspace import resolve
+from latentart.data.clean_report import REMEDIES
 from latentart.errors import LatentArtError
 from latentart.training.perceptual_weights import BACKBONES
 
@@ -94,6 +95,7 @@ def test_presets_backbones_and_exit_codes_are_those_of_the_code() -> None:
         assert f"| `{name}` |" in README
     for known in BACKBONES.values():
         assert f"| `{known.file_name}` | {known.megabytes:g} MB |" in README
+    assert [reason for reason in REMEDIES if f"`{reason}`" not in README] == []
     codes = [kind.exit_code for kind in LatentArtError.__subclasses__() if 1 < kind.exit_code < 128]
     assert all(f"\n| {code} |" in README for code in codes)
 
