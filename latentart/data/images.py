@@ -257,8 +257,11 @@ def _bad_image(error: Exception, file: BinaryIO, start: bytes) -> BadImage:
     detail = str(error) or type(error).__name__
     if isinstance(error, MemoryError) or NO_MEMORY.search(detail):
         return BadImage("bomb", f"takes more memory than a worker may use ({detail})")
-    if isinstance(error, BOMBS) or "Decompressed data too large" in detail:
-        return BadImage("bomb", detail)
+    if isinstance(error, BOMBS):  # its text names twice the limit
+        num_pixels = re.search(r"\d+", detail)
+        return BadImage("bomb", f"{num_pixels[0] if num_pixels else 'too many'} pixels, more than may be decoded")
+    if "Decompressed data too large" in detail:
+        return BadImage("bomb", "holds a text that grows without limit")
     if isinstance(error, OSError) and error.errno is not None:
         return BadImage("unreadable", detail)
     if is_heif(start) and "HEIF" not in Image.OPEN:

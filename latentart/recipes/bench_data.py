@@ -31,6 +31,7 @@ from latentart.data.clean import clean_folder
 from latentart.data.clean_journal import open_journal
 from latentart.data.clean_picture import CleanRules, Decision, stamp_of
 from latentart.data.images import MAX_PIXELS, WHITE, decode_image
+from latentart.data.near_duplicates import first_of_kind
 from latentart.data.raw_files import RawFile
 
 SCAN = (1800, 2200)
@@ -127,6 +128,19 @@ def bench_index(folder: Path, sizes: BenchSizes) -> Iterator[Figure]:
     yield Figure(
         f"second run over {sizes.rows} rows", f"{seconds:.0f} s, peak {peak / 1e6:.0f} MB", "120 s, 1000 MB", is_met
     )
+    yield from bench_hashes(sizes.rows)
+
+
+def bench_hashes(count: int) -> Iterator[Figure]:
+    """Look up near-duplicates among made-up hashes, a third of them near to one of few."""
+    rng = np.random.default_rng(0)
+    hashes = rng.integers(0, 256, (count, 48), dtype=np.uint8)
+    crowd = rng.choice(count, count // 3, replace=False)
+    hashes[crowd] = hashes[crowd % 10]
+    hashes[crowd, rng.integers(0, 32, len(crowd))] ^= 1
+    texts = [row.tobytes().hex() for row in hashes]
+    seconds = seconds_of(lambda: first_of_kind(texts))
+    yield Figure(f"near-duplicates among {count} hashes", f"{seconds:.0f} s", "60 s", seconds < 60)
 
 
 def write_pictures(folder: Path, numbers: range, size: tuple[int, int]) -> list[Path]:
