@@ -14,11 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from latentart.data.clean_journal import Journal, NearDuplicates, copy_journal, open_journal
+from latentart.data.clean_journal import JOURNAL, Journal, NearDuplicates, copy_journal, open_journal
 from latentart.data.clean_picture import PARTS, CleanRules, Job, decide_pictures
 from latentart.data.clean_report import REMEDIES, CleanReport, count_reasons, make_report, write_report
 from latentart.data.images import MAX_PIXELS, WHITE
-from latentart.data.index import IndexEntry, write_index
+from latentart.data.index import IndexEntry, read_index, write_index
 from latentart.data.labels import Labels, read_labels
 from latentart.data.raw_files import check_folders, find_raw_files, find_styles
 from latentart.data.slug import slugs
@@ -90,6 +90,7 @@ class Cleaning:
 
     def run(self, workers: int, on_progress: OnProgress | None) -> CleanReport:
         """Decide on every file, write the clean pictures, and then the index and the report."""
+        _refuse_strangers(self.out)
         with open_journal(self.out) as journal:
             self._list_files(journal)
             self._decide(journal, self.out, workers, on_progress)
@@ -139,6 +140,22 @@ class Cleaning:
 
     def _with_labels(self, entry: IndexEntry) -> IndexEntry:
         return replace(entry, labels=self.labels.labels_of(entry.source)) if self.labels else entry
+
+
+def _refuse_strangers(out: Path) -> None:
+    """Refuse to write over files that are called like ours, in a folder that has no journal and no index of ours.
+
+    Raises:
+        ConfigError: there are such files.
+    """
+    names = [name for name in OWN_NAMES if os.path.lexists(out / name)]
+    if not names or (out / JOURNAL).is_file():
+        return
+    try:
+        read_index(out / INDEX)
+    except DataError:
+        msg = f"{str(out)!r} holds {names[0]!r}, which clean-data did not write and would write over."
+        raise ConfigError(msg, "Set data.root, or --out, to another folder.") from None
 
 
 def _read_table(table: Path, label: str) -> Labels | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from latentart.errors import ResourceError
 
@@ -56,15 +58,16 @@ def open_database(path: Path) -> Iterator[sqlite3.Connection]:
 @contextmanager
 def copy_database(path: Path) -> Iterator[sqlite3.Connection]:
     """Open a copy of a journal's database that vanishes when it is closed; an empty one if there is none to read."""
-    with closing(_connect("")) as connection:
-        # immutable: not even a lock or a log is written beside it
-        uri = f"{path.resolve().as_uri()}?immutable=1"
-        with suppress(sqlite3.DatabaseError), closing(sqlite3.connect(uri, uri=True)) as old:
-            old.backup(connection)
-        yield connection
+    with TemporaryDirectory() as folder:
+        copy = Path(folder) / path.name
+        for suffix in ("", "-wal"):  # of a run that was killed, or is still at work, most is in the log
+            with suppress(OSError):
+                shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
+        with open_database(copy) as connection:
+            yield connection
 
 
-def _connect(path: Path | str) -> sqlite3.Connection:
+def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=0, isolation_level=None)
     try:
         # one process at a time: so the write-ahead log needs no shared memory, which network disks lack

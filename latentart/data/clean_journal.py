@@ -74,9 +74,9 @@ class Journal:
         """Take the pictures of an index that was there before for ours, where the journal has been lost."""
         if not self._one("SELECT EXISTS (SELECT 1 FROM written)"):
             with suppress(DataError):  # there is no index yet, or a damaged one
-                self._db.executemany(
-                    "INSERT OR IGNORE INTO written VALUES (?)", ((entry.file,) for entry in iterate_index(index))
-                )
+                files = (entry.file for entry in iterate_index(index))
+                ours = ((file,) for file in files if OUR_PICTURE.fullmatch(file))
+                self._db.executemany("INSERT OR IGNORE INTO written VALUES (?)", ours)
 
     def list_files(self, files: Iterable[RawFile], rules: CleanRules) -> None:
         """Take the present list of raw files; what was decided before and has not changed stays decided."""
@@ -211,7 +211,9 @@ class Journal:
             return (found.reason, found.detail, stamp) == (reason, _text(detail), "")
         if stamp != stamp_of(found, rules, reason):
             return False
-        return reason not in JUDGED or rules.refusal(found.size, width, height)[0] == reason
+        if reason not in JUDGED:
+            return True
+        return rules.refusal(found.size, width, height)[0] == reason and width * height <= rules.max_pixels
 
     def _known(self, found: RawFile, rules: CleanRules) -> Decision | None:
         """Return the decision that needs no look into the file: never to be opened, or decided and unchanged."""

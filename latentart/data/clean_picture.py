@@ -21,7 +21,7 @@ from latentart.data.images import BYTES_PER_PIXEL, BadImage, Decoded, decode_str
 from latentart.data.near_duplicates import perceptual_hash
 from latentart.data.raw_files import RawFile
 
-PARTS = ".part"  # half-written pictures, inside the data folder so that a rename can finish them
+PARTS = ".clean.part"  # half-written pictures, inside the data folder so that a rename can finish them
 EXTENSIONS = {"jpeg": "jpg", "png": "png"}
 LONGEST_JPEG_SIDE = 65_500
 POLICY = 1  # counts the changes of how pictures are decoded and written
@@ -137,7 +137,10 @@ def decide_picture(job: Job, *, raw: Path, out: Path | None, rules: CleanRules) 
         return _refused(found, rules, error.reason_code, error.detail)
     except OSError as error:
         return _refused(found, rules, "unreadable", error.strerror or str(error))
-    return _accepted(found, folder, decoded, sha256, out, rules)
+    try:
+        return _accepted(found, folder, decoded, sha256, out, rules)
+    except MemoryError:
+        return _refused(found, rules, "bomb", "takes more memory than a worker may use")
 
 
 def stamp_of(found: RawFile, rules: CleanRules, reason: str) -> str:
@@ -150,7 +153,7 @@ def judge_again(before: Decision, num_bytes: int, rules: CleanRules) -> Decision
     if before.reason not in JUDGED:
         return before
     reason, detail = rules.refusal(num_bytes, before.raw_width, before.raw_height)
-    if not reason and not before.file:
+    if (not reason and not before.file) or before.raw_pixels > rules.max_pixels:
         return None
     return replace(before, reason=reason, detail=detail)
 
@@ -178,15 +181,19 @@ def _accepted(
 
 
 def _refused(found: RawFile, rules: CleanRules, reason: str, detail: str) -> Decision:
-    return Decision(found.source, stamp_of(found, rules, reason), reason, detail)
+    # a file becomes readable without any change of its size or time: without a stamp it is looked at again
+    stamp = "" if reason == "unreadable" else stamp_of(found, rules, reason)
+    return Decision(found.source, stamp, reason, detail)
 
 
 def _decision_on_lost(found: RawFile, lost: Lost, rules: CleanRules) -> Decision:
     if lost.is_late:
         return _refused(found, rules, "time_out", f"not decoded within {rules.time_limit:g} s of processor time")
     if lost.signal_number == 9:  # SIGKILL, which Windows does not name
-        return _refused(found, rules, "bomb", "its decoder was killed, most likely for want of memory")
-    return _refused(found, rules, "damaged", "its decoder broke down")
+        killed = _refused(found, rules, "bomb", "its decoder was killed, most likely for want of memory")
+    else:
+        killed = _refused(found, rules, "damaged", "its decoder broke down")
+    return replace(killed, stamp="")  # it may have been another one's hunger: the next run tries again
 
 
 def _write_picture(image: Image.Image, out: Path, file: str, rules: CleanRules) -> int:

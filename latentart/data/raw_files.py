@@ -121,7 +121,8 @@ def _raw_file(entry: os.DirEntry[str], source: str, style_of: StyleOf) -> RawFil
         info = entry.stat(follow_symlinks=False)
     except OSError as error:
         return RawFile(source, style, reason="unreadable", detail=error.strerror or str(error))
-    return RawFile(source, style, info.st_size, info.st_mtime_ns)
+    # a database holds 63 bits, some file systems hold years beyond 2262
+    return RawFile(source, style, info.st_size, info.st_mtime_ns % (1 << 63))
 
 
 def _styles_by_folder(raw: Path, styles: Sequence[str]) -> StyleOf:

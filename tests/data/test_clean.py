@@ -21,9 +21,12 @@ import pytest
 from PIL import Image
 
 from latentart.data.clean import clean_folder
+from latentart.data.clean_journal import open_journal
+from latentart.data.clean_picture import CleanRules, decide_picture
 from latentart.data.clean_report import CleanReport
 from latentart.data.guarded_workers import AHEAD
 from latentart.data.index import read_index
+from latentart.data.raw_files import RawFile
 from latentart.errors import ConfigError, DataError, ResourceError
 
 # workers 0: in this process; that the guarded ones make the same is a test of its own
@@ -411,6 +414,18 @@ def test_a_picture_with_too_many_pixels_is_a_bomb(raw: Path, out: Path) -> None:
     assert clean(raw, out, max_pixels=400 * 400).kept == 7
 
 
+@pytest.mark.parametrize("name", ["index.jsonl", "report.json", "report.csv"])
+def test_files_of_the_user_are_not_written_over(raw: Path, out: Path, name: str) -> None:
+    """A folder that holds something called like ours, but made by somebody else, is refused as it is."""
+    put(out / name, b"my own report")
+    before = tree(out)
+
+    with pytest.raises(ConfigError, match=rf"holds '{name}', which clean-data did not write"):
+        clean(raw, out)
+
+    assert tree(out) == before
+
+
 def test_two_runs_at_once_are_refused(raw: Path, out: Path) -> None:
     """The second one says so and changes nothing."""
 
@@ -571,6 +586,65 @@ def test_a_dry_run_writes_nothing(raw: Path, out: Path, tmp_path: Path) -> None:
     put(raw / "Cubism" / "new.png", picture_bytes(50))
     assert clean(raw, out, dry_run=True).kept == 7
     assert tree(out) == before
+
+
+def test_a_dry_run_beside_a_run_reads_what_that_has_noted(raw: Path, out: Path) -> None:
+    """A journal that another process writes, or left when it was killed, serves a dry run, whose report is the same."""
+    reports = []
+
+    def look(done: int, _total: int) -> None:
+        if done == 2:
+            reports.append(clean(raw, out, dry_run=True))
+
+    report = clean(raw, out, on_progress=look)
+
+    assert reports == [report]
+
+
+def test_a_time_beyond_the_years_of_a_database_is_a_time(raw: Path, out: Path) -> None:
+    """A file of the year 2286, which 63 bits of nanoseconds do not reach, is cleaned like any other."""
+    picture = next(path for path in raw.rglob("*") if path.is_file())
+    os.utime(picture, ns=(0, 10**19))
+
+    assert clean(raw, out).to_json() == clean(raw, out).to_json()
+
+
+def test_a_limit_of_pixels_holds_for_pictures_kept_before(raw: Path, out: Path, tmp_path: Path) -> None:
+    """A picture that was kept becomes a bomb when the limit goes below it, as it would in a first run."""
+    put(next(path for path in raw.iterdir() if path.is_dir()) / "large.png", picture_bytes(99, (80, 90)))
+    clean(raw, out)
+
+    report = clean(raw, out, max_pixels=5000)
+
+    assert report.reasons["bomb"]
+    assert report == clean(raw, tmp_path / "fresh", max_pixels=5000)
+
+
+def test_a_file_that_could_not_be_read_is_tried_again(raw: Path, out: Path) -> None:
+    """A file unreadable once is decided anew by the next run, though its size and time are the same."""
+    rules = CleanRules(0, 8, 32, 4.0, "jpeg", 95, (255, 255, 255), 10_000, 60.0)
+    found = RawFile("A/a.png", "A", 10, 10)
+    vanished = decide_picture((found, "a"), raw=raw, out=None, rules=rules)
+    with open_journal(out) as journal:
+        journal.list_files([found], rules)
+        journal.note(vanished)
+        journal.list_files([found], rules)
+
+        assert vanished.reason == "unreadable"
+        assert journal.num_undecided() == 1
+
+
+@pytest.mark.parametrize("name", ["\ud800/x.jpg", "A/mine.jpg"])
+def test_an_index_that_is_not_ours_claims_nothing(raw: Path, out: Path, name: str) -> None:
+    """An index that names files we cannot have written is replaced, and they stay."""
+    line = {"file": name, "source": "a", "style": "A", "sha256": "0", "width": 1, "height": 1, "labels": {}}
+    put(out / "index.jsonl", json.dumps(line).encode() + b"\n")
+    put(out / "A" / "mine.jpg", b"mine")
+
+    clean(raw, out)
+
+    assert (out / "A" / "mine.jpg").read_bytes() == b"mine"
+    assert name not in {entry.file for entry in read_index(out / "index.jsonl")}
 
 
 def test_equal_bytes_in_two_styles_are_a_conflict(raw: Path, out: Path) -> None:
