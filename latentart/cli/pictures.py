@@ -61,6 +61,7 @@ def clean_data(
         raise UsageError(msg, "The clean folder is named with --out.")
     raw = Path(plain[0]) if plain else None
     from latentart.config.workspace import CONFIG_NAME, resolve
+    from latentart.data.clean import NothingKeptError
     from latentart.recipes.clean_data import clean_into
 
     if raw is not None and out is not None and config is None and not Path(CONFIG_NAME).is_file():
@@ -69,7 +70,14 @@ def clean_data(
         workspace = open_workspace(config, settings)
         data = workspace.config.data
         raw, out = raw or workspace.raw, out or workspace.data
-    report = clean_into(raw, out, data, dry_run=dry_run, quiet=quiet)
+    try:
+        report = clean_into(raw, out, data, dry_run=dry_run, quiet=quiet)
+    except NothingKeptError as error:
+        if as_json:
+            write_json(error.report.to_json())
+        else:
+            show_report(error.report)
+        raise
     if as_json:
         write_json(report.to_json())
         return

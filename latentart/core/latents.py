@@ -94,4 +94,5 @@ class LatentStatistics:
             raise ValueError(msg)
         mean = self.total / self.count
         std = (self.total_square / self.count - mean.square()).clamp_min(1e-12).sqrt()
-        return LatentNormalizer(tuple(mean.tolist()), tuple(std.tolist()))
+        # to 12 digits, as the last bits depend on the order in which sums were taken
+        return LatentNormalizer(*(tuple(float(f"{value:.12g}") for value in part.tolist()) for part in (mean, std)))

@@ -27,6 +27,7 @@ from latentart.errors import ConfigError, DataError, ResourceError
 INDEX = "index.jsonl"
 OWN_NAMES = (INDEX, "report.json", "report.csv")
 OnProgress: TypeAlias = Callable[[int, int], None]
+DEFAULT_TABLE = "labels.csv"
 FOLDER_LABEL = "style"  # what the names of folders are, where there is no table of labels
 
 
@@ -44,7 +45,7 @@ def clean_folder(
     max_pixels: int = MAX_PIXELS,
     time_limit: float = 60.0,
     near_duplicates: NearDuplicates = "flag",
-    labels: str = "labels.csv",
+    labels: str = DEFAULT_TABLE,
     label: str = FOLDER_LABEL,
     workers: int = 1,
     dry_run: bool = False,
@@ -66,6 +67,14 @@ def clean_folder(
     with _storage_errors_named(out):
         cleaning = Cleaning(*check_folders(raw, out), rules, labels, label, near_duplicates)
         return cleaning.dry_run(workers, on_progress) if dry_run else cleaning.run(workers, on_progress)
+
+
+class NothingKeptError(DataError):
+    """There is no sound picture; ``report`` names every file and why."""
+
+    def __init__(self, message: str, hint: str, report: CleanReport) -> None:
+        super().__init__(message, hint)
+        self.report = report
 
 
 class Cleaning:
@@ -124,19 +133,20 @@ class Cleaning:
                 on_progress(total - left, total)
 
     def _report(self, journal: Journal) -> CleanReport:
-        kept, dropped = journal.kept(), journal.dropped()
-        if not kept:
-            reason, number = next(iter(count_reasons(dropped).items()))
-            msg = f"No sound picture among the {len(dropped)} files in {str(self.raw)!r}: {number} dropped as {reason}."
-            raise DataError(msg, REMEDIES[reason])
-        return make_report(
+        dropped = journal.dropped()
+        report = make_report(
             self.styles,
-            kept,
+            journal.kept(),
             dropped=dropped,
             flagged=journal.flagged(),
             conflicts=journal.conflicts(),
-            warnings=self.labels.warnings if self.labels else (),
+            warnings=self.labels.warnings if self.labels is not None else (),
         )
+        if not report.kept:
+            reason, number = next(iter(count_reasons(dropped).items()))
+            msg = f"No sound picture among the {len(dropped)} files in {str(self.raw)!r}: {number} dropped as {reason}."
+            raise NothingKeptError(msg, REMEDIES[reason], report)
+        return report
 
     def _with_labels(self, entry: IndexEntry) -> IndexEntry:
         return replace(entry, labels=self.labels.labels_of(entry.source)) if self.labels else entry
@@ -159,8 +169,14 @@ def _refuse_strangers(out: Path) -> None:
 
 
 def _read_table(table: Path, label: str) -> Labels | None:
+    if table.is_symlink() or (table.exists() and not table.is_file() and not table.is_dir()):
+        raise ConfigError(
+            f"The table of labels {str(table)!r} is a link, pipe or device.", "Put the file itself there."
+        )
     if table.is_file():
         return read_labels(table, label)
+    if table.name != DEFAULT_TABLE:
+        raise ConfigError(f"There is no table of labels at {str(table)!r}.", "Set data.labels to its path.")
     if label != FOLDER_LABEL:
         msg = f"data.label is {label!r}, but there is no table of labels at {str(table)!r}."
         raise ConfigError(msg, "Put it there, name it with data.labels, or leave data.label out: folders are styles.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -36,6 +38,8 @@ def open_database(path: Path) -> Iterator[sqlite3.Connection]:
     Raises:
         ResourceError: another process has it open, or it cannot be written.
     """
+    if not os.access(path.parent, os.W_OK):  # which the database would call an error of the disk
+        raise PermissionError(errno.EACCES, "cannot be written", str(path.parent))
     try:
         connection = _connect(path)
     except sqlite3.OperationalError as error:

@@ -269,8 +269,8 @@ def _row(decision: Decision) -> tuple[Any, ...]:
 
 
 def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
+    return text.encode("utf-8", "surrogatepass")  # whatever the system takes for a name, it comes back the same
 
 
 def _text(content: bytes) -> str:
-    return content.decode("utf-8", "surrogateescape")
+    return content.decode("utf-8", "surrogatepass")

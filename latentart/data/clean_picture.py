@@ -23,6 +23,7 @@ from latentart.data.raw_files import RawFile
 
 PARTS = ".clean.part"  # half-written pictures, inside the data folder so that a rename can finish them
 EXTENSIONS = {"jpeg": "jpg", "png": "png"}
+LEAST_MEMORY = 512 * 1024 * 1024  # libraries want some, however small the pictures are
 LONGEST_JPEG_SIDE = 65_500
 POLICY = 1  # counts the changes of how pictures are decoded and written
 JUDGED = ("", "too_few_bytes", "too_small", "extreme_aspect")  # what follows from size and rules alone
@@ -109,7 +110,7 @@ def decide_pictures(
     if not workers:
         yield from map(decide, jobs)
         return
-    memory_limit = BYTES_PER_PIXEL * rules.max_pixels
+    memory_limit = max(LEAST_MEMORY, BYTES_PER_PIXEL * rules.max_pixels)
     outcomes = map_guarded(decide, jobs, workers=workers, time_limit=rules.time_limit, memory_limit=memory_limit)
     for (found, _), outcome in outcomes:
         yield _decision_on_lost(found, outcome, rules) if isinstance(outcome, Lost) else outcome

@@ -62,6 +62,8 @@ class Balance:
     most: int
 
     def __str__(self) -> str:
+        if self.num_styles == 1:
+            return f"1 style with {self.most} pictures"
         names = f"{self.fewest} ({self.smallest}) to {self.most} ({self.largest})"
         return f"{self.num_styles} styles with {names} pictures each, 1 to {self.most / self.fewest:.3g}"
 

@@ -73,6 +73,7 @@ def read_labels(path: Path, label: str) -> Labels:
         DataError: the file cannot be read, or has no column of paths.
         ConfigError: there is no column ``label``.
     """
+    _refuse_utf_16(path)
     with _errors_named(path), path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         header = re.sub(r'"[^"]*"', "", file.readline())
         file.seek(0)
@@ -92,6 +93,12 @@ def read_labels(path: Path, label: str) -> Labels:
     return Labels(tuple(columns), label, rows, written, odd.warnings())
 
 
+def _refuse_utf_16(path: Path) -> None:
+    with _errors_named(path), path.open("rb") as file:
+        if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
+            raise DataError(f"{str(path)!r} is written in UTF-16.", "Save the table as CSV in UTF-8.")
+
+
 class _OddRows:
     """How many rows are odd in each way, and the first of each."""
 
@@ -106,6 +113,12 @@ class _OddRows:
 
     def warnings(self) -> list[str]:
         return [f"{self.table}: {number} {what}, first {self.first[what]}." for what, number in self.counts.items()]
+
+
+def _bare(value: str) -> str:
+    """Return the one item of what was a list in Python, as WikiArt's tables have it, or the value as it is."""
+    item = re.fullmatch(r"""\['([^']*)'\]|\["([^"]*)"\]""", value)
+    return (item[1] or item[2] or "").strip() if item else value
 
 
 def _read_rows(
@@ -124,7 +137,9 @@ def _read_rows(
         if any(cells[width:]):
             odd.add("rows with more cells than columns have names", f"in line {line}")
         values = (cells[i].strip() if i < len(cells) else "" for i in columns)
-        row = tuple(shared.setdefault(value, value) for value in values)
+        row = tuple(shared.setdefault(value, _bare(value)) for value in values)
+        if any("\udc80" <= letter <= "\udcff" for value in row for letter in value):
+            odd.add("rows with labels that are not UTF-8 (save the table as CSV in UTF-8)", f"in line {line}")
         row = shared_rows.setdefault(row, row)
         if rows.setdefault(source, row) is not row:
             odd.add(

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from latentart.data.clean import clean_folder
+from latentart.data.clean import NothingKeptError, clean_folder
 from latentart.data.clean_journal import open_journal
 from latentart.data.clean_picture import CleanRules, decide_picture
 from latentart.data.clean_report import CleanReport
@@ -368,7 +368,7 @@ def test_kill_9_leaves_no_workers_and_the_next_run_goes_on(raw: Path, tmp_path: 
     for i in range(200):
         put(raw / "Fauvism" / f"{i}.png", picture_bytes(1000 + i, (300, 300)))
     out = tmp_path / "data"
-    code = "import sys; from pathlib import Path; from latentart.data.clean import clean_folder\n"
+    code = "import sys; from pathlib import Path; from latentart.data.clean import NothingKeptError, clean_folder\n"
     code += f"if __name__ == '__main__': clean_folder(Path(sys.argv[1]), Path(sys.argv[2]), **{RULES | {'workers': 2}})"
     script = tmp_path / "script.py"
     script.write_text(code)
@@ -558,6 +558,28 @@ def test_a_label_without_a_table_is_a_config_error(raw: Path, out: Path) -> None
     """Folders know only styles."""
     with pytest.raises(ConfigError, match=r"data.label is 'artist'.*labels.csv"):
         clean(raw, out, label="artist")
+
+
+def test_a_table_that_was_asked_for_must_be_there(raw: Path, out: Path) -> None:
+    """A mistyped name is told, and so is what is no regular file."""
+    with pytest.raises(ConfigError, match=r"no table of labels at .*none.csv"):
+        clean(raw, out, labels="none.csv")
+    (raw / "labels.csv").symlink_to(raw / "Cubism" / "0.png")
+    with pytest.raises(ConfigError, match=r"labels.csv' is a link"):
+        clean(raw, out)
+
+
+def test_few_pixels_leave_workers_memory_enough(raw: Path, out: Path) -> None:
+    """A small limit of pixels is about pictures, not about what libraries need to start."""
+    assert clean(raw, out, workers=2, max_pixels=96 * 64).kept == 6
+
+
+def test_the_report_of_nothing_kept_names_every_file(raw: Path, out: Path) -> None:
+    """The error carries it, as no data folder is made."""
+    with pytest.raises(NothingKeptError) as caught:
+        clean(raw, out, min_side=1000)
+
+    assert {item.source for item in caught.value.report.dropped} == set(tree(raw))
 
 
 def test_the_balance_of_styles_is_reported(raw: Path, out: Path) -> None:

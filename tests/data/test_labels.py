@@ -226,3 +226,24 @@ def test_large_tables_stay_small_in_memory(table: Path) -> None:
     assert len(labels) == number
     assert size < 400 * number
     assert peak < 500 * number
+
+
+def test_lists_of_one_are_their_item(tmp_path: Path) -> None:
+    """As WikiArt's tables write genres; a list of two stays as it is."""
+    table = tmp_path / "labels.csv"
+    table.write_text('path,genre\na.jpg,[\'Pop Art\']\nb.jpg,"[""L\'Art""]"\nc.jpg,"[\'A\', \'B\']"\n')
+
+    labels = read_labels(table, "genre")
+
+    assert [labels.style_of(source) for source in ("a.jpg", "b.jpg", "c.jpg")] == ["Pop Art", "L'Art", "['A', 'B']"]
+
+
+def test_other_encodings_are_told(tmp_path: Path) -> None:
+    """UTF-16 is refused by its name, and bytes that are not UTF-8 are a warning."""
+    table = tmp_path / "labels.csv"
+    table.write_text("path,style\na.jpg,Café\n", encoding="utf-16")
+    with pytest.raises(DataError, match=r"UTF-16.*Save"):
+        read_labels(table, "style")
+    table.write_text("path,style\na.jpg,Café\n", encoding="cp1252")
+
+    assert "1 rows with labels that are not UTF-8" in read_labels(table, "style").warnings[0]
