@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import io
 import sys
@@ -72,10 +73,22 @@ def root(
         logging.getLogger("PIL").setLevel(logging.WARNING)
 
 
+def bytes_of_paths(error: UnicodeError) -> tuple[bytes, int]:
+    """Let a path leave as the bytes it came in, and escape what a terminal that is not UTF-8 has no letter for."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    letters = error.object[error.start : error.end]
+    try:
+        return letters.encode("ascii", "surrogateescape"), error.end
+    except UnicodeEncodeError:
+        return letters.encode("ascii", "backslashreplace"), error.end
+
+
 def main() -> None:
     """Run the command line; known errors end in one line and their exit code, others keep their traceback."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # a path leaves as the bytes it came in
+        codecs.register_error("paths", bytes_of_paths)
+        sys.stdout.reconfigure(errors="paths")
     try:
         app()
     except LatentArtError as error:

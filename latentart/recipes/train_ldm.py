@@ -134,6 +134,7 @@ class LdmRun:
         with (
             Progress("ldm", self.num_steps, first, quiet=self.quiet) as progress,
             StopSignal() as stop,
+            log.watch(),
             closing(prefetch(self._batches(first))) as batches,
         ):
             keeper = RunKeeper(self.run, log, progress, log_every=run.log_every, keep=run.keep_checkpoints)

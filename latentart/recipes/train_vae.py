@@ -140,6 +140,7 @@ class StageRun:
         with (
             Progress(f"vae {self.stage.name}", self.num_steps, first, quiet=self.quiet) as progress,
             StopSignal() as stop,
+            log.watch(),
             closing(prefetch(self._batches(first))) as batches,
         ):
             keeper = RunKeeper(

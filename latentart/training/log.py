@@ -6,10 +6,13 @@ import json
 import logging
 import math
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import SupportsFloat
 
+from latentart.errors import LatentArtError
 from latentart.printable import printable
 
 logger = logging.getLogger(__name__)
@@ -40,6 +43,23 @@ class RunLog:
     def note(self, text: str) -> None:
         """Append a dated line, and log it."""
         logger.info("%s", text)
+        self._write(text)
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """Append what is warned of meanwhile, and the error that ends it: nobody may be there to see the screen."""
+        handler = _ToLog(self._write)
+        package = logging.getLogger("latentart")
+        package.addHandler(handler)
+        try:
+            yield
+        except LatentArtError as error:
+            self._write(f"ended: {error.message}")
+            raise
+        finally:
+            package.removeHandler(handler)
+
+    def _write(self, text: str) -> None:
         now = datetime.now(tz=UTC).astimezone().isoformat(sep=" ", timespec="seconds")
         self._append(self._text, f"{now} {printable(text)}")
 
@@ -52,8 +72,19 @@ class RunLog:
 
     def _warn(self, error: OSError) -> None:
         if not self._warned:
+            self._warned = True
             logger.warning("The log of the run cannot be written, training goes on without it: %s", error)
-        self._warned = True
+
+
+class _ToLog(logging.Handler):
+    """Hands the text of warnings on."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._write = write
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._write(record.getMessage())
 
 
 def _to_json(value: SupportsFloat | str | None) -> float | str | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -103,3 +106,18 @@ def test_the_config_has_three_names(latentart: Callable[..., Any], tmp_path: Pat
 
     assert done.code == 0
     assert '"seed": 7' in done.out
+
+
+def test_a_terminal_without_letters_gets_them_escaped(tmp_path: Path) -> None:
+    """In an ASCII locale names and signs come out readable, and paths as their bytes."""
+    (tmp_path / "raw" / "é").mkdir(parents=True)
+    for i in range(22):
+        (tmp_path / "raw" / "é" / f"{i}.jpg").write_bytes(b"")
+    env = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", "latentart", "clean-data", "raw", "--out", "out", "-q"]
+
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, check=False)
+
+    assert done.returncode == 4, done.stderr
+    assert b"\\u2026 and 2 more dropped" in done.stdout
+    assert b"dropped \\udcc3\\udca9/0.jpg" in done.stdout

@@ -13,6 +13,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from latentart.errors import DataError
 from latentart.printable import printable
 from latentart.training.log import RunLog
 from latentart.training.progress import Progress
@@ -216,3 +217,22 @@ def test_loop_that_fails_still_shows_where_it_was() -> None:
         fail_after_three_steps(progress)
 
     assert stream.getvalue().splitlines()[-1] == "ldm: step 3/10 (30 %), 0:00:00 left"
+
+
+def test_warnings_and_the_end_are_kept(tmp_path: Path) -> None:
+    """What is warned of while a run is watched, and the known error that ends it, stand in its log; no more after."""
+    log = RunLog(tmp_path)
+    loading = logging.getLogger("latentart.data.loading")
+
+    def run() -> None:
+        with log.watch():
+            loading.info("chatter")
+            loading.warning("%s is gone", "a\nb.jpg")
+            raise DataError("too many are gone.")
+
+    with pytest.raises(DataError):
+        run()
+    loading.warning("another run's")
+
+    lines = (tmp_path / "log.txt").read_text(encoding="utf-8").splitlines()
+    assert [line.split(" ", 2)[2] for line in lines] == ["a\\nb.jpg is gone", "ended: too many are gone."]
