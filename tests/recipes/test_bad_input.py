@@ -56,14 +56,16 @@ def test_an_empty_raw_folder_is_named(run: Run, init_tiny: Run, tmp_path: Path) 
 
 
 def test_a_raw_folder_without_a_sound_picture_is_refused(run: Run, init_tiny: Run, tmp_path: Path) -> None:
-    """All broken: nothing to train on, and nothing is written."""
+    """All broken: nothing to train on, and nothing is written; the report names every file all the same."""
     (tmp_path / "raw/Cubism").mkdir(parents=True)
     (tmp_path / "raw/Cubism/a.jpg").write_text("<html>")
     art = init_tiny(tmp_path / "raw")
 
     done = run(art, "clean-data", "data.workers=1")
 
-    assert "sound picture" in done.error(4)
+    assert done.code == 4
+    assert done.err.splitlines()[-1].startswith("error: No sound picture among the 1 files")
+    assert "dropped Cubism/a.jpg: not_a_picture" in done.out
     assert not (art / "data").exists()
 
 
