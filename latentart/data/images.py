@@ -147,11 +147,6 @@ def decode_stream(
             raise _bad_image(error, file, start) from error
 
 
-def resize_shorter_side(image: Image.Image, max_side: int) -> Image.Image:
-    """Return the image with its shorter side at most ``max_side`` pixels (Lanczos), never enlarged."""
-    return _resize(image, _reduced_size(image.size, max_side), None)
-
-
 def _decode(
     file: BinaryIO, start: bytes, background: tuple[int, int, int], max_pixels: int, max_side: int | None
 ) -> Decoded:

@@ -15,8 +15,6 @@ from typing import Any
 from PIL import Image
 
 LARGEST_CHECKED_JPEG = 1 << 28  # the check holds the file in memory
-
-
 SCAN_DAMAGE = re.compile(
     r"bad (Huffman|arithmetic) code|premature end of|found marker 0x\w\w instead of|(\d+) extraneous bytes before",
     re.IGNORECASE,

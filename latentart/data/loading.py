@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import atexit
 import contextlib
 import functools
@@ -32,15 +33,15 @@ Item = TypeVar("Item")
 PARENTS_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
-class SampleOrder(torch.utils.data.Sampler[list[Key]]):
+class SampleOrder(torch.utils.data.Sampler[list[Key]], abc.ABC):
     """The keys ``(epoch, index)`` of every batch from ``first_step`` to ``last_step``."""
 
     def __init__(self, batch_size: int, first_step: int, last_step: int) -> None:
         self.batch_size, self.first_step, self.last_step = batch_size, first_step, last_step
 
+    @abc.abstractmethod
     def key(self, number: int) -> Key:
         """Return the key of a sample, counted from the start of the run."""
-        raise NotImplementedError
 
     def keys(self, step: int) -> list[Key]:
         """Return the keys of one step's batch."""

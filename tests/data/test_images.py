@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from latentart.data.images import TURNS, BadImage, decode_image, decode_stream, resize_shorter_side
+from latentart.data.images import TURNS, BadImage, decode_image, decode_stream
 from latentart.data.jpeg_scan import find_scan_damage
 
 WIDTH, HEIGHT = 48, 32
@@ -463,8 +463,10 @@ def test_a_missing_file_is_unreadable(tmp_path: Path) -> None:
 )
 def test_only_the_shorter_side_is_limited(size: tuple[int, int], max_side: int, expected: tuple[int, int]) -> None:
     """The shape is kept and nothing is enlarged."""
-    assert resize_shorter_side(Image.new("RGB", size), max_side).size == expected
-    assert resize_shorter_side(Image.new("RGB", size), 5000).size == size
+    content = encoded(Image.new("RGB", size), "PNG")
+
+    assert decode_stream(io.BytesIO(content), max_side=max_side).picture.size == expected
+    assert decode_stream(io.BytesIO(content), max_side=5000).picture.size == size
 
 
 @cache
@@ -487,7 +489,9 @@ def test_jpegs_are_reduced_while_decoding(subsampling: int, max_side: int, divis
     """A picture reduced by the decoder and then by Lanczos differs by 40 dB or more from Lanczos alone."""
     content = encoded(natural_picture(900, 1101), "JPEG", quality=90, subsampling=subsampling)
 
-    whole = resize_shorter_side(decode_stream(io.BytesIO(content)).picture, max_side)
+    full = decode_stream(io.BytesIO(content)).picture
+    scale = min(1.0, max_side / min(full.size))
+    whole = full.resize((round(full.width * scale), round(full.height * scale)), Image.Resampling.LANCZOS)
     reduced = decode_stream(io.BytesIO(content), max_side=max_side)
 
     assert (reduced.width, reduced.height) == (900, 1101)
