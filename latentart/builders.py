@@ -12,16 +12,20 @@ from torch import nn
 
 from latentart.config.data import DataConfig
 from latentart.config.ldm import DiffusionConfig, UNetConfig
-from latentart.config.optim import EmaConfig, OptimizerConfig, StepsOrEpochs
+from latentart.config.optim import EmaConfig, OptimizerConfig, RunConfig, StepsOrEpochs
 from latentart.config.vae import AutoencoderConfig, DiscriminatorConfig, PerceptualConfig, StageConfig
 from latentart.core.diffusion.schedules import NoiseSchedule, make_betas
 from latentart.core.ema import Ema
 from latentart.core.networks.autoencoder import Autoencoder, Decoder, Encoder
-from latentart.core.networks.blocks import BlockShape
+from latentart.core.networks.blocks import BlockShape, set_recompute
 from latentart.core.networks.discriminator import PatchDiscriminator
 from latentart.core.networks.perceptual import PerceptualDistance, build_random_slices
+from latentart.core.networks.quantizer import VectorQuantizer
 from latentart.core.networks.unet import UNet
 from latentart.data.datasets import Crop, CropSet
+from latentart.training.adversarial_schedule import AdversarialPlan, AdversarialSchedule
+from latentart.training.adversary import Adversary
+from latentart.training.devices import Placement
 from latentart.training.optim import build_adamw, learning_rate
 from latentart.training.perceptual_weights import load_perceptual
 from latentart.training.randomness import generator_for, seed_for
@@ -41,6 +45,7 @@ def build_autoencoder(config: AutoencoderConfig) -> Autoencoder:
         middle_attention=config.middle_attention,
         downsampling=config.downsampling,
         shape=shape,
+        has_spread=config.kind == "kl",
     )
     decoder = Decoder(
         config.latent_channels,
@@ -51,7 +56,12 @@ def build_autoencoder(config: AutoencoderConfig) -> Autoencoder:
         upsampling=config.upsampling,
         shape=shape,
     )
-    return Autoencoder(encoder, decoder, latent_channels=config.latent_channels, factor=config.factor)
+    quantizer = None
+    if config.kind == "vq":
+        quantizer = VectorQuantizer(config.num_codes, config.latent_channels, decay=config.codebook_decay)
+    return Autoencoder(
+        encoder, decoder, latent_channels=config.latent_channels, factor=config.factor, quantizer=quantizer
+    )
 
 
 def build_discriminator(config: DiscriminatorConfig) -> PatchDiscriminator:
@@ -102,11 +112,52 @@ def build_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.
     return build_adamw(network.parameters(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)
 
 
-def build_discriminator_optimizer(
-    network: nn.Module, config: DiscriminatorConfig, betas: tuple[float, float]
-) -> torch.optim.AdamW:
-    """Return AdamW over the discriminator's weights; it shares the autoencoder's betas."""
-    return build_adamw(network.parameters(), lr=config.lr, betas=betas, weight_decay=config.weight_decay)
+def build_adversary(
+    discriminator: PatchDiscriminator,
+    config: DiscriminatorConfig,
+    stage: StageConfig,
+    num_steps: int,
+    placement: Placement,
+    betas: tuple[float, float],
+) -> Adversary:
+    """Return a stage's adversary; its optimizer shares the autoencoder's betas."""
+    lr = stage.discriminator_lr or config.lr
+    optimizer = build_adamw(discriminator.parameters(), lr=lr, betas=betas, weight_decay=config.weight_decay)
+    return Adversary(
+        discriminator,
+        optimizer,
+        AdversarialSchedule(build_adversarial_plan(config, stage, num_steps)),
+        placement,
+        lr=lr,
+        kind=config.loss,
+        adaptive_limit=config.adaptive_limit,
+        r1=config.r1,
+        r1_every=config.r1_every,
+    )
+
+
+def build_adversarial_plan(config: DiscriminatorConfig, stage: StageConfig, num_steps: int) -> AdversarialPlan:
+    """Return when the discriminator of a stage of ``num_steps`` begins, and how its influence grows."""
+    start = stage.discriminator_start
+    return AdversarialPlan(
+        start=None if start == "plateau" else round(start * num_steps) if isinstance(start, float) else start,
+        warmup=stage.discriminator_warmup,
+        ramp=stage.ramp,
+        plateau_steps=config.plateau_steps,
+        plateau_gain=config.plateau_gain,
+        is_guarded=config.guard.enabled,
+        tolerance=config.guard.tolerance,
+        max_gap=config.guard.max_gap,
+        window=config.guard.window,
+        max_pause=config.guard.max_pause,
+    )
+
+
+def prepare_network(network: nn.Module, config: RunConfig) -> None:
+    """Switch a network's recomputation of activations and its compilation as the run wants them."""
+    set_recompute(network, config.recompute)
+    if config.compile:
+        network.compile()
 
 
 def build_ema(network: nn.Module, config: EmaConfig) -> Ema:
@@ -138,9 +189,11 @@ def build_terms(stage: StageConfig, clip_norm: float) -> VaeTerms:
         reconstruction_kind=stage.reconstruction,
         reconstruction=stage.weights.reconstruction,
         kl=stage.weights.kl,
+        commitment=stage.weights.commitment,
         adversarial=stage.weights.adversarial,
         perceptual=stage.weights.perceptual,
-        discriminator_start=stage.discriminator_start,
+        equivariance=stage.weights.equivariance,
+        perceptual_ramp=stage.ramp,
         clip_norm=clip_norm,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -9,10 +10,11 @@ import torch
 from torch import nn
 
 from latentart.builders import (
+    build_adversarial_plan,
+    build_adversary,
     build_autoencoder,
     build_crop,
     build_discriminator,
-    build_discriminator_optimizer,
     build_ema,
     build_optimizer,
     build_perceptual,
@@ -25,13 +27,15 @@ from latentart.builders import (
 from latentart.config.data import DataConfig
 from latentart.config.ldm import DiffusionConfig, UNetConfig
 from latentart.config.optim import EmaConfig, OptimizerConfig, StepsOrEpochs
-from latentart.config.vae import AutoencoderConfig, DiscriminatorConfig, PerceptualConfig, StageConfig
+from latentart.config.vae import AutoencoderConfig, DiscriminatorConfig, GuardConfig, PerceptualConfig, StageConfig
 from latentart.core.diffusion.schedules import make_betas
 from latentart.core.ema import gamma_from_relative_std, power_decay
 from latentart.core.networks.attention import FullAttention, LinearAttention
 from latentart.core.networks.blocks import ResidualBlock
 from latentart.data.datasets import Crop
 from latentart.errors import DownloadError
+from latentart.training.adversarial_schedule import AdversarialPlan
+from latentart.training.devices import Placement
 from latentart.training.optim import learning_rate
 from latentart.training.vae_step import VaeTerms
 
@@ -43,6 +47,14 @@ BLOCKS: dict[str, Any] = {
     "head_channels": 8,
     "dropout": 0.25,
 }
+
+
+CPU = Placement(torch.device("cpu"), "fp32")
+
+
+def stage_of(**settings: Any) -> StageConfig:
+    """Return a stage with those settings."""
+    return StageConfig.model_validate({"name": "x", "resolution": 64, "steps": 10, **settings})
 
 
 def count(network: nn.Module, kind: type[nn.Module]) -> int:
@@ -159,7 +171,8 @@ def test_optimizers_get_rate_betas_and_decay() -> None:
     config = OptimizerConfig(lr=3e-3, betas=(0.5, 0.9), weight_decay=1e-2)
 
     optimizer = build_optimizer(layer, config)
-    other = build_discriminator_optimizer(layer, DiscriminatorConfig(lr=7e-5, weight_decay=1e-3), config.betas)
+    judge = DiscriminatorConfig(base_channels=8, lr=7e-5, weight_decay=1e-3)
+    other = build_adversary(build_discriminator(judge), judge, stage_of(), 10, CPU, config.betas).optimizer
 
     for built, lr, weight_decay in ((optimizer, 3e-3, 1e-2), (other, 7e-5, 1e-3)):
         assert {(group["lr"], group["betas"]) for group in built.param_groups} == {(lr, (0.5, 0.9))}
@@ -206,27 +219,69 @@ def test_a_stage_may_have_its_own_peak() -> None:
 
 def test_terms_are_the_stages_numbers() -> None:
     """Every weight at its place."""
-    stage = StageConfig.model_validate(
-        {
-            "name": "x",
-            "resolution": 64,
-            "steps": 10,
-            "reconstruction": "l2",
-            "weights": {"reconstruction": 2.0, "kl": 0.1, "adversarial": 0.3, "perceptual": 0.4},
-            "discriminator_start": 5,
-        }
-    )
+    weights = {"reconstruction": 2.0, "kl": 0.1, "adversarial": 0.3, "perceptual": 0.4}
+    more = {"commitment": 0.5, "equivariance": 0.6}
+    stage = stage_of(reconstruction="charbonnier", weights=weights | more, ramp=5)
 
     expected = VaeTerms(
-        reconstruction_kind="l2",
+        reconstruction_kind="charbonnier",
         reconstruction=2.0,
         kl=0.1,
         adversarial=0.3,
         perceptual=0.4,
-        discriminator_start=5,
+        commitment=0.5,
+        equivariance=0.6,
+        perceptual_ramp=5,
         clip_norm=0.7,
     )
     assert build_terms(stage, 0.7) == expected
+
+
+@pytest.mark.parametrize(("start", "step"), [(0, 0), (7, 7), (0.25, 50), (0.999, 200), ("plateau", None)])
+def test_the_discriminator_starts_at_a_step_a_share_or_a_plateau(start: Any, step: int | None) -> None:
+    """A share is one of the stage's steps; a plateau is found by the schedule."""
+    stage = StageConfig.model_validate_json(
+        json.dumps({"name": "x", "resolution": 64, "steps": 200, "discriminator_start": start}), strict=True
+    )
+
+    assert build_adversarial_plan(DiscriminatorConfig(), stage, 200).start == step
+
+
+def test_the_adversary_has_its_configs_numbers() -> None:
+    """Game, limits, penalty, guard, and the stage's own rate, warm-up and ramp."""
+    guard = GuardConfig(enabled=False, tolerance=0.2, max_gap=3.0, window=7, max_pause=9)
+    config = DiscriminatorConfig(
+        base_channels=8, loss="non_saturating", adaptive_limit=None, r1=2.0, r1_every=4, plateau_steps=5, guard=guard
+    )
+    stage = stage_of(discriminator_lr=3e-4, discriminator_warmup=11, ramp=12, discriminator_start=13)
+
+    adversary = build_adversary(build_discriminator(config), config, stage, 100, CPU, (0.5, 0.9))
+
+    assert (adversary.lr, adversary.kind, adversary.adaptive_limit) == (3e-4, "non_saturating", None)
+    assert (adversary.r1, adversary.r1_every) == (2.0, 4)
+    assert adversary.schedule.plan == AdversarialPlan(
+        start=13,
+        warmup=11,
+        ramp=12,
+        plateau_steps=5,
+        is_guarded=False,
+        tolerance=0.2,
+        max_gap=3.0,
+        window=7,
+        max_pause=9,
+    )
+
+
+def test_a_quantized_autoencoder_has_its_book() -> None:
+    """As many codes of as many channels as the config says, and no spread."""
+    config = AutoencoderConfig(kind="vq", latent_channels=3, num_codes=50, codebook_decay=0.9, **BLOCKS)
+
+    network = build_autoencoder(config)
+
+    assert network.quantizer is not None
+    assert network.quantizer.get_buffer("codes").shape == (50, 3)
+    assert network.quantizer.decay == 0.9
+    assert network.encoder.conv_out.out_channels == 3
 
 
 def test_crops_mirror_only_by_chance_and_only_if_wanted() -> None:

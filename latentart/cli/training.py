@@ -33,7 +33,8 @@ def train_vae(
 
     result = run_train_vae(workspace, stage, place(device), quiet=quiet)
     if as_json:
-        write_json({"model": str(result.model), "stages": result.stages, "psnr": result.psnr})
+        scores = result.scores.to_json() if result.scores else None
+        write_json({"model": str(result.model), "stages": result.stages, "scores": scores})
         return
     typer.echo(result.model)
     names = [known.name for known in workspace.config.vae.stages]
@@ -41,7 +42,7 @@ def train_vae(
     following = names[names.index(last) + 1 :]
     then = f"latentart train vae --stage {following[0]}" if following else "latentart train ldm"
     if result.stages:
-        say(f"PSNR {result.psnr:.1f} dB; pictures over their reconstructions: {result.preview}. Next: {then}")
+        say(f"{result.scores}; pictures over their reconstructions: {result.preview}. Next: {then}")
     else:
         say(f"Nothing was left to do: {'every stage' if stage == 'all' else stage} is finished. Next: {then}")
 

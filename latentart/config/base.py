@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from latentart.errors import ConfigError, nearest
 
 MAX_FILE_BYTES = 4 * 1024 * 1024
+SAME_SETTINGS = {"kl", "vq"}  # kinds of one group: a change from one to the other keeps what else is set
 MAX_DIGITS = 100  # longer whole numbers are read as infinity, which no field takes
 
 
@@ -91,9 +92,10 @@ def _json_value(text: str, where: str) -> Any:
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``base`` with ``changes`` laid over it, object by object; lists and values are replaced whole.
 
-    An object whose ``kind`` changes is replaced too: the other kind's settings would not fit it.
+    An object whose ``kind`` changes is replaced too, where the other kind's settings would not fit it.
     """
-    if "kind" in base and changes.get("kind", base["kind"]) != base["kind"]:
+    kinds = {base["kind"], changes.get("kind", base["kind"])} if "kind" in base else set()
+    if len(kinds - SAME_SETTINGS) > 1:
         return dict(changes)
     merged = dict(base)
     for key, value in changes.items():

@@ -62,6 +62,9 @@ class DataConfig(StrictConfig):
     balance_styles: bool = False
     """Whether training sees every style equally often, however many pictures it has."""
 
+    held_out: Annotated[float, Field(ge=0, le=0.5)] = 0.02
+    """Share of the pictures that no training sees and scores are taken on; of few an eighth, at most 64. 0: none."""
+
     cache_dtype: Literal["fp16", "bf16"] = "fp16"
     """How the latent cache stores the posterior's moments."""
 

@@ -93,6 +93,12 @@ class RunConfig(StrictConfig):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Type of the forward pass; auto takes bf16 where the device multiplies it faster, weights stay float32."""
 
+    recompute: bool = False
+    """Whether activations are computed again in the backward pass: a third more time, far less memory."""
+
+    compile: bool = False
+    """Whether the networks go through torch.compile: minutes at the start, faster steps on a GPU."""
+
     ema: EmaConfig = EmaConfig()
     """The average of the weights that results are made with."""
 

@@ -12,6 +12,7 @@ from latentart.config.optim import Count, OptimizerConfig, Positive, RunConfig, 
 AttentionKind = Literal["none", "linear", "full"]
 Weight = Annotated[float, Field(ge=0)]
 CropShare = Annotated[float, Field(gt=0, le=1)]
+Start = Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)] | Literal["plateau"]
 
 
 class BlocksConfig(StrictConfig):
@@ -70,8 +71,14 @@ class BlocksConfig(StrictConfig):
 class AutoencoderConfig(BlocksConfig):
     """The autoencoder's network."""
 
-    kind: Literal["kl"] = "kl"
-    """A Gaussian posterior per latent element (the seed found it better than VQ at few latent channels)."""
+    kind: Literal["kl", "vq"] = "kl"
+    """kl: a Gaussian posterior per latent element (the seed found it better at few latent channels); vq: a codebook."""
+
+    num_codes: Annotated[int, Field(ge=2, lt=2**20)] = 4096
+    """Size of the codebook, with vq. Our choice; latent diffusion takes 8,192 to 16,384."""
+
+    codebook_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    """Decay of the averages that the codes are, per step, with vq (van den Oord et al. 1711.00937)."""
 
     latent_channels: Count = 4
     """Z, channels of the latents; 4 is latent diffusion's choice at f = 8."""
@@ -88,6 +95,25 @@ class AutoencoderConfig(BlocksConfig):
         return int(2 ** (len(self.widths) - 1))
 
 
+class GuardConfig(StrictConfig):
+    """Watches reconstruction error and logits, and pauses the adversarial term where it harms."""
+
+    enabled: bool = True
+    """Whether it acts."""
+
+    tolerance: Annotated[float, Field(gt=0)] = 0.08
+    """The term pauses when the smoothed reconstruction error is this share above its best. Our choice."""
+
+    max_gap: Positive = 4.0
+    """The discriminator waits when real logits exceed fake ones by more; hinge margins are 2 apart. Our choice."""
+
+    window: Count = 50
+    """Steps over which error and logits are smoothed."""
+
+    max_pause: Count = 500
+    """After so many steps the term comes back even so: an error that did not fall without it is not its doing."""
+
+
 class DiscriminatorConfig(StrictConfig):
     """The PatchGAN discriminator."""
 
@@ -101,15 +127,37 @@ class DiscriminatorConfig(StrictConfig):
     """Groups of each normalization; must divide base_channels."""
 
     lr: Positive = 1e-4
-    """Its learning rate; the seed's value."""
+    """Its learning rate, where a stage names no other; the seed's value."""
 
     weight_decay: Annotated[float, Field(ge=0)] = 1e-5
     """Decoupled weight decay."""
 
+    loss: Literal["hinge", "non_saturating"] = "hinge"
+    """The game both sides play; hinge is latent diffusion's."""
+
+    adaptive_limit: Positive | None = 10.0
+    """Bound of the factor that equals the adversarial gradient to the others' (VQGAN); null: no such factor."""
+
+    r1: Weight = 0.0
+    """γ of the R1 penalty on the slope at real pictures; 0 leaves it out. Our choice; StyleGAN2 takes 10 at 1024 px."""
+
+    r1_every: Count = 16
+    """Steps between two R1 penalties, which then count that much more (StyleGAN2)."""
+
+    plateau_steps: Count = 1000
+    """With discriminator_start plateau: steps over which two means of the reconstruction error are taken."""
+
+    plateau_gain: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    """With discriminator_start plateau: a mean that fell by less than this share is a plateau."""
+
+    guard: GuardConfig = GuardConfig()
+    """What keeps it from ruining the reconstruction."""
+
     @model_validator(mode="after")
     def _fits(self) -> DiscriminatorConfig:
         if self.base_channels % self.groups:
-            msg = f"groups {self.groups} does not divide base_channels {self.base_channels}"
+            divisors = ", ".join(str(n) for n in range(1, 33) if self.base_channels % n == 0)
+            msg = f"groups {self.groups} does not divide base_channels {self.base_channels}: {divisors} would"
             raise ValueError(msg)
         return self
 
@@ -139,6 +187,12 @@ class LossWeights(StrictConfig):
     perceptual: Weight = 0.0
     """Of the LPIPS distance."""
 
+    commitment: Weight = 0.25
+    """Of the squared distance of latents and codes, with vq (van den Oord et al. 1711.00937)."""
+
+    equivariance: Weight = 0.0
+    """Of the error at turned and reduced latents: latents that are easier to diffuse (EQ-VAE, 2502.09509)."""
+
 
 class StageConfig(StepsOrEpochs):
     """One stage of the autoencoder's training: a value, not a branch."""
@@ -146,20 +200,38 @@ class StageConfig(StepsOrEpochs):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,40}$")]
     """How `--stage` asks for it."""
 
-    resolution: Count
+    resolution: Annotated[int, Field(ge=16, lt=2**15)]
     """Side of the square training pictures, in pixels; a multiple of f."""
 
     batch_size: Count = 16
     """Pictures per optimizer step."""
 
-    reconstruction: Literal["l1", "l2"] = "l1"
-    """Absolute or squared difference."""
+    reconstruction: Literal["l1", "l2", "charbonnier"] = "l1"
+    """Absolute difference, squared, or √(d² + 1e-3²)."""
 
     weights: LossWeights = LossWeights()
     """The factor of each loss term."""
 
-    discriminator_start: Annotated[int, Field(ge=0)] = 0
-    """Step of this stage at which the discriminator enters, where its weight is above 0."""
+    discriminator_start: Start = 0
+    """When the discriminator begins to train: a step of this stage, a share of it, or "plateau"."""
+
+    discriminator_warmup: Annotated[int, Field(ge=0)] = 0
+    """Steps that it then trains, on detached reconstructions, before its verdict moves the autoencoder."""
+
+    ramp: Annotated[int, Field(ge=0)] = 0
+    """Steps over which the adversarial and the perceptual term grow from nothing to their weight."""
+
+    discriminator_lr: Positive | None = None
+    """The discriminator's learning rate in this stage; null takes its own."""
+
+    start_from: Literal["ema", "raw"] = "ema"
+    """Which weights of the stage before this one goes on from: their average, or the last ones as they are."""
+
+    keep_optimizer: bool = False
+    """Whether the autoencoder's optimizer goes on with the moments of the stage before."""
+
+    keep_discriminator: bool = True
+    """Whether discriminator and its optimizer go on, or begin anew in this stage."""
 
     tanh: bool = False
     """Whether the decoder ends in tanh. The seed: from the first step on it leaves blobs, so switch it on later."""
@@ -179,6 +251,13 @@ class StageConfig(StepsOrEpochs):
         return crop
 
 
+class VaeRunConfig(RunConfig):
+    """What happens once in a while in the autoencoder's run."""
+
+    evaluate_every: Count = 1000
+    """Steps between measurements of the reconstruction error on held-out pictures."""
+
+
 class VaeConfig(StrictConfig):
     """Everything about the autoencoder."""
 
@@ -194,7 +273,7 @@ class VaeConfig(StrictConfig):
     optimizer: OptimizerConfig = OptimizerConfig()
     """AdamW of encoder and decoder."""
 
-    run: RunConfig = RunConfig()
+    run: VaeRunConfig = VaeRunConfig()
     """Precision, average of the weights, checkpoints, previews and log."""
 
     stages: Annotated[tuple[StageConfig, ...], Field(min_length=1)]

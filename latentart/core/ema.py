@@ -60,5 +60,9 @@ class Ema:
     def update(self, network: nn.Module, step: int) -> None:
         """Move the shadow towards ``network``; ``step`` counts from 1."""
         amount = 1.0 - self.decay_at(step)
-        shadow: list[Tensor] = [p.data for p in self.network.parameters()]
-        torch._foreach_lerp_(shadow, [p.data for p in network.parameters()], amount)
+        torch._foreach_lerp_(_tensors_of(self.network), _tensors_of(network), amount)
+
+
+def _tensors_of(network: nn.Module) -> list[Tensor]:
+    """Return parameters and buffers: a quantizer's codes are averaged as the weights are that made them."""
+    return [parameter.data for parameter in network.parameters()] + list(network.buffers())

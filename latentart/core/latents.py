@@ -21,6 +21,11 @@ def join_moments(mean: Tensor, logvar: Tensor) -> Tensor:
     return torch.cat([mean, logvar], dim=1)
 
 
+def point_moments(mean: Tensor) -> Tensor:
+    """Return the moments of a posterior that is a point, ``[B, 2Z, h, w]``: the least logvar, a std of 3e-7."""
+    return join_moments(mean, torch.full_like(mean, _LOGVAR_RANGE[0]))
+
+
 def sample_posterior(moments: Tensor, noise: Tensor) -> Tensor:
     """Return ``z = mean + std · noise`` (Kingma & Welling 1312.6114, section 2.4), noise ``[B, Z, h, w]`` ~ N(0, 1)."""
     mean, logvar = split_moments(moments)

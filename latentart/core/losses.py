@@ -8,25 +8,58 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-Reconstruction = Literal["l1", "l2"]
+Reconstruction = Literal["l1", "l2", "charbonnier"]
+Adversarial = Literal["hinge", "non_saturating"]
+
+CHARBONNIER_WIDTH = 1e-3  # Lai et al. 1710.01992, section 3.2
 
 
 def reconstruction_per_image(images_hat: Tensor, images: Tensor, kind: Reconstruction = "l1") -> Tensor:
-    """Return the mean absolute (``l1``) or squared (``l2``) difference per image, ``[B]``."""
+    """Return the mean difference per image, ``[B]``: absolute, squared, or ``√(d² + 1e-3²)`` (``charbonnier``).
+
+    Charbonnier is L1 with a round bottom (Charbonnier et al. 1994; Lai et al. 1710.01992, equation 4).
+    """
     difference = images_hat.float() - images.float()
-    return (difference.abs() if kind == "l1" else difference.square()).flatten(1).mean(1)
+    if kind == "l1":
+        distance = difference.abs()
+    elif kind == "l2":
+        distance = difference.square()
+    else:
+        distance = (difference.square() + CHARBONNIER_WIDTH**2).sqrt()
+    return distance.flatten(1).mean(1)
 
 
-def generator_loss_per_image(fake_logits: Tensor) -> Tensor:
-    """Return ``-mean logits`` per image, ``[B]``: the hinge game's generator term (Lim & Ye 1705.02894, eq. 7)."""
-    return -fake_logits.flatten(1).mean(1)
+def generator_loss_per_image(fake_logits: Tensor, kind: Adversarial = "hinge") -> Tensor:
+    """Return the generator's term per image, ``[B]``.
+
+    ``hinge``: ``-mean fake`` (Lim & Ye 1705.02894, eq. 7). ``non_saturating``: ``mean softplus(-fake)``, that is
+    ``-log D`` (Goodfellow et al. 1406.2661, section 3).
+    """
+    loss = -fake_logits if kind == "hinge" else functional.softplus(-fake_logits)
+    return loss.flatten(1).mean(1)
 
 
-def discriminator_loss_per_image(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """Return the hinge loss per image, ``[B]``: ``½ mean(relu(1 - real) + relu(1 + fake))`` (Lim & Ye, eq. 6)."""
-    real = functional.relu(1.0 - real_logits).flatten(1).mean(1)
-    fake = functional.relu(1.0 + fake_logits).flatten(1).mean(1)
-    return 0.5 * (real + fake)
+def discriminator_loss_per_image(real_logits: Tensor, fake_logits: Tensor, kind: Adversarial = "hinge") -> Tensor:
+    """Return the discriminator's loss per image, ``[B]``, half of the sum of both sides.
+
+    ``hinge``: ``½ mean(relu(1 - real) + relu(1 + fake))`` (Lim & Ye, eq. 6). ``non_saturating``:
+    ``½ mean(softplus(-real) + softplus(fake))`` (Goodfellow et al., eq. 1).
+    """
+    if kind == "hinge":
+        real, fake = functional.relu(1.0 - real_logits), functional.relu(1.0 + fake_logits)
+    else:
+        real, fake = functional.softplus(-real_logits), functional.softplus(fake_logits)
+    return 0.5 * (real.flatten(1).mean(1) + fake.flatten(1).mean(1))
+
+
+def r1_per_image(real_logits: Tensor, images: Tensor) -> Tensor:
+    """Return the discriminator's squared slope at real images, ``[B]``: ``‖∇_x Σ logits‖² / number of logits``.
+
+    R1 of Mescheder et al. 1801.04406, eq. 9, without its γ/2. Differs from the paper: a mean over patches, so that
+    its weight survives a change of resolution. ``images`` must ask for a gradient; the result can be derived again.
+    """
+    (slope,) = torch.autograd.grad(real_logits.sum(), images, create_graph=True)
+    return slope.float().square().flatten(1).sum(1) / real_logits[0].numel()
 
 
 def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last_layer: Tensor, limit: float = 10.0) -> Tensor:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from latentart import __version__
 from latentart.config.workspace import Config
 from latentart.data.index import IndexEntry, index_fingerprint
 from latentart.errors import DataError, ModelError, ResourceError, StoppedBySignal
-from latentart.training.checkpoint import checkpoint_folder, prune_checkpoints, save_checkpoint
+from latentart.training.checkpoint import Checkpoint, checkpoint_folder, prune_checkpoints, save_checkpoint
 from latentart.training.folders import remove_leftovers, write_json_atomic
 from latentart.training.log import RunLog
 from latentart.training.loop import StepReport
@@ -93,8 +94,8 @@ def describe_machine() -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def fitting(run: Path) -> Iterator[None]:
-    """Say what to do where a checkpoint does not fit the config's networks.
+def fitting(run: Path, checkpoint: Checkpoint | None, config: Config) -> Iterator[None]:
+    """Say what to do where a checkpoint does not fit the config's networks, and which settings changed.
 
     Raises:
         ModelError: it does not.
@@ -102,14 +103,35 @@ def fitting(run: Path) -> Iterator[None]:
     try:
         yield
     except ModelError as error:
-        msg = f"the checkpoint in {run} does not fit the config: {error.message}"
+        saved, now = checkpoint.state.get("config", {}) if checkpoint else {}, config.to_json()
+        changes = [
+            change
+            for part, group in (("vae", "model"), ("vae", "discriminator"), ("ldm", "model"))
+            for change in changed_settings(saved.get(part, {}).get(group, {}), now[part][group], f"{part}.{group}")
+        ]
+        why = f" {'; '.join(changes)}." if changes else ""
+        msg = f"the checkpoint in {run} does not fit the config: {error.message}{why}"
         hint = f"Put the config back as it was ({run / 'config.json'}), or move {run} away to begin anew."
         raise ModelError(msg, hint) from None
 
 
-def describe_pictures(entries: list[IndexEntry], style_names: list[str]) -> dict[str, Any]:
+def changed_settings(saved: Mapping[str, Any], now: Mapping[str, Any], path: str) -> list[str]:
+    """Say in words which settings of one group had another value when a run began."""
+    return [
+        f"{path}.{name} was {json.dumps(saved[name])} and is {json.dumps(value)}"
+        for name, value in now.items()
+        if name in saved and saved[name] != value
+    ]
+
+
+def describe_pictures(entries: list[IndexEntry], style_names: list[str], held_out: float) -> dict[str, Any]:
     """Return what a run is trained on: one that goes on must find it unchanged."""
-    return {"fingerprint": index_fingerprint(entries), "num_pictures": len(entries), "style_names": style_names}
+    return {
+        "fingerprint": index_fingerprint(entries),
+        "num_pictures": len(entries),
+        "style_names": style_names,
+        "held_out": held_out,
+    }
 
 
 def require_same_data(saved: dict[str, Any], now: dict[str, Any], run: Path) -> None:
@@ -121,6 +143,9 @@ def require_same_data(saved: dict[str, Any], now: dict[str, Any], run: Path) -> 
     """
     if saved == now:
         return
+    if {**saved, "held_out": now["held_out"]} == now:
+        msg = f"data.held_out was {saved.get('held_out', 0)} when {run} began and is {now['held_out']}."
+        raise DataError(msg, f"Put it back, or move {run} away to begin anew with other pictures held out.")
     if saved == {**now, "autoencoder": saved.get("autoencoder")}:
         msg = f"the autoencoder has been trained on since {run} began, so its latents are others."
         raise ModelError(msg, f"Move {run} away to begin anew.")

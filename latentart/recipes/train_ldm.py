@@ -13,12 +13,20 @@ from typing import Any
 
 import torch
 
-from latentart.builders import build_ema, build_optimizer, build_rate_plan, build_unet, count_steps
+from latentart.builders import (
+    build_ema,
+    build_optimizer,
+    build_rate_plan,
+    build_unet,
+    count_steps,
+    prepare_network,
+)
 from latentart.core.diffusion.process import draw_timesteps, stratify
 from latentart.core.latents import sample_posterior
 from latentart.core.networks.unet import UNet
 from latentart.data.datasets import picture_from
 from latentart.data.grids import save_png, tile_grid
+from latentart.data.held_out import split_held_out
 from latentart.data.latent_cache import LatentCache
 from latentart.data.loading import build_order, choose_workers, load_items, prefetch
 from latentart.recipes.encode import encode, find_autoencoder, load_autoencoder
@@ -75,7 +83,7 @@ def train_ldm(workspace: Workspace, placement: Placement, *, quiet: bool = False
 
 def describe_data(workspace: Workspace) -> dict[str, Any]:
     """Return what a run's latents come from: a run that goes on must find it unchanged."""
-    pictures = describe_pictures(*workspace.read_pictures())
+    pictures = describe_pictures(*workspace.read_pictures(), workspace.config.data.held_out)
     return {**pictures, "autoencoder": weights_hash(find_autoencoder(workspace))}
 
 
@@ -117,7 +125,8 @@ class LdmRun:
         self.run = workspace.ldm_run
         self.placement = Placement(placement.device, self.settings.run.precision)
         self.autoencoder = load_autoencoder(workspace, self.placement)
-        self.num_steps = count_steps(self.settings, len(cache), self.settings.batch_size)
+        self.training, _ = split_held_out(workspace.read_pictures()[0], workspace.config.data.held_out)
+        self.num_steps = count_steps(self.settings, len(self.training), self.settings.batch_size)
         self.step_fn = self._build_step()
 
     def train(self, checkpoint: Checkpoint | None) -> LdmResult:
@@ -164,9 +173,11 @@ class LdmRun:
         self.placement.place(denoiser)
         task = build_task(self.config.diffusion)
         task = type(task)(task.schedule.to(self.placement.device), task.target, task.weighting, task.gamma)
+        ema = build_ema(denoiser, self.settings.run.ema)
+        prepare_network(denoiser, self.settings.run)
         return LdmStep(
             denoiser,
-            build_ema(denoiser, self.settings.run.ema),
+            ema,
             build_optimizer(denoiser, self.settings.optimizer),
             task,
             self.placement,
@@ -177,7 +188,7 @@ class LdmRun:
         """Take a checkpoint's weights and return the step to go on from."""
         if checkpoint is None:
             return 0
-        with fitting(self.run):
+        with fitting(self.run, checkpoint, self.workspace.config):
             self.step_fn.restore(checkpoint.tensors, checkpoint.state["optimizers"])
         return checkpoint.step
 
@@ -213,13 +224,13 @@ class LdmRun:
         )
         order = build_order(
             seed_for(self.seed, "ldm order"),
-            self.cache.style_id.tolist(),
+            self.cache.style_id[self.training].tolist(),
             settings.batch_size,
             first,
             self.num_steps,
             is_balanced=data.balance_styles,
         )
-        keys = ((step, [index for _, index in order.keys(step)]) for step in range(first, self.num_steps))
+        keys = ((step, [self.training[i] for _, i in order.keys(step)]) for step in range(first, self.num_steps))
         # beside a GPU a thread would do too, but each of its many small draws would hold up the step's own calls
         workers = choose_workers(data.workers, self.placement.device.type, at_most=LATENT_WORKERS)
         for batch in load_items(batches, keys, workers=workers):

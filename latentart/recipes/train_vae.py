@@ -13,26 +13,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from latentart.builders import (
+    build_adversary,
     build_autoencoder,
     build_crop,
     build_discriminator,
-    build_discriminator_optimizer,
     build_ema,
     build_optimizer,
     build_perceptual,
     build_rate_plan,
     build_terms,
     count_steps,
+    prepare_network,
 )
 from latentart.config.vae import StageConfig
-from latentart.core.latents import LatentStatistics, split_moments
-from latentart.core.networks.autoencoder import Autoencoder
-from latentart.core.pixels import to_images, to_pixels
-from latentart.data.datasets import PictureDataset, picture_from
-from latentart.data.grids import save_png, tile_grid
+from latentart.core.equivariance import draw_transform
+from latentart.core.pixels import to_images
+from latentart.data.datasets import PictureDataset
 from latentart.data.index import IndexEntry
 from latentart.data.loading import build_order, choose_workers, load_batches, prefetch
 from latentart.recipes.model import save_model
@@ -52,8 +50,9 @@ from latentart.recipes.stages import (
     require_perceptual_weights,
     stages_done,
 )
+from latentart.recipes.vae_evaluation import Evaluation, VaeScores, find_perceptual
 from latentart.recipes.workspace import Workspace
-from latentart.scoring.reconstruction import psnr_per_image
+from latentart.training.adversary import Adversary
 from latentart.training.checkpoint import Checkpoint, find_checkpoint
 from latentart.training.devices import Placement
 from latentart.training.log import RunLog
@@ -65,9 +64,6 @@ from latentart.training.vae_step import VaeBatch, VaeStep
 
 logger = logging.getLogger(__name__)
 
-PREVIEW_PICTURES = 8
-STATISTICS_PICTURES = 256
-
 
 @dataclass(frozen=True)
 class VaeResult:
@@ -75,7 +71,7 @@ class VaeResult:
 
     model: Path
     stages: list[str]
-    psnr: float | None
+    scores: VaeScores | None
     preview: Path | None
 
 
@@ -94,7 +90,7 @@ def train_vae(workspace: Workspace, stage_name: str, placement: Placement, *, qu
     with open_run(run):
         done = stages_done(find_checkpoint(run))
         require_perceptual_weights(workspace, [stage for stage in stages if stage.name not in done])
-        data = describe_pictures(entries, style_names)
+        data = describe_pictures(entries, style_names, workspace.config.data.held_out)
         trained, result = [], VaeResult(run / "model", [], None, None)
         for stage in stages:
             checkpoint = find_checkpoint(run)
@@ -107,7 +103,7 @@ def train_vae(workspace: Workspace, stage_name: str, placement: Placement, *, qu
             trainer = StageRun(workspace, stage, entries, data, placement, quiet=quiet)
             result = trainer.train(checkpoint)
             trained.append(stage.name)
-    return VaeResult(run / "model", trained, result.psnr, result.preview)
+    return VaeResult(run / "model", trained, result.scores, result.preview)
 
 
 class StageRun:
@@ -127,12 +123,13 @@ class StageRun:
         self.config, self.seed = workspace.config.vae, workspace.config.seed
         self.placement, self.quiet = Placement(placement.device, self.config.run.precision), quiet
         self.run = workspace.vae_run
-        self.num_steps = count_steps(stage, len(entries), stage.batch_size)
+        self.evaluation = Evaluation(workspace, entries, data["style_names"], stage.resolution, self.placement)
+        self.num_steps = count_steps(stage, len(self.evaluation.training), stage.batch_size)
         self.step_fn = self._build_step()
 
     def train(self, checkpoint: Checkpoint | None) -> VaeResult:
         """Train to the end of the stage; leave checkpoints, previews and the model folder."""
-        with fitting(self.run):
+        with fitting(self.run, checkpoint, self.workspace.config):
             first, base, done = self._take(checkpoint)
         record_run(self.run, self.workspace.config)
         log = RunLog(self.run, resume_step=base + first)
@@ -156,12 +153,16 @@ class StageRun:
             ):
                 step, is_last = base + report.step, report.step == self.num_steps
                 keeper.report(report, self.stage.batch_size, at=step, is_last=is_last, stage=self.stage.name)
+                self._tell(log, step)
                 if is_last:
                     break
                 if step % self.config.run.checkpoint_every == 0 or stop.received:
                     self._save(keeper, report.step, base, done)
                 if step % self.config.run.preview_every == 0:
                     self._preview(step)
+                if step % self.config.run.evaluate_every == 0:
+                    error = self.evaluation.error(self.step_fn.ema.network)
+                    log.metrics(step, stage=self.stage.name, held_out_reconstruction=error)
                 if stop.received:
                     raise stop_for(stop.received, self.run, step)
             # a stage that was shortened below where it stands is finished too
@@ -169,34 +170,50 @@ class StageRun:
             self._save(keeper, last, base, {**done, self.stage.name: base + last})
         return self._finish(base + last, log)
 
+    def _tell(self, log: RunLog, step: int) -> None:
+        """Put into the log what the step has to say."""
+        for note in self.step_fn.notes:
+            log.note(f"step {step}: {note}")
+        self.step_fn.notes.clear()
+
     def _build_step(self) -> VaeStep:
         """Build networks and optimizers; what a stage's weights leave out is not built."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(generator_for(self.seed, "vae weights").initial_seed())
             autoencoder = build_autoencoder(self.config.model)
-            needs_discriminator = any(stage.weights.adversarial > 0 for stage in self.config.stages)
-            discriminator = build_discriminator(self.config.discriminator) if needs_discriminator else None
+            adversary = self._build_adversary()
         autoencoder.uses_tanh = self.stage.tanh
         self.placement.place(autoencoder)
         perceptual = None
         if self.stage.weights.perceptual > 0:
             perceptual = build_perceptual(self.config.perceptual)
             self.placement.place(perceptual)
-        discriminator_optimizer = None
-        if discriminator is not None:
-            self.placement.place(discriminator)
-            discriminator_optimizer = build_discriminator_optimizer(
-                discriminator, self.config.discriminator, self.config.optimizer.betas
-            )
+        ema = build_ema(autoencoder, self.config.run.ema)
+        for network in (autoencoder.encoder, autoencoder.decoder):
+            prepare_network(network, self.config.run)
         return VaeStep(
             autoencoder,
-            build_ema(autoencoder, self.config.run.ema),
+            ema,
             build_optimizer(autoencoder, self.config.optimizer),
             build_terms(self.stage, self.config.optimizer.clip_norm),
             self.placement,
-            discriminator=discriminator,
-            discriminator_optimizer=discriminator_optimizer,
+            adversary=adversary,
             perceptual=perceptual,
+        )
+
+    def _build_adversary(self) -> Adversary | None:
+        """Build the discriminator's side where any stage has one: its weights go from stage to stage."""
+        if not any(stage.weights.adversarial > 0 for stage in self.config.stages):
+            return None
+        discriminator = build_discriminator(self.config.discriminator)
+        self.placement.place(discriminator)
+        return build_adversary(
+            discriminator,
+            self.config.discriminator,
+            self.stage,
+            self.num_steps,
+            self.placement,
+            self.config.optimizer.betas,
         )
 
     def _take(self, checkpoint: Checkpoint | None) -> tuple[int, int, dict[str, int]]:
@@ -207,7 +224,13 @@ class StageRun:
         if state["stage"] == self.stage.name:
             self.step_fn.restore(checkpoint.tensors, state["optimizers"])
             return state["stage_step"], state["step"] - state["stage_step"], state["stages_done"]
-        self.step_fn.start_from(checkpoint.tensors, state["optimizers"])
+        self.step_fn.start_from(
+            checkpoint.tensors,
+            state["optimizers"],
+            from_average=self.stage.start_from == "ema",
+            keep_optimizer=self.stage.keep_optimizer,
+            keep_discriminator=self.stage.keep_discriminator,
+        )
         return 0, state["step"], state["stages_done"]
 
     def _save(self, keeper: RunKeeper, stage_step: int, base: int, done: dict[str, int]) -> None:
@@ -227,56 +250,35 @@ class StageRun:
         stage, data, send = self.stage, self.workspace.config.data, self.placement.send
         order_seed = seed_for(self.seed, f"vae order {stage.name}")
         crop = build_crop(stage.resolution, data, order_seed, stage.crop)
-        dataset = PictureDataset(self.workspace.data, self.entries, self.data["style_names"], crop)
+        entries = [self.entries[i] for i in self.evaluation.training]
+        dataset = PictureDataset(self.workspace.data, entries, self.data["style_names"], crop)
         order = build_order(
             order_seed, dataset.style_ids, stage.batch_size, first, self.num_steps, is_balanced=data.balance_styles
         )
         side = stage.resolution // self.config.model.factor
         shape = (self.config.model.latent_channels, side, side)
         loaded = load_batches(dataset, order, workers=choose_workers(data.workers, self.placement.device.type))
+        needs_transform = stage.weights.equivariance > 0
         for step, (pixels, _, _) in enumerate(loaded, start=first):
             noise = normal_for(self.seed, f"posterior {stage.name}", sample_numbers(step, stage.batch_size), shape)
-            yield VaeBatch(to_images(send(pixels)), send(noise))
-
-    def _evaluation_images(self, count: int) -> Iterator[Tensor]:
-        """Yield up to ``count`` pictures, spread over the set, cropped in the middle, in small batches."""
-        crop = build_crop(self.stage.resolution, self.workspace.config.data, self.seed, is_random=False)
-        dataset = PictureDataset(self.workspace.data, self.entries, self.data["style_names"], crop, memory_bytes=0)
-        count = min(count, len(dataset))
-        indexes = [i * len(dataset) // count for i in range(count)]
-        keys = [[(0, index) for index in indexes[start : start + 16]] for start in range(0, count, 16)]
-        for pixels, _, _ in load_batches(dataset, keys):
-            yield to_images(self.placement.send(pixels))
-
-    @torch.no_grad()
-    def _reconstruct(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (moments, reconstruction from the posterior's mean) by the averaged weights."""
-        network = self.step_fn.ema.network
-        assert isinstance(network, Autoencoder)
-        with self.placement.autocast():
-            moments = network.encode(images)
-            mean, _ = split_moments(moments)
-            return moments, network.decode(mean)
+            chance = generator_for(self.seed, f"equivariance {stage.name}", step)
+            transform = draw_transform(chance) if needs_transform else None
+            yield VaeBatch(to_images(send(pixels)), send(noise), transform)
 
     def _preview(self, step: int) -> Path:
-        """Write a page of pictures over their reconstructions."""
-        images = torch.cat(list(self._evaluation_images(PREVIEW_PICTURES)))
-        _, images_hat = self._reconstruct(images)
-        pictures = [picture_from(to_pixels(image)) for image in torch.cat([images, images_hat])]
+        """Write a page of pictures over their reconstructions by the averaged weights."""
         path = self.run / "previews" / f"step-{step:08d}.png"
-        save_png(tile_grid(pictures, 2, len(images), ["picture", "again"]), path)
+        self.evaluation.preview(self.step_fn.ema.network, path)
         return path
 
     def _finish(self, step: int, log: RunLog) -> VaeResult:
         """Measure, preview and write the model folder."""
+        network = self.step_fn.ema.network
         preview = self._preview(step)
-        statistics, scores = LatentStatistics(), []
-        for images in self._evaluation_images(STATISTICS_PICTURES):
-            moments, images_hat = self._reconstruct(images)
-            statistics.update(moments)
-            scores.append(psnr_per_image(images_hat, images).cpu())
-        psnr = float(torch.cat(scores).mean())
-        normalizer = statistics.normalizer()
+        normalizer = self.evaluation.measure(network).normalizer()
+        is_random = self.config.perceptual.backbone == "random"
+        perceptual = None if is_random else self.step_fn.perceptual
+        scores = self.evaluation.score(network, perceptual or find_perceptual(self.config.perceptual, self.placement))
         about = {
             "autoencoder": self.config.model.model_dump(mode="json"),
             "uses_tanh": self.stage.tanh,
@@ -285,10 +287,11 @@ class StageRun:
             "style_names": self.data["style_names"],
             "denoiser": None,
             "diffusion": None,
-            "training": {"vae": {"step": step, "stage": self.stage.name, "psnr": psnr}},
+            "training": {"vae": {"step": step, "stage": self.stage.name, **scores.to_json()}},
         }
-        save_model(self.run / "model", about, {"autoencoder": self.step_fn.ema.network})
-        log.metrics(step, stage=self.stage.name, psnr=psnr)
+        save_model(self.run / "model", about, {"autoencoder": network})
+        error = self.evaluation.error(network)
+        log.metrics(step, stage=self.stage.name, held_out_reconstruction=error, **scores.to_json())
         spread = ", ".join(f"{value:.2f}" for value in normalizer.std)
-        log.note(f"stage {self.stage.name} is finished: PSNR {psnr:.2f} dB, latent std per channel {spread}")
-        return VaeResult(self.run / "model", [self.stage.name], psnr, preview)
+        log.note(f"stage {self.stage.name} is finished: {scores}; latent std per channel {spread}")
+        return VaeResult(self.run / "model", [self.stage.name], scores, preview)

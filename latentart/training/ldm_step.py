@@ -22,8 +22,7 @@ from latentart.core.ema import Ema
 from latentart.core.networks.unet import UNet
 from latentart.training.checkpoint import flatten_optimizer, load_matching, restore_optimizer
 from latentart.training.devices import Placement
-from latentart.training.optim import set_learning_rate
-from latentart.training.vae_step import clip_finite
+from latentart.training.optim import clip_finite, set_learning_rate
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,9 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from latentart.errors import TrainingDivergedError
 
 Schedule = Literal["onecycle", "multistep", "constant", "cosine"]
 
@@ -80,6 +82,20 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Give every group of an optimizer the same learning rate."""
     for group in optimizer.param_groups:
         group["lr"] = lr
+
+
+def clip_finite(network: nn.Module, loss: Tensor, clip_norm: float, what: str, step: int) -> Tensor:
+    """Scale a network's gradients down to ``clip_norm`` (0: leave them) and return their norm before that.
+
+    Raises:
+        TrainingDivergedError: the loss or the norm is not finite; no weight was touched.
+    """
+    norm = nn.utils.clip_grad_norm_(network.parameters(), clip_norm if clip_norm > 0 else float("inf"))
+    if not bool(torch.isfinite(loss) & torch.isfinite(norm)):
+        numbers = f"loss {float(loss.detach()):.4g}, gradient norm {float(norm):.4g}"
+        msg = f"the {what} diverged at step {step + 1}: {numbers}."
+        raise TrainingDivergedError(msg, "Its last checkpoint is sound; go on from it with a lower learning rate.")
+    return norm
 
 
 def _onecycle(step: int, total_steps: int, warmup_share: float, rates: tuple[float, float, float]) -> float:

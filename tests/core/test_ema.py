@@ -103,3 +103,18 @@ def test_the_shadow_is_frozen_and_apart() -> None:
     assert network.training
     assert not ema.network.training
     assert not any(p.requires_grad for p in ema.network.parameters())
+
+
+def test_buffers_are_averaged_as_weights_are() -> None:
+    """A quantizer's codes are averages of what the weights make: they move at the same pace."""
+    network = nn.Linear(1, 1, bias=False)
+    network.register_buffer("codes", torch.zeros(2))
+    ema = Ema(network, decay=0.9)
+    network.weight.data += 1.0
+    network.get_buffer("codes").add_(1.0)
+    start = next(ema.network.parameters()).item()
+
+    ema.update(network, 1000)
+
+    assert ema.network.get_buffer("codes").tolist() == pytest.approx([0.1, 0.1])
+    assert next(ema.network.parameters()).item() == pytest.approx(start + 0.1)

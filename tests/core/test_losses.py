@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,7 @@ from latentart.core.losses import (
     adaptive_weight,
     discriminator_loss_per_image,
     generator_loss_per_image,
+    r1_per_image,
     reconstruction_per_image,
 )
 
@@ -35,6 +38,56 @@ def test_reconstruction_is_a_mean_over_each_image(kind: Reconstruction, power: i
 def test_reconstruction_is_computed_in_float32() -> None:
     """Half-precision images are compared in float32."""
     assert reconstruction_per_image(draw(1, 3, 2, 2).bfloat16(), draw(1, 3, 2, 2).bfloat16()).dtype == torch.float32
+
+
+def test_charbonnier_is_l1_with_a_round_bottom() -> None:
+    """√(d² + 1e-3²): far away it is |d|, at 0 it is 1e-3 and its slope is 0, not undefined."""
+    images_hat = torch.tensor([0.0, 0.5, -2.0]).view(3, 1, 1, 1).requires_grad_()
+
+    result = reconstruction_per_image(images_hat, torch.zeros(3, 1, 1, 1), "charbonnier")
+    torch.autograd.backward(result.sum())
+
+    assert result.tolist() == pytest.approx([1e-3, 0.500001, 2.00000025], abs=1e-7)
+    assert images_hat.grad is not None
+    assert images_hat.grad.flatten().tolist() == pytest.approx([0, 1, -1], abs=1e-5)
+
+
+def test_non_saturating_losses_are_their_formulas() -> None:
+    """½ mean(log(1+e^-real) + log(1+e^fake)) and mean log(1+e^-fake), patch by patch."""
+    real, fake = 2 * draw(3, 1, 2, 4), 2 * draw(3, 1, 2, 4, seed=1)
+
+    discriminator = discriminator_loss_per_image(real, fake, "non_saturating")
+    generator = generator_loss_per_image(fake, "non_saturating")
+
+    for i in range(3):
+        reals, fakes = real[i].flatten().tolist(), fake[i].flatten().tolist()
+        both = (
+            sum(math.log1p(math.exp(-r)) + math.log1p(math.exp(f)) for r, f in zip(reals, fakes, strict=True)) / 2 / 8
+        )
+        assert discriminator[i].item() == pytest.approx(both, abs=1e-5)
+        assert generator[i].item() == pytest.approx(sum(math.log1p(math.exp(-f)) for f in fakes) / 8, abs=1e-5)
+
+
+def test_r1_of_a_linear_judge_is_its_squared_weights() -> None:
+    """Logits that are w·patch over disjoint patches: the penalty is ‖w‖², whatever the picture's size."""
+    judge = nn.Conv2d(3, 1, 4, stride=4, bias=False)
+    squared = judge.weight.square().sum()
+
+    for side in (8, 16):
+        images = draw(2, 3, side, side).requires_grad_()
+        penalty = r1_per_image(judge(images), images)
+        torch.testing.assert_close(penalty, squared.expand(2), atol=1e-6, rtol=1e-5)
+
+
+def test_r1_can_be_derived_again() -> None:
+    """Its gradient by the judge's weights is 2w: it trains the judge."""
+    judge = nn.Conv2d(3, 1, 4, stride=4, bias=False)
+    images = draw(2, 3, 8, 8).requires_grad_()
+
+    torch.autograd.backward(r1_per_image(judge(images), images).mean())
+
+    assert judge.weight.grad is not None
+    torch.testing.assert_close(judge.weight.grad, 2 * judge.weight.detach(), atol=1e-6, rtol=1e-5)
 
 
 def test_hinge_losses_are_their_formulas() -> None:

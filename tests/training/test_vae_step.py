@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -11,16 +12,20 @@ import torch
 from torch import Tensor, nn
 
 from latentart.core.ema import Ema
+from latentart.core.equivariance import Transform
 from latentart.core.latents import kl_per_image, sample_posterior
 from latentart.core.losses import adaptive_weight, generator_loss_per_image, reconstruction_per_image
 from latentart.core.networks.autoencoder import Autoencoder, Decoder, Encoder
 from latentart.core.networks.blocks import BlockShape
 from latentart.core.networks.discriminator import PatchDiscriminator
 from latentart.core.networks.perceptual import PerceptualDistance, build_random_slices
+from latentart.core.networks.quantizer import VectorQuantizer
 from latentart.errors import ModelError, TrainingDivergedError
+from latentart.training.adversarial_schedule import AdversarialPlan, AdversarialSchedule
+from latentart.training.adversary import Adversary
 from latentart.training.devices import Placement
-from latentart.training.optim import build_adamw
-from latentart.training.vae_step import VaeBatch, VaeStep, VaeTerms, clip_finite
+from latentart.training.optim import build_adamw, clip_finite
+from latentart.training.vae_step import VaeBatch, VaeStep, VaeTerms
 
 CPU = Placement(torch.device("cpu"), "fp32")
 FULL = VaeTerms(kl=1e-3, adversarial=0.5, perceptual=0.3)
@@ -45,7 +50,7 @@ def fill(network: nn.Module, first_seed: int) -> None:
         parameter.data = draw(*parameter.shape, seed=first_seed + number) / max(parameter[0].numel(), 4) ** 0.5
 
 
-def build_autoencoder() -> Autoencoder:
+def build_autoencoder(quantizer: VectorQuantizer | None = None) -> Autoencoder:
     """Return a tiny autoencoder of factor 2."""
     shape = BlockShape(groups=2, head_channels=4)
     encoder = Encoder(
@@ -56,6 +61,7 @@ def build_autoencoder() -> Autoencoder:
         middle_attention="linear",
         downsampling="average",
         shape=shape,
+        has_spread=quantizer is None,
     )
     decoder = Decoder(
         2,
@@ -66,7 +72,7 @@ def build_autoencoder() -> Autoencoder:
         upsampling="nearest",
         shape=shape,
     )
-    network = Autoencoder(encoder, decoder, latent_channels=2, factor=2)
+    network = Autoencoder(encoder, decoder, latent_channels=2, factor=2, quantizer=quantizer)
     fill(network, 0)
     return network
 
@@ -76,22 +82,46 @@ def build_perceptual() -> PerceptualDistance:
     return PerceptualDistance(build_random_slices(torch.Generator().manual_seed(0), (4,)), [torch.ones(4)])
 
 
-def build(terms: VaeTerms, **others: nn.Module) -> VaeStep:
+def build_adversary(discriminator: PatchDiscriminator, **plan: Any) -> Adversary:
+    """Return an adversary with a schedule of that plan."""
+    return Adversary(
+        discriminator,
+        build_adamw(discriminator.parameters(), lr=1e-3, betas=(0.5, 0.9), weight_decay=1e-2),
+        AdversarialSchedule(AdversarialPlan(**plan)),
+        CPU,
+        lr=1e-3,
+    )
+
+
+def build(terms: VaeTerms, *, quantizer: VectorQuantizer | None = None, plan: Any = None, **others: Any) -> VaeStep:
     """Return a step over tiny networks, always the same; ``others`` replaces a network."""
-    autoencoder = build_autoencoder()
+    autoencoder = build_autoencoder(quantizer)
     discriminator = PatchDiscriminator(base_channels=4, num_layers=1, groups=2)
     fill(discriminator, 1000)
-    given: dict[str, Any] = {"discriminator": discriminator, "perceptual": build_perceptual()} | others
+    given: dict[str, Any] = {"adversary": build_adversary(discriminator, **plan or {})}
+    given |= {"perceptual": build_perceptual()} | others
     return VaeStep(
         autoencoder,
         Ema(autoencoder, decay=0.9),
         build_adamw(autoencoder.parameters(), lr=1e-3, betas=(0.5, 0.9), weight_decay=1e-2),
         terms,
         CPU,
-        discriminator=given["discriminator"],
-        discriminator_optimizer=build_adamw(discriminator.parameters(), lr=1e-3, betas=(0.5, 0.9), weight_decay=1e-2),
+        adversary=given["adversary"],
         perceptual=given["perceptual"],
     )
+
+
+def never_asked() -> Adversary:
+    """Return an adversary whose discriminator fails the test when it is used."""
+    adversary = build_adversary(PatchDiscriminator(base_channels=4, num_layers=1, groups=2))
+    adversary.discriminator = NeverCalled()  # type: ignore[assignment]
+    return adversary
+
+
+def judge_of(step: VaeStep) -> PatchDiscriminator:
+    """Return a step's discriminator."""
+    assert step.adversary is not None
+    return step.adversary.discriminator
 
 
 def batch(step: int = 0) -> VaeBatch:
@@ -123,15 +153,14 @@ def same(first: dict[str, dict[str, Tensor]], second: dict[str, dict[str, Tensor
 def test_the_generator_update_leaves_the_discriminator_alone(updates: int) -> None:
     """Neither a weight nor a gradient nor a frozen flag of the discriminator is touched, after one and two updates."""
     step = build(FULL)
-    before = weights(step.discriminator)
+    before = weights(judge_of(step))
 
     for number in range(updates):
         step._update_autoencoder(batch(number), number)
 
-    assert step.discriminator is not None
-    assert moved(before, step.discriminator) == []
-    assert all(p.grad is None for p in step.discriminator.parameters())
-    assert all(p.requires_grad for p in step.discriminator.parameters())
+    assert moved(before, judge_of(step)) == []
+    assert all(p.grad is None for p in judge_of(step).parameters())
+    assert all(p.requires_grad for p in judge_of(step).parameters())
     assert moved(weights(build_autoencoder()), step.autoencoder) == list(step.autoencoder.state_dict())
 
 
@@ -140,27 +169,27 @@ def test_the_discriminator_update_leaves_the_autoencoder_alone(updates: int) -> 
     """Neither a weight nor a gradient of the autoencoder is touched, after one and two updates."""
     step = build(FULL)
     step._update_autoencoder(batch(), 0)
-    before, discriminator_before = weights(step.autoencoder), weights(step.discriminator)
+    before, discriminator_before = weights(step.autoencoder), weights(judge_of(step))
+    assert step.adversary is not None
     gradients = [None if p.grad is None else p.grad.clone() for p in step.autoencoder.parameters()]
 
     for number in range(updates):
         # what __call__ hands over: the detached reconstruction
-        step._update_discriminator(batch(number).images, draw(2, 3, 16, 16, seed=7), number)
+        step.adversary.update(batch(number).images, draw(2, 3, 16, 16, seed=7), number, 1.0)
 
     assert moved(before, step.autoencoder) == []
     for parameter, gradient in zip(step.autoencoder.parameters(), gradients, strict=True):
         assert parameter.grad is not None
         assert gradient is not None
         assert torch.equal(parameter.grad, gradient)
-    assert moved(discriminator_before, step.discriminator) == list(discriminator_before)
+    assert moved(discriminator_before, judge_of(step)) == list(discriminator_before)
 
 
 def test_a_whole_step_takes_the_gradients_of_its_own_losses_only() -> None:
     """After two whole steps each network's gradient equals the one of its own loss computed apart."""
     step = build(VaeTerms(kl=1e-3, adversarial=0.5, perceptual=0.3, clip_norm=0.0))
     step(batch(0), 0, 1e-3)
-    twin, judge = copy.deepcopy(step.autoencoder), copy.deepcopy(step.discriminator)
-    assert judge is not None
+    twin, judge = copy.deepcopy(step.autoencoder), copy.deepcopy(judge_of(step))
 
     scalars = step(batch(1), 1, 1e-3)
 
@@ -178,17 +207,16 @@ def test_a_whole_step_takes_the_gradients_of_its_own_losses_only() -> None:
     real, fake = judge(given.images), judge(images_hat.detach())
     hinge = 0.5 * ((1 - real).relu().mean() + (1 + fake).relu().mean())
     torch.testing.assert_close(scalars["discriminator"], hinge.detach(), atol=1e-6, rtol=1e-5)
-    assert step.discriminator is not None
     for parameter, gradient in zip(
-        step.discriminator.parameters(), torch.autograd.grad(hinge, list(judge.parameters())), strict=True
+        judge_of(step).parameters(), torch.autograd.grad(hinge, list(judge.parameters())), strict=True
     ):
         torch.testing.assert_close(parameter.grad, gradient, atol=1e-6, rtol=1e-4)
 
 
-def gradients_of(terms: VaeTerms) -> dict[str, Tensor]:
+def gradients_of(terms: VaeTerms, transform: Transform | None = None, **settings: Any) -> dict[str, Tensor]:
     """Return the autoencoder's gradients after one step with those terms."""
-    step = build(terms)
-    step(batch(), 0, 1e-3)
+    step = build(terms, **settings)
+    step(dataclasses.replace(batch(), transform=transform), 0, 1e-3)
     return {name: p.grad for name, p in step.autoencoder.named_parameters() if p.grad is not None}
 
 
@@ -235,7 +263,7 @@ def test_each_term_changes_the_gradient() -> None:
 
 def test_a_term_of_weight_0_is_never_called() -> None:
     """Discriminator and perceptual network may be there; without weight they are not even asked."""
-    step = build(VaeTerms(kl=0.0), discriminator=NeverCalled(), perceptual=NeverCalled())
+    step = build(VaeTerms(kl=0.0), adversary=never_asked(), perceptual=NeverCalled())
 
     scalars = step(batch(), 0, 1e-3)
 
@@ -245,9 +273,10 @@ def test_a_term_of_weight_0_is_never_called() -> None:
 
 
 def test_the_discriminator_is_not_called_before_its_start() -> None:
-    """It enters at its step, not before; until then the steps are those without it."""
-    late = VaeTerms(adversarial=0.5, discriminator_start=2)
-    waiting, alone = build(late, discriminator=NeverCalled()), build(VaeTerms())
+    """It begins at its step, not before; until then the steps are those without it."""
+    waiting, alone = build(VaeTerms(adversarial=0.5), plan={"start": 2}), build(VaeTerms())
+    assert waiting.adversary is not None
+    waiting.adversary.discriminator = NeverCalled()  # type: ignore[assignment]
 
     for number in range(2):
         waiting(batch(number), number, 1e-3)
@@ -260,25 +289,159 @@ def test_the_discriminator_is_not_called_before_its_start() -> None:
 
 def test_the_discriminator_trains_from_its_start_on() -> None:
     """At its start both its scalars and its weights move."""
-    step = build(VaeTerms(adversarial=0.5, discriminator_start=1))
-    before = weights(step.discriminator)
+    step = build(VaeTerms(adversarial=0.5), plan={"start": 1})
+    before = weights(judge_of(step))
 
     first = step(batch(0), 0, 1e-3)
-    untouched = moved(before, step.discriminator)
+    untouched = moved(before, judge_of(step))
     second = step(batch(1), 1, 1e-3)
 
     assert "discriminator" not in first
     assert untouched == []
     assert {"adversarial", "adversarial_factor", "discriminator", "real_logits", "fake_logits"} <= second.keys()
-    assert moved(before, step.discriminator)
+    assert moved(before, judge_of(step))
     assert not any(value.requires_grad for value in second.values())
 
 
-@pytest.mark.parametrize("missing", ["discriminator", "perceptual"])
+def test_in_its_warm_up_the_discriminator_learns_and_has_no_influence() -> None:
+    """The autoencoder's steps are bit for bit those without it, while the discriminator's weights move."""
+    warming, alone = build(VaeTerms(adversarial=0.5), plan={"warmup": 2}), build(VaeTerms())
+    before = weights(judge_of(warming))
+
+    scalars = [warming(batch(number), number, 1e-3) for number in range(2)]
+    advance(alone, range(2))
+
+    assert moved(weights(alone.autoencoder), warming.autoencoder) == []
+    assert moved(before, judge_of(warming))
+    assert [float(found["adversarial_share"]) for found in scalars] == [0.0, 0.0]
+    assert not any("adversarial" in found for found in scalars)
+    assert "adversarial" in warming(batch(2), 2, 1e-3)
+
+
+def test_the_ramp_scales_the_adversarial_gradient() -> None:
+    """In the first of three steps of a ramp of 2 the term has a third of its weight."""
+    plain = gradients_of(VaeTerms(kl=0.0, clip_norm=0.0))
+    whole = gradients_of(VaeTerms(kl=0.0, adversarial=0.6, clip_norm=0.0))
+
+    third = gradients_of(VaeTerms(kl=0.0, adversarial=0.6, clip_norm=0.0), plan={"ramp": 2})
+
+    for name, gradient in third.items():
+        torch.testing.assert_close(gradient, plain[name] + (whole[name] - plain[name]) / 3, atol=2e-5, rtol=1e-3)
+
+
+def test_the_perceptual_term_ramps_too() -> None:
+    """Its gradient grows from a third to the whole."""
+    plain = gradients_of(VaeTerms(kl=0.0, clip_norm=0.0))
+    whole = gradients_of(VaeTerms(kl=0.0, perceptual=0.6, clip_norm=0.0))
+
+    third = gradients_of(VaeTerms(kl=0.0, perceptual=0.6, perceptual_ramp=2, clip_norm=0.0))
+
+    for name, gradient in third.items():
+        torch.testing.assert_close(gradient, plain[name] + (whole[name] - plain[name]) / 3, atol=1e-6, rtol=1e-3)
+
+
+def test_a_paused_term_leaves_the_autoencoder_to_itself_and_says_so() -> None:
+    """When the error rises far above its best the term pauses; the discriminator goes on to learn."""
+    plan = {"window": 1, "tolerance": 0.05}
+    step = build(VaeTerms(adversarial=0.5), plan=plan)
+    step(batch(0), 0, 1e-3)
+    assert step.adversary is not None
+    step.adversary.schedule.observe(0, 0.0001, None)  # a best that no real step comes near
+
+    step(batch(1), 1, 1e-3)
+    before = weights(judge_of(step))
+    paused = step(batch(2), 2, 1e-3)
+
+    assert any("the adversarial term is paused" in note for note in step.notes)
+    assert "adversarial" not in paused
+    assert float(paused["adversarial_share"]) == 0
+    assert moved(before, judge_of(step))
+
+
+def test_a_discriminator_held_back_looks_but_does_not_learn() -> None:
+    """With far too wide a gap its weights and moments stay, and its logits are still watched."""
+    step = build(VaeTerms(adversarial=0.5), plan={"max_gap": 0.1, "window": 1})
+    step(batch(0), 0, 1e-3)
+    assert step.adversary is not None
+    notes = step.adversary.schedule.observe(0, 0.5, 50.0)
+    before, state = weights(judge_of(step)), copy.deepcopy(step.adversary.state()[0])
+
+    scalars = step(batch(1), 1, 1e-3)
+
+    assert moved(before, judge_of(step)) == []
+    assert same(step.adversary.state()[0], state)
+    assert "real_logits" in scalars
+    assert notes == ["the discriminator waits: real logits are 50.00 above fake ones"]
+
+
+def test_r1_moves_the_discriminator_on_its_steps_only() -> None:
+    """Every third step has the penalty; the discriminator's gradient is then another, the autoencoder's is not."""
+    with_r1, without = build(FULL), build(FULL)
+    assert with_r1.adversary is not None
+    with_r1.adversary.r1, with_r1.adversary.r1_every = 5.0, 3
+
+    found = [with_r1(batch(number), number, 1e-3) for number in range(4)]
+    without(batch(0), 0, 1e-3)
+
+    assert ["r1" in scalars for scalars in found] == [True, False, False, True]
+    assert all(float(scalars["r1"]) > 0 for scalars in found if "r1" in scalars)
+    assert moved(weights(judge_of(without)), judge_of(with_r1))
+
+
+def test_the_equivariance_term_reaches_encoder_and_decoder() -> None:
+    """It changes the gradient of both, and is not even drawn without its weight."""
+    plain = gradients_of(VaeTerms(kl=0.0, clip_norm=0.0))
+    turned = gradients_of(VaeTerms(kl=0.0, equivariance=0.5, clip_norm=0.0), transform=Transform(1, 0.5))
+
+    assert {name for name in plain if not torch.equal(plain[name], turned[name])} == plain.keys()
+    alone = gradients_of(VaeTerms(kl=0.0, clip_norm=0.0), transform=Transform(1, 0.5))
+    assert all(torch.equal(alone[name], plain[name]) for name in plain)
+
+
+def test_a_quantizer_takes_the_place_of_the_divergence() -> None:
+    """Commitment and the state of the book are logged, codes move, and the encoder gets its gradient through them."""
+    step = build(VaeTerms(), quantizer=VectorQuantizer(8, 2))
+    before = weights(step.autoencoder)
+
+    scalars = step(batch(), 0, 1e-3)
+
+    assert {"commitment", "codebook_usage", "perplexity"} <= scalars.keys()
+    assert "kl" not in scalars
+    assert "quantizer.codes" in moved(before, step.autoencoder)
+    assert all(p.grad is not None and p.grad.any() for p in step.autoencoder.encoder.parameters())
+
+
+def test_the_commitment_alone_moves_the_encoder_alone() -> None:
+    """Its gradient on every decoder weight is zero."""
+    terms = VaeTerms(reconstruction=0.0, commitment=1.0, clip_norm=0.0)
+
+    gradients = gradients_of(terms, quantizer=VectorQuantizer(8, 2))
+
+    reached = {name for name, gradient in gradients.items() if gradient.any()}
+    assert reached == {name for name in gradients if name.startswith("encoder.")}
+
+
+def test_a_quantizer_resumes_bit_for_bit() -> None:
+    """Book, counts and revivals are in the state or follow from the step."""
+    whole, first, second = (build(FULL, quantizer=VectorQuantizer(16, 2)) for _ in range(3))
+    for other in (first, second):
+        other.autoencoder.load_state_dict(whole.autoencoder.state_dict())
+        other.ema.network.load_state_dict(whole.ema.network.state_dict())
+    advance(whole, range(4))
+    advance(first, range(2))
+    state = copy.deepcopy(first.state())
+
+    second.restore(*state)
+    advance(second, range(2, 4))
+
+    assert same(second.state()[0], whole.state()[0])
+
+
+@pytest.mark.parametrize("missing", ["adversary", "perceptual"])
 def test_a_weight_without_its_network_is_refused(missing: str) -> None:
     """A term that could not be computed is a ValueError at once."""
     with pytest.raises(ValueError, match=f"got no {missing}"):
-        build(FULL, **{missing: None})  # type: ignore[arg-type]
+        build(FULL, **{missing: None})
 
 
 def test_the_given_learning_rate_is_the_autoencoders_only() -> None:
@@ -288,8 +451,8 @@ def test_the_given_learning_rate_is_the_autoencoders_only() -> None:
     step(batch(), 0, 7e-4)
 
     assert {group["lr"] for group in step.optimizer.param_groups} == {7e-4}
-    assert step.discriminator_optimizer is not None
-    assert {group["lr"] for group in step.discriminator_optimizer.param_groups} == {1e-3}
+    assert step.adversary is not None
+    assert {group["lr"] for group in step.adversary.optimizer.param_groups} == {1e-3}
 
 
 def test_the_average_follows_after_each_step() -> None:
@@ -347,7 +510,7 @@ def test_the_state_holds_every_part() -> None:
     tensors, values = step.state()
 
     assert tensors.keys() == {"autoencoder", "ema", "optimizer", "discriminator", "discriminator_optimizer"}
-    assert values.keys() == {"optimizer", "discriminator_optimizer"}
+    assert values.keys() == {"optimizer", "discriminator_optimizer", "adversarial_schedule"}
     assert all(part for part in tensors.values())
 
 
@@ -368,19 +531,51 @@ def test_a_stage_starts_from_the_average_with_the_discriminator_and_a_fresh_opti
     assert own["optimizer"] == {}
 
 
+def test_a_stage_may_start_from_the_last_weights_with_the_optimizer_and_a_new_discriminator() -> None:
+    """What the config says is kept or left, part by part; the schedule always begins with its stage."""
+    former, stage = build(FULL), build(FULL)
+    advance(former, range(3))
+    fresh = weights(judge_of(stage))
+    tensors, values = copy.deepcopy(former.state())
+
+    stage.start_from(tensors, values, from_average=False, keep_optimizer=True, keep_discriminator=False)
+
+    own, own_values = stage.state()
+    assert same({"a": own["autoencoder"], "b": own["ema"]}, {"a": tensors["autoencoder"], "b": tensors["autoencoder"]})
+    assert same({"": own["optimizer"]}, {"": tensors["optimizer"]})
+    assert moved(fresh, judge_of(stage)) == []
+    assert own["discriminator_optimizer"] == {}
+    assert own_values["adversarial_schedule"]["seen"] == 0
+    assert values["adversarial_schedule"]["seen"] == 3
+
+
+def test_a_state_from_before_there_was_a_schedule_is_taken() -> None:
+    """An older checkpoint resumes; the discriminator begins where the config says."""
+    step = build(FULL)
+    advance(step, range(1))
+    tensors, values = copy.deepcopy(step.state())
+    del values["adversarial_schedule"]
+    other = build(FULL)
+
+    other.restore(tensors, values)
+
+    assert other.adversary is not None
+    assert other.adversary.schedule.trains(1)
+
+
 def test_a_stage_without_a_discriminator_takes_a_state_that_has_one() -> None:
     """And one with a discriminator takes a state without: it keeps its fresh one."""
     with_one = build(FULL)
     advance(with_one, range(1))
     without = build(VaeTerms())
-    without.discriminator = without.discriminator_optimizer = None
+    without.adversary = None
 
     without.start_from(*copy.deepcopy(with_one.state()))
-    before = weights(with_one.discriminator)
+    before = weights(judge_of(with_one))
     with_one.start_from(*copy.deepcopy(without.state()))
 
     assert "discriminator" not in without.state()[0]
-    assert moved(before, with_one.discriminator) == []
+    assert moved(before, judge_of(with_one)) == []
 
 
 def test_a_state_of_another_architecture_is_refused() -> None:
@@ -419,15 +614,14 @@ def test_a_loss_that_is_not_finite_ends_the_run_before_any_weight_moves(
 def test_a_diverged_discriminator_ends_the_run_with_its_step() -> None:
     """Its weights stay, and the message counts steps as the log does."""
     step = build(VaeTerms(adversarial=1e-9))
-    assert step.discriminator is not None
-    before = weights(step.discriminator)
-    for parameter in step.discriminator.parameters():
+    before = weights(judge_of(step))
+    for parameter in judge_of(step).parameters():
         parameter.register_hook(lambda gradient: gradient * float("nan"))  # type: ignore[no-untyped-call]
 
     with pytest.raises(TrainingDivergedError, match="discriminator diverged at step 6:"):
         step(batch(), 5, 1e-3)
 
-    assert moved(before, step.discriminator) == []
+    assert moved(before, judge_of(step)) == []
 
 
 def test_a_gradient_that_is_not_finite_is_caught_where_the_loss_is() -> None:

@@ -1,8 +1,9 @@
-"""The variational autoencoder: images ↔ moments ↔ images.
+"""The autoencoder, variational or vector-quantized: images ↔ moments ↔ images.
 
 Encoder: compression stack (ResNet blocks, optional linear attention, resampler, none after the last), middle block
 (ResNet, linear attention, ResNet), post-encoder convolution to the moments. Decoder: the same, mirrored, with
-``torch.nn.Upsample``. ``encode`` returns moments, never a draw, so that callers own the randomness.
+``torch.nn.Upsample``. ``encode`` returns moments, never a draw, so that callers own the randomness. With a quantizer
+the posterior is a point and ``decode`` quantizes first, so all that works with latents works with either kind.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from latentart.core.latents import point_moments
 from latentart.core.networks.attention import AttentionKind, unit_gain
 from latentart.core.networks.blocks import (
     BlockShape,
@@ -22,10 +24,14 @@ from latentart.core.networks.blocks import (
     Upsampling,
     UpStage,
 )
+from latentart.core.networks.quantizer import VectorQuantizer
 
 
 class Encoder(nn.Module):
-    """Images ``[B, 3, H, W]`` to moments ``[B, 2Z, H/f, W/f]``, ``f = 2 ** (number of stages - 1)``."""
+    """Images ``[B, 3, H, W]`` to moments ``[B, 2Z, H/f, W/f]``, ``f = 2 ** (number of stages - 1)``.
+
+    Without a spread it returns the mean alone, ``[B, Z, H/f, W/f]``.
+    """
 
     def __init__(
         self,
@@ -37,6 +43,7 @@ class Encoder(nn.Module):
         middle_attention: AttentionKind,
         downsampling: Downsampling,
         shape: BlockShape,
+        has_spread: bool = True,
     ) -> None:
         super().__init__()
         self.conv_in = unit_gain(nn.Conv2d(3, widths[0], 3, padding=1))
@@ -52,11 +59,12 @@ class Encoder(nn.Module):
             for i, width in enumerate(widths)
         )
         self.middle = MiddleBlock(widths[-1], attention=middle_attention, shape=shape)
-        self.conv_out = unit_gain(nn.Conv2d(widths[-1], 2 * latent_channels, 3, padding=1))
-        start_quiet(self.conv_out, latent_channels)
+        self.conv_out = unit_gain(nn.Conv2d(widths[-1], latent_channels * (1 + has_spread), 3, padding=1))
+        if has_spread:
+            start_quiet(self.conv_out, latent_channels)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the posterior's moments, mean ⊕ logvar on dim 1."""
+        """Return mean ⊕ logvar on dim 1, or the mean alone."""
         x = self.conv_in(images)
         for stage in self.stages:
             x, _ = stage(x)
@@ -115,16 +123,25 @@ class Decoder(nn.Module):
 
 
 class Autoencoder(nn.Module):
-    """Encoder and decoder with a Gaussian posterior between them (Kingma & Welling 1312.6114).
+    """Encoder and decoder with a Gaussian posterior (Kingma & Welling 1312.6114) or a quantizer between them.
 
     ``uses_tanh`` bounds the decoder's output; a training stage switches it, since training from scratch with it
     leaves blobs (the seed's experience).
     """
 
-    def __init__(self, encoder: Encoder, decoder: Decoder, *, latent_channels: int, factor: int) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        decoder: Decoder,
+        *,
+        latent_channels: int,
+        factor: int,
+        quantizer: VectorQuantizer | None = None,
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.decoder = decoder
+        self.quantizer = quantizer
         self.latent_channels = latent_channels
         self.factor = factor
         self.uses_tanh = False
@@ -139,9 +156,14 @@ class Autoencoder(nn.Module):
         if height % self.factor or width % self.factor:
             msg = f"height and width must be multiples of {self.factor}: got {height}x{width}"
             raise ValueError(msg)
-        return self.encoder(images).float()
+        moments = self.encoder(images).float()
+        return moments if self.quantizer is None else point_moments(moments)
 
     def decode(self, z: Tensor) -> Tensor:
         """Return images ``[B, 3, H, W]`` (float32) of latents ``[B, Z, h, w]`` at the autoencoder's own scale."""
+        return self.render(z if self.quantizer is None else self.quantizer(z).z)
+
+    def render(self, z: Tensor) -> Tensor:
+        """Decode latents that are quantized already, where there is a quantizer."""
         images = self.decoder(z).float()
         return torch.tanh(images) if self.uses_tanh else images

@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from latentart.core.networks.attention import AttentionKind, build_attention, unit_gain, zero_init
 from latentart.core.networks.normalization import GroupNorm
@@ -85,7 +86,30 @@ def build_upsampler(kind: Upsampling, channels: int) -> nn.Module:
     return nn.Upsample(scale_factor=2, mode=kind)
 
 
-class DownStage(nn.Module):
+class Stage(nn.Module):
+    """Layers that keep only their inputs for the backward pass where ``recompute`` is set (Chen et al. 1604.06174).
+
+    Each goes forward once more, with the same dropout, when its gradient is due: a third more time, and memory holds
+    the activations of one layer at a time. By the layer, as a whole stage at once would need more.
+    """
+
+    recompute = False
+
+    def run(self, layer: nn.Module, *inputs: Tensor | None) -> Tensor:
+        """Return what the layer makes of its inputs."""
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(layer, *inputs, use_reentrant=False)
+        return layer(*inputs)
+
+
+def set_recompute(network: nn.Module, recompute: bool) -> None:
+    """Switch recomputation on or off in every stage of a network."""
+    for module in network.modules():
+        if isinstance(module, Stage):
+            module.recompute = recompute
+
+
+class DownStage(Stage):
     """ResNet blocks, attention, then a downsampler (none after the last stage)."""
 
     def __init__(
@@ -109,12 +133,12 @@ class DownStage(nn.Module):
     def forward(self, x: Tensor, conditioning: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map ``[B, in, h, w]`` to (``[B, out, h/2, w/2]``, the features before the downsampler)."""
         for block in self.blocks:
-            x = block(x, conditioning)
-        features = self.attention(x)
+            x = self.run(block, x, conditioning)
+        features = self.run(self.attention, x)
         return self.resample(features), features
 
 
-class UpStage(nn.Module):
+class UpStage(Stage):
     """ResNet blocks, attention, then an upsampler (none after the last stage); takes a skip connection if given."""
 
     def __init__(
@@ -141,11 +165,11 @@ class UpStage(nn.Module):
         if skip is not None:
             x = torch.cat([x, skip], dim=1)
         for block in self.blocks:
-            x = block(x, conditioning)
-        return self.resample(self.attention(x))
+            x = self.run(block, x, conditioning)
+        return self.resample(self.run(self.attention, x))
 
 
-class MiddleBlock(nn.Module):
+class MiddleBlock(Stage):
     """ResNet block, attention, ResNet block at the lowest resolution."""
 
     def __init__(self, channels: int, *, attention: AttentionKind, shape: BlockShape) -> None:
@@ -156,4 +180,5 @@ class MiddleBlock(nn.Module):
 
     def forward(self, x: Tensor, conditioning: Tensor | None = None) -> Tensor:
         """Map ``[B, C, h, w]`` to the same shape."""
-        return self.block2(self.attention(self.block1(x, conditioning)), conditioning)
+        x = self.run(self.attention, self.run(self.block1, x, conditioning))
+        return self.block2(x, conditioning)

@@ -10,8 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from latentart.core.latents import sample_posterior, split_moments
 from latentart.core.networks.autoencoder import Autoencoder, Decoder, Encoder
 from latentart.core.networks.blocks import BlockShape, Downsampling, Upsampling
+from latentart.core.networks.quantizer import VectorQuantizer
 
 SHAPE = BlockShape(groups=4, head_channels=8)
 
@@ -21,7 +23,12 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def build(*, downsampling: Downsampling = "average", upsampling: Upsampling = "nearest") -> Autoencoder:
+def build(
+    *,
+    downsampling: Downsampling = "average",
+    upsampling: Upsampling = "nearest",
+    quantizer: VectorQuantizer | None = None,
+) -> Autoencoder:
     """Return a small autoencoder of factor 4 with weights everywhere, always the same."""
     widths = (8, 16, 16)
     encoder = Encoder(
@@ -32,6 +39,7 @@ def build(*, downsampling: Downsampling = "average", upsampling: Upsampling = "n
         middle_attention="linear",
         downsampling=downsampling,
         shape=SHAPE,
+        has_spread=quantizer is None,
     )
     decoder = Decoder(
         3,
@@ -42,7 +50,7 @@ def build(*, downsampling: Downsampling = "average", upsampling: Upsampling = "n
         upsampling=upsampling,
         shape=SHAPE,
     )
-    network = Autoencoder(encoder, decoder, latent_channels=3, factor=4)
+    network = Autoencoder(encoder, decoder, latent_channels=3, factor=4, quantizer=quantizer)
     for number, parameter in enumerate(network.parameters()):
         parameter.data = draw(*parameter.shape, seed=number) / max(parameter[0].numel(), 4) ** 0.5
     return network
@@ -192,3 +200,33 @@ def test_names_of_the_state_stay_as_they_are() -> None:
     assert layer_names(network) == expected
     assert len(network.state_dict()) == 126
     assert sum(p.numel() for p in network.parameters()) == 47961
+
+
+@torch.no_grad()
+def test_a_quantized_autoencoder_speaks_the_same_language() -> None:
+    """Its moments are a point: their draw is their mean, and decoding quantizes first, however often."""
+    network = build(quantizer=VectorQuantizer(32, 3))
+    assert network.quantizer is not None
+    images = draw(2, 3, 16, 16)
+
+    moments = network.encode(images)
+    mean, _ = split_moments(moments)
+    quantized = network.quantizer(mean)
+
+    assert moments.shape == (2, 6, 4, 4)
+    torch.testing.assert_close(sample_posterior(moments, draw(2, 3, 4, 4)), mean, atol=1e-5, rtol=0)
+    assert len(quantized.code_ids.unique()) > 1
+    assert torch.equal(network.decode(mean), network.render(quantized.z))
+    torch.testing.assert_close(network.decode(quantized.z), network.decode(mean))
+    assert not torch.equal(network.decode(mean), network.render(mean))
+
+
+@torch.no_grad()
+def test_half_precision_keeps_the_point() -> None:
+    """A cache in fp16 holds the moments of a quantized autoencoder without harm."""
+    network = build(quantizer=VectorQuantizer(32, 3))
+    moments = network.encode(draw(1, 3, 16, 16)).half()
+
+    draw_of_it = sample_posterior(moments, draw(1, 3, 4, 4))
+
+    torch.testing.assert_close(draw_of_it, moments[:, :3].float(), atol=1e-5, rtol=0)

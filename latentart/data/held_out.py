@@ -1,0 +1,51 @@
+"""The pictures that are held out of training, by which an autoencoder is judged."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+
+from latentart.data.index import IndexEntry
+
+MIN_HELD_OUT = 64  # fewer say little; a small set gives an eighth
+MAX_HELD_OUT = 4096  # more say no more, and take longer
+
+
+def split_held_out(entries: Sequence[IndexEntry], share: float) -> tuple[list[int], list[int]]:
+    """Return the indices of the pictures to train on and of those held out, both rising.
+
+    Held out are ``min(max(round(share · N), min(64, N // 8)), 4096)`` of N pictures, none for a share of 0, and fewer
+    where they would take the last picture of a style. Which ones depends on the content of the pictures alone, never
+    on their order or names: those first by a hash of ``sha256``, so that a few pictures more change little. A clean
+    set holds no bytes twice, but a near-duplicate that was kept may be held out while its like is trained on.
+
+    Args:
+        entries: the whole clean set.
+        share: of the pictures, from 0 up to but not including 1.
+
+    Raises:
+        ValueError: ``share`` is out of range.
+    """
+    wanted = _how_many(len(entries), share)
+    left = Counter(entry.style for entry in entries)
+    held_out: list[int] = []
+    ranks = [_rank(entry.sha256) for entry in entries] if wanted else []
+    for i in sorted(range(len(ranks)), key=ranks.__getitem__):
+        if len(held_out) == wanted:
+            break
+        if left[entries[i].style] > 1:
+            left[entries[i].style] -= 1
+            held_out.append(i)
+    is_held_out = set(held_out)
+    return [i for i in range(len(entries)) if i not in is_held_out], sorted(held_out)
+
+
+def _how_many(count: int, share: float) -> int:
+    if not 0 <= share < 1:
+        raise ValueError(f"share: got {share}, expected at least 0 and less than 1")
+    return min(max(round(share * count), min(MIN_HELD_OUT, count // 8)), MAX_HELD_OUT) if share else 0
+
+
+def _rank(sha256: str) -> bytes:
+    return hashlib.blake2b(sha256.encode(), digest_size=16, person=b"held out").digest()

@@ -1,0 +1,111 @@
+"""The discriminator's side of the autoencoder's training: its term, its update, and when either takes place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentart.core.losses import (
+    Adversarial,
+    adaptive_weight,
+    discriminator_loss_per_image,
+    generator_loss_per_image,
+    r1_per_image,
+)
+from latentart.core.networks.discriminator import PatchDiscriminator
+from latentart.training.adversarial_schedule import AdversarialSchedule
+from latentart.training.checkpoint import flatten_optimizer, load_matching, restore_optimizer
+from latentart.training.devices import Placement
+from latentart.training.optim import clip_finite, set_learning_rate
+
+
+class Adversary:
+    """Owns the discriminator, its optimizer and its schedule.
+
+    Args:
+        lr: of the discriminator, constant.
+        kind: the game.
+        adaptive_limit: bound of the factor between both gradients; None leaves the term as it is.
+        r1: γ of the R1 penalty, every ``r1_every`` steps; 0 leaves it out.
+    """
+
+    def __init__(
+        self,
+        discriminator: PatchDiscriminator,
+        optimizer: torch.optim.Optimizer,
+        schedule: AdversarialSchedule,
+        placement: Placement,
+        *,
+        lr: float = 1e-4,
+        kind: Adversarial = "hinge",
+        adaptive_limit: float | None = 10.0,
+        r1: float = 0.0,
+        r1_every: int = 16,
+    ) -> None:
+        self.discriminator, self.optimizer = discriminator, optimizer
+        self.schedule, self.placement = schedule, placement
+        self.lr, self.kind, self.adaptive_limit = lr, kind, adaptive_limit
+        self.r1, self.r1_every = r1, r1_every
+
+    def term(self, images_hat: Tensor, other_terms: Tensor, last_layer: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the generator's term for reconstructions, and its scalars; no gradient reaches the discriminator."""
+        self.discriminator.requires_grad_(requires_grad=False)
+        with self.placement.autocast():
+            fake_logits = self.discriminator(images_hat)
+        self.discriminator.requires_grad_(requires_grad=True)
+        adversarial = generator_loss_per_image(fake_logits, self.kind).mean()
+        scalars = {"adversarial": adversarial}
+        if self.adaptive_limit is None:
+            return adversarial, scalars
+        factor = adaptive_weight(other_terms, adversarial, last_layer, self.adaptive_limit)
+        return factor * adversarial, scalars | {"adversarial_factor": factor}
+
+    def update(self, images: Tensor, images_hat: Tensor, step: int, clip_norm: float) -> dict[str, Tensor]:
+        """Look at pictures and detached reconstructions and, unless the guard holds it back, learn from them.
+
+        Raises:
+            TrainingDivergedError: loss or gradient is not finite; no weight was touched.
+        """
+        is_training = self.schedule.trains(step)
+        with self.placement.autocast(), torch.set_grad_enabled(is_training):
+            real_logits, fake_logits = self.discriminator(torch.cat([images, images_hat])).chunk(2)
+        loss = discriminator_loss_per_image(real_logits, fake_logits, self.kind).mean()
+        scalars = {"discriminator": loss, "real_logits": real_logits.mean(), "fake_logits": fake_logits.mean()}
+        if is_training:
+            if self.r1 > 0 and step % self.r1_every == 0:
+                scalars["r1"] = self._r1(images)
+                loss = loss + 0.5 * self.r1 * self.r1_every * scalars["r1"]
+            self.optimizer.zero_grad(set_to_none=True)
+            torch.autograd.backward(loss)
+            clip_finite(self.discriminator, loss, clip_norm, "discriminator", step)
+            set_learning_rate(self.optimizer, self.lr)
+            self.optimizer.step()
+        return {name: value.detach() for name, value in scalars.items()}
+
+    def _r1(self, images: Tensor) -> Tensor:
+        """Return the mean penalty; in float32, as a slope of slopes needs it."""
+        images = images.detach().requires_grad_()
+        return r1_per_image(self.discriminator(images), images).mean()
+
+    def state(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+        """Return everything a checkpoint needs: tensors by file, and JSON."""
+        optimizer, values = flatten_optimizer(self.optimizer)
+        tensors = {"discriminator": dict(self.discriminator.state_dict()), "discriminator_optimizer": optimizer}
+        return tensors, {"discriminator_optimizer": values, "adversarial_schedule": self.schedule.state()}
+
+    def restore(self, tensors: Mapping[str, Mapping[str, Tensor]], values: Mapping[str, Any]) -> None:
+        """Take everything back, to go on inside a stage."""
+        self.restore_networks(tensors, values)
+        if "adversarial_schedule" in values:  # older checkpoints have none
+            self.schedule.restore(values["adversarial_schedule"])
+
+    def restore_networks(self, tensors: Mapping[str, Mapping[str, Tensor]], values: Mapping[str, Any]) -> None:
+        """Take discriminator and optimizer back, where the checkpoint has them; the schedule begins with its stage."""
+        if "discriminator" not in tensors:
+            return
+        load_matching(self.discriminator, tensors["discriminator"], "discriminator")
+        name = "discriminator_optimizer"
+        restore_optimizer(self.optimizer, tensors[name], values[name])
