@@ -76,6 +76,7 @@ def sample(
 
 def reconstruct(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE…", help="Picture files.")],
+    size: Annotated[int | None, typer.Option("--size", help="Pixels of the shorter side; else the model's.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the pages; else reconstructions.")] = None,
     model: ModelOption = None,
     config: ConfigOption = None,
@@ -86,7 +87,7 @@ def reconstruct(
     from latentart.recipes.reconstruct import reconstruct as run_reconstruct
 
     folder = find_model(model, config, kind="vae")
-    pages = run_reconstruct(images, folder, out or Path("reconstructions"), place(device))
+    pages = run_reconstruct(images, folder, out or Path("reconstructions"), place(device), size=size)
     if as_json:
         rows = [{"source": str(p.source), "mean_error": p.error, "psnr": p.psnr, "page": str(p.page)} for p in pages]
         write_json({"pictures": rows})

@@ -53,7 +53,7 @@ _DEMO: dict[str, Any] = {
             "attention": ["none", "none", "linear"],
             "head_channels": 16,
         },
-        "discriminator": {"base_channels": 8, "num_layers": 2, "guard": {"window": 20}},
+        "discriminator": {"base_channels": 8, "num_layers": 2},
         "perceptual": {"backbone": "random"},
         "optimizer": {"lr": 3e-3, "betas": [0.5, 0.9]},
         "run": {"checkpoint_every": 500, "preview_every": 500, "log_every": 10, "evaluate_every": 100},

@@ -107,7 +107,7 @@ class GuardConfig(StrictConfig):
     max_gap: Positive = 4.0
     """The discriminator waits when real logits exceed fake ones by more; hinge margins are 2 apart. Our choice."""
 
-    window: Count = 50
+    window: Count = 100
     """Steps over which error and logits are smoothed."""
 
     max_pause: Count = 500

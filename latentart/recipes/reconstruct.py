@@ -1,6 +1,6 @@
 """`latentart reconstruct IMAGE…`: picture, reconstruction and error map side by side.
 
-Launch: ``latentart reconstruct photo.jpg`` in a workspace with a trained autoencoder.
+Launch: ``latentart reconstruct photo.jpg`` in a workspace with a trained autoencoder; ``--size 2048`` for a large page.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import torch
 from PIL import Image
 
 from latentart.core.latents import split_moments
+from latentart.core.networks.tiling import decode_tiled, encode_tiled
 from latentart.core.pixels import to_images, to_pixels
 from latentart.data.datasets import picture_from, pixels_from
 from latentart.data.grids import save_png, tile_grid
-from latentart.data.images import BadImage, decode_image
-from latentart.errors import DataError
+from latentart.data.images import MAX_PIXELS, BadImage, decode_image
+from latentart.errors import DataError, UsageError
 from latentart.recipes.model import Model, load_model
 from latentart.scoring.reconstruction import psnr_per_image
 from latentart.training.devices import Placement
@@ -33,32 +34,63 @@ class Reconstruction:
     page: Path
 
 
-def reconstruct(images: Sequence[Path], model_folder: Path, out: Path, placement: Placement) -> list[Reconstruction]:
+def reconstruct(
+    images: Sequence[Path], model_folder: Path, out: Path, placement: Placement, *, size: int | None = None
+) -> list[Reconstruction]:
     """Send each picture through the autoencoder and write a page for it into ``out``; nothing is overwritten.
+
+    The shorter side goes to ``size`` pixels, else to the model's resolution.
 
     Raises:
         ModelError: there is no trained autoencoder.
         DataError: a picture cannot be read.
+        UsageError: the size is less than one latent, or too much for a picture.
     """
     model = load_model(model_folder, placement)
-    pictures = []
-    for path in images:
-        try:
-            pictures.append(fit(decode_image(path), model.resolution, model.autoencoder.factor))
-        except BadImage as error:
-            msg = f"{path} is no picture that can be used: {error}."
-            raise DataError(msg) from None
-    return [
-        reconstruct_one(path, picture, model, out, placement) for path, picture in zip(images, pictures, strict=True)
-    ]
+    side, factor = model.resolution if size is None else size, model.autoencoder.factor
+    if side < factor:
+        msg = f"--size {side} is too small: one latent of this model stands for {factor} pixels."
+        raise UsageError(msg, f"Give at least {factor}.")
+    for path in images:  # before the first page is written; one at a time, as large pictures fill the memory
+        refuse_huge(path, fitted_size(open_picture(path), side))
+    return [reconstruct_one(path, fit(open_picture(path), side, factor), model, out, placement) for path in images]
 
 
-def fit(picture: Image.Image, resolution: int, factor: int) -> Image.Image:
-    """Return the picture with its shorter side at ``resolution``, trimmed in the middle to multiples of the factor."""
-    scale = resolution / min(picture.size)
-    size = [max(resolution, round(side * scale)) for side in picture.size]
-    picture = picture.resize((size[0], size[1]), Image.Resampling.LANCZOS)
-    width, height = (side // factor * factor for side in size)
+def open_picture(path: Path) -> Image.Image:
+    """Return the picture in a file.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        return decode_image(path)
+    except BadImage as error:
+        msg = f"{path} is no picture that can be used: {error}."
+        raise DataError(msg) from None
+
+
+def refuse_huge(path: Path, size: tuple[int, int]) -> None:
+    """Refuse to work at a size that a picture to be read may not have either.
+
+    Raises:
+        UsageError: more pixels than ``MAX_PIXELS``.
+    """
+    if size[0] * size[1] > MAX_PIXELS:
+        msg = f"{path} would have {size[0]} x {size[1]} pixels, and {MAX_PIXELS} are the most."
+        raise UsageError(msg, "Give a smaller --size.")
+
+
+def fitted_size(picture: Image.Image, side: int) -> tuple[int, int]:
+    """Return width and height of the picture with its shorter side at ``side``."""
+    scale = side / min(picture.size)
+    return max(side, round(picture.width * scale)), max(side, round(picture.height * scale))
+
+
+def fit(picture: Image.Image, side: int, factor: int) -> Image.Image:
+    """Return the picture with its shorter side at ``side``, trimmed in the middle to multiples of the factor."""
+    size = fitted_size(picture, side)
+    picture = picture.resize(size, Image.Resampling.LANCZOS)
+    width, height = (length // factor * factor for length in size)
     left, top = (size[0] - width) // 2, (size[1] - height) // 2
     return picture.crop((left, top, left + width, top + height))
 
@@ -68,8 +100,8 @@ def reconstruct_one(path: Path, picture: Image.Image, model: Model, out: Path, p
     """Reconstruct one fitted picture from its posterior's mean and write its page."""
     images = to_images(pixels_from(picture)[None].to(placement.device))
     with placement.autocast():
-        mean, _ = split_moments(model.autoencoder.encode(images))
-        images_hat = model.autoencoder.decode(mean)
+        mean, _ = split_moments(encode_tiled(model.autoencoder, images))
+        images_hat = decode_tiled(model.autoencoder, mean)
     again = to_pixels(images_hat)[0].cpu()
     difference = (again.float() - pixels_from(picture).float()).abs()
     error_map = (difference * 4).clamp(0, 255).to(torch.uint8)

@@ -13,9 +13,9 @@ def grid_strength(images: Tensor, period: int, border: int | None = None) -> Ten
     ``strength² = mean_cij (m_cij - mean_ij m_c)²``, where ``m_cij`` is the mean over all a, b of the residual
     ``r_c[i + a·period, j + b·period]``, and ``r`` is the image minus its mean over the square of one period around
     each pixel (the outermost pixels of an even period count half). That mean holds none of the grid and all of a
-    gradient, so what repeats is measured exactly, and what is flat or smooth gives 0. White noise of standard
-    deviation σ gives about σ / √(number of periods seen). Every grid whose period divides ``period`` counts too:
-    what is left of them is ``√(strength(8)² - strength(4)²)``.
+    gradient, so what repeats is measured exactly; what is flat, linear or quadratic gives 0, other smooth curves next
+    to nothing, and white noise of deviation σ about σ / √(number of periods seen). Every grid whose period divides
+    ``period`` counts too; ``√(strength(8)² - strength(4)²)`` is about the part of 8 that has not a period of 4.
 
     Meant for decoded flat colors (Odena et al. 2016, Deconvolution and Checkerboard Artifacts); in other pictures
     their own patterns count.

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+WRONG_GAP = -0.1  # nearer to 0 a discriminator is only undecided, as a new one is
+
 
 @dataclass(frozen=True)
 class AdversarialPlan:
@@ -35,7 +37,7 @@ class AdversarialPlan:
     is_guarded: bool = True
     tolerance: float = 0.08
     max_gap: float = 4.0
-    window: int = 50
+    window: int = 100
     max_pause: int = 500
 
 
@@ -147,7 +149,7 @@ class AdversarialSchedule:
         assert state.best is not None
         if state.seen >= plan.window and state.error > (1.0 + plan.tolerance) * state.best:
             return self._pause(step, f"the reconstruction error rose to {state.error:.4f} from {state.best:.4f}")
-        if state.gap is not None and state.gap < 0.0:
+        if state.gap is not None and state.gap < WRONG_GAP:
             return self._pause(step, f"the discriminator takes fakes for real (gap {state.gap:.2f})")
         return []
 

@@ -26,7 +26,7 @@ OPTIONS = {
     "encode": {"--device", "--json", *CONFIG, *QUIET},
     "sample": {"--style", "-s", "--grid", "--count", "-n", "--seed", "--steps", "--sampler", "--eta", "--guidance"}
     | {"--separate", "--out", "--model", "--device", "--json", *CONFIG, *QUIET},
-    "reconstruct": {"--out", "--model", "--device", "--json", *CONFIG},
+    "reconstruct": {"--size", "--out", "--model", "--device", "--json", *CONFIG},
     "bench data": {"--only", "--quick", "--folder", "--device", "--json"},
     "info": {"--json", *CONFIG},
     "doctor": {"--json"},

@@ -181,4 +181,4 @@ class MiddleBlock(Stage):
     def forward(self, x: Tensor, conditioning: Tensor | None = None) -> Tensor:
         """Map ``[B, C, h, w]`` to the same shape."""
         x = self.run(self.attention, self.run(self.block1, x, conditioning))
-        return self.block2(x, conditioning)
+        return self.run(self.block2, x, conditioning)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from latentart.core.networks.attention import (
     FullAttention,
@@ -58,6 +61,50 @@ def test_linear_attention_is_its_formula_head_by_head() -> None:
         for head in range(3):
             expected = attend_slowly(query[b, head], key[b, head], value[b, head]).float()
             torch.testing.assert_close(out[b, head], expected, atol=1e-6, rtol=1e-5)
+
+
+class MadeNumbers(TorchDispatchMode):
+    """Counts the numbers in everything that is computed while it is on, and the most in one tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = self.most = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run one operation and count its results."""
+        results = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(results):
+            if isinstance(tensor, Tensor):
+                self.total += tensor.numel()
+                self.most = max(self.most, tensor.numel())
+        return results
+
+
+def made_numbers(attend: Callable[[Tensor], Tensor], side: int) -> tuple[int, int]:
+    """Return how many numbers attention over a map of side x side makes, with its gradient, and the most in one."""
+    x = draw(1, 8, side, side).requires_grad_()
+    with MadeNumbers() as made:
+        torch.autograd.backward(attend(x).square().sum())
+    return made.total, made.most
+
+
+def attend_in_squares(x: Tensor) -> Tensor:
+    """Attend with a weight for every pair of positions."""
+    return torch.softmax(x.flatten(2).mT @ x.flatten(2), dim=-1) @ x.flatten(2).mT
+
+
+def test_linear_attention_is_linear_in_the_positions() -> None:
+    """Four times the positions make four times the numbers, forward and back, and nothing holds every pair of them."""
+    layer = LinearAttention(8, head_channels=4, groups=2)
+    randomize(layer)
+
+    (total, most), (total_4n, most_4n) = (made_numbers(layer, side) for side in (16, 32))
+
+    assert 3.8 < total_4n / total <= 4
+    assert most <= 3 * 8 * 16**2 < 16**4
+    assert most_4n <= 3 * 8 * 32**2
+    squares, squares_4n = (made_numbers(attend_in_squares, side) for side in (16, 32))
+    assert squares_4n[0] / squares[0] > 14, "the measure sees what grows with the square"
 
 
 def test_linear_attention_survives_large_scores() -> None:
