@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from latentart.cli import configs, measuring, pictures, sampling, start, training
+from latentart.cli import configs, measuring, pictures, sampling, start, training, weights
 from latentart.cli.options import write_error
 from latentart.errors import LatentArtError, ResourceError
 
@@ -27,6 +27,7 @@ app = typer.Typer(
 train_app = typer.Typer(help="Train the autoencoder in stages, then the denoiser.", no_args_is_help=True)
 config_app = typer.Typer(help="Look at configs and presets.", no_args_is_help=True)
 bench_app = typer.Typer(help="Measure what the work costs on this machine.", no_args_is_help=True)
+weights_app = typer.Typer(help="Fetch and check the trained networks behind LPIPS.", no_args_is_help=True)
 
 app.command()(start.demo)
 app.command()(start.init)
@@ -37,11 +38,15 @@ app.command()(pictures.encode)
 app.command()(sampling.sample)
 app.command()(sampling.reconstruct)
 app.add_typer(bench_app, name="bench")
+app.add_typer(weights_app, name="weights")
 app.command()(start.info)
 app.command()(start.doctor)
 train_app.command("vae")(training.train_vae)
 train_app.command("ldm")(training.train_ldm)
 bench_app.command("data")(measuring.bench_data)
+weights_app.command("list")(weights.list_files)
+weights_app.command("fetch")(weights.fetch)
+weights_app.command("verify")(weights.verify)
 config_app.command("ls")(configs.list_presets)
 config_app.command("show")(configs.show)
 config_app.command("validate")(configs.validate)

@@ -97,7 +97,8 @@ def info(
     typer.echo(f"pictures: {about['resolution']} px, latents {about['latent_factor']} times smaller, std {spread}")
     typer.echo(f"styles: {', '.join(about['style_names']).encode('ascii', 'backslashreplace').decode()}")
     for name, summary in about["training"].items():
-        typer.echo(f"{name}: " + ", ".join(f"{key} {value}" for key, value in summary.items()))
+        shown = {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in summary.items()}
+        typer.echo(f"{name}: " + ", ".join(f"{key} {value}" for key, value in shown.items() if value is not None))
 
 
 def doctor(as_json: JsonOption = False) -> None:

@@ -14,8 +14,8 @@ import torch
 from latentart import __version__
 from latentart.errors import ModelError
 from latentart.recipes.model import load_model
+from latentart.recipes.weights import list_weights
 from latentart.training.devices import Placement, resolve_precision
-from latentart.training.perceptual_weights import BACKBONES, hub_folder
 
 
 def describe_model(folder: Path) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def examine_machine(folder: Path) -> dict[str, Any]:
         ],
         "disk_free_bytes": shutil.disk_usage(folder).free,
         "folder_is_writable": os.access(folder, os.W_OK),
-        "lpips_weights": {name: (hub_folder() / known.file_name).is_file() for name, known in BACKBONES.items()},
+        "lpips_weights": {row["backbone"]: row["is_there"] for row in list_weights()},
     }
 
 

@@ -10,7 +10,7 @@ from latentart.errors import ModelError, UsageError, nearest
 from latentart.recipes.model import trained_steps
 from latentart.recipes.workspace import Workspace
 from latentart.training.checkpoint import Checkpoint
-from latentart.training.perceptual_weights import find_weights
+from latentart.training.perceptual_weights import check_weights
 
 logger = logging.getLogger(__name__)
 
@@ -57,10 +57,11 @@ def require_former_stage(workspace: Workspace, stage: StageConfig, checkpoint: C
 
 
 def require_perceptual_weights(workspace: Workspace, stages: list[StageConfig]) -> None:
-    """Refuse to start where a stage, even a later one, will want LPIPS weights that are not here.
+    """Refuse to start where a stage, even a later one, will want LPIPS weights that are not here, or not whole.
 
     Raises:
         DownloadError: they are missing.
+        ModelError: they are cut, damaged, or another network's.
     """
     perceptual = workspace.config.vae.perceptual
     if not any(stage.weights.perceptual > 0 for stage in stages):
@@ -68,4 +69,4 @@ def require_perceptual_weights(workspace: Workspace, stages: list[StageConfig]) 
     if perceptual.backbone == "random":
         logger.info("LPIPS runs on the 'random' backbone: untrained features, a stand-in that needs no download")
         return
-    find_weights(perceptual.backbone, Path(perceptual.weights).expanduser() if perceptual.weights else None)
+    check_weights(perceptual.backbone, Path(perceptual.weights).expanduser() if perceptual.weights else None)

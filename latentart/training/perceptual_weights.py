@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from latentart.core.networks.perceptual import PerceptualDistance
 from latentart.errors import DownloadError, ModelError
+from latentart.training.download import find_fault
 
 Backbone = Literal["vgg16", "alexnet", "squeezenet"]
 
@@ -22,22 +23,47 @@ class BackboneFile:
     """Where a backbone's weights come from and where its features are read.
 
     Attributes:
-        megabytes: size of the file.
+        sha256: of the whole file; its first letters stand in the name.
         linear: name of the linear layers in the lpips package.
         cuts: end of each slice in the network's ``features``.
     """
 
     file_name: str
-    megabytes: float
+    num_bytes: int
+    sha256: str
     linear: str
     cuts: tuple[int, ...]
 
+    @property
+    def megabytes(self) -> float:
+        """The file's size as people read it."""
+        return round(self.num_bytes / 2**20, 0 if self.num_bytes > 10 * 2**20 else 1)
+
 
 BACKBONES: dict[Backbone, BackboneFile] = {
-    "vgg16": BackboneFile("vgg16-397923af.pth", 528, "vgg", (4, 9, 16, 23, 30)),
-    "alexnet": BackboneFile("alexnet-owt-7be5be79.pth", 233, "alex", (2, 5, 8, 10, 12)),
-    "squeezenet": BackboneFile("squeezenet1_1-b8a52dc0.pth", 4.7, "squeeze", (2, 5, 8, 10, 11, 12, 13)),
+    "vgg16": BackboneFile(
+        "vgg16-397923af.pth",
+        553_433_881,
+        "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+        "vgg",
+        (4, 9, 16, 23, 30),
+    ),
+    "alexnet": BackboneFile(
+        "alexnet-owt-7be5be79.pth",
+        244_408_911,
+        "7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
+        "alex",
+        (2, 5, 8, 10, 12),
+    ),
+    "squeezenet": BackboneFile(
+        "squeezenet1_1-b8a52dc0.pth",
+        4_958_839,
+        "b8a52dc049b60e4b6ab68ad0df457362afab8b6304b2febdc1650a5dab4d7e7b",
+        "squeeze",
+        (2, 5, 8, 10, 11, 12, 13),
+    ),
 }
+SOURCE = "https://download.pytorch.org/models"
 
 
 def hub_folder() -> Path:
@@ -46,25 +72,50 @@ def hub_folder() -> Path:
     return Path(os.environ.get("TORCH_HOME", f"{cache}/torch")).expanduser() / "hub" / "checkpoints"
 
 
+def hub_file(backbone: Backbone) -> Path:
+    """Return where torch keeps the backbone's weight file, if it is there."""
+    return hub_folder() / BACKBONES[backbone].file_name
+
+
 def find_weights(backbone: Backbone, path: Path | None = None) -> Path:
     """Return the backbone's weight file.
 
     Raises:
-        DownloadError: it is not there; says which file, its size, where to put it and the option that names it.
+        DownloadError: it is not there; says which file, its size, its place, and what brings it or does without.
     """
     known = BACKBONES[backbone]
-    wanted = path or hub_folder() / known.file_name
+    wanted = path or hub_file(backbone)
     if wanted.is_file():
         return wanted
     msg = (
         f"the LPIPS backbone '{backbone}' needs {known.file_name} ({known.megabytes:g} MB), "
         f"and there is no such file at {wanted}."
     )
+    where = " and set vae.perceptual.weights=null" if path else ""
     hint = (
-        "Put it there (it is torchvision's own, under /models/ on PyTorch's download site), name another place with "
-        "vae.perceptual.weights=PATH, or try without weights: vae.perceptual.backbone=random."
+        f"Run `latentart weights fetch {backbone}`{where}, name another place with vae.perceptual.weights=PATH, "
+        "or try without weights: vae.perceptual.backbone=random."
     )
     raise DownloadError(msg, hint)
+
+
+def check_weights(backbone: Backbone, path: Path | None = None) -> Path:
+    """Return the backbone's weight file after a look at all of it.
+
+    A file under torchvision's own name has to be torchvision's, bit for bit; one under another name has to fit.
+
+    Raises:
+        DownloadError: it is not there.
+        ModelError: it is cut, damaged, or of something else.
+        ResourceError: it cannot be read.
+    """
+    known, weights = BACKBONES[backbone], find_weights(backbone, path)
+    is_named_so = weights.name == known.file_name
+    if is_named_so and (fault := find_fault(weights, known.num_bytes, known.sha256)):
+        hint = "Fetch the file again." if path else f"Run `latentart weights fetch {backbone}`."
+        raise ModelError(f"{weights} {fault}.", hint)
+    load_perceptual(backbone, weights)
+    return weights
 
 
 def load_perceptual(backbone: Backbone, path: Path | None = None) -> PerceptualDistance:

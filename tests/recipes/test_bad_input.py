@@ -166,6 +166,26 @@ def test_missing_lpips_weights_are_said_before_the_run(
     assert not (cleaned / "runs").exists()
 
 
+@pytest.mark.parametrize("is_own", [False, True])
+def test_cut_lpips_weights_are_said_before_the_run(
+    run: Run, cleaned: Path, snapshot: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_own: bool
+) -> None:
+    """In torch's cache or of one's own: which file and what to do; no step made, though only a later stage reads it."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    path = tmp_path / ("own.pth" if is_own else "torch/hub/checkpoints/squeezenet1_1-b8a52dc0.pth")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"PK\x03\x04cut")
+    before = snapshot(cleaned)
+    settings = [f"vae.perceptual.weights={path}"] if is_own else []
+
+    line = run(cleaned, "train", "vae", "vae.perceptual.backbone=squeezenet", *settings).error(6)
+
+    assert f"{path} {'cannot be read' if is_own else 'has 7 bytes, expected 4958839'}" in line
+    assert ("Fetch the file again." if is_own else "Run `latentart weights fetch squeezenet`.") in line
+    assert snapshot(cleaned) == before
+    assert not (cleaned / "runs").exists()
+
+
 def test_a_stage_without_lpips_needs_no_weights(
     run: Run, cleaned: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -48,7 +48,9 @@ def test_doctor_says_what_the_machine_can_do(run: Run, tmp_path: Path, monkeypat
     """Versions, devices, disk and which LPIPS weights are here; it writes nothing."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     (tmp_path / "torch/hub/checkpoints").mkdir(parents=True)
-    (tmp_path / "torch/hub/checkpoints/squeezenet1_1-b8a52dc0.pth").touch()
+    (tmp_path / "torch/hub/checkpoints/alexnet-owt-7be5be79.pth").touch()  # cut: it is not ready
+    with (tmp_path / "torch/hub/checkpoints/squeezenet1_1-b8a52dc0.pth").open("wb") as file:
+        file.truncate(4_958_839)
     (tmp_path / "here").mkdir()
 
     found = json.loads(run(tmp_path / "here", "doctor", "--json").out)

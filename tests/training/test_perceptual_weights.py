@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import lpips
@@ -15,13 +18,19 @@ from latentart.errors import DownloadError, ModelError
 from latentart.training.perceptual_weights import (
     BACKBONES,
     Backbone,
+    check_weights,
     find_weights,
+    hub_file,
     hub_folder,
     load_linear_layers,
     load_perceptual,
 )
 
-NETWORKS = {"alexnet": torchvision.models.alexnet, "squeezenet": torchvision.models.squeezenet1_1}
+NETWORKS = {
+    "vgg16": torchvision.models.vgg16,
+    "alexnet": torchvision.models.alexnet,
+    "squeezenet": torchvision.models.squeezenet1_1,
+}
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -42,11 +51,16 @@ def write_backbone(backbone: Backbone, path: Path) -> dict[str, Tensor]:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
-@pytest.mark.parametrize(("backbone", "name"), [("alexnet", "alex"), ("squeezenet", "squeeze")])
-def test_distances_are_those_of_the_lpips_package(tmp_path: Path, backbone: Backbone, name: str) -> None:
+@pytest.mark.parametrize(("backbone", "name"), [("vgg16", "vgg"), ("alexnet", "alex"), ("squeezenet", "squeeze")])
+def test_distances_are_those_of_the_lpips_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backbone: Backbone, name: str
+) -> None:
     """Same backbone weights, same linear layers: the same distance for each image, and the same gradient."""
     state = write_backbone(backbone, tmp_path / "backbone.pth")
-    theirs = lpips.LPIPS(net=name, pnet_rand=True, verbose=False).eval()
+    with monkeypatch.context() as patch:
+        for way in ("normal_", "uniform_", "kaiming_normal_", "kaiming_uniform_"):  # a second for VGG, and all replaced
+            patch.setattr(nn.init, way, lambda tensor, *_, **__: tensor)
+        theirs = lpips.LPIPS(net=name, pnet_rand=True, verbose=False).eval()
     for part in (getattr(theirs.net, f"slice{i + 1}") for i in range(theirs.net.N_slices)):
         part.load_state_dict({key: state[key] for key in part.state_dict()})
     ours = load_perceptual(backbone, tmp_path / "backbone.pth")
@@ -72,6 +86,71 @@ def test_linear_layers_are_bundled_and_not_negative(backbone: Backbone) -> None:
     }
     assert [len(layer) for layer in layers] == widths[backbone]
     assert all((layer >= 0).all() for layer in layers)
+
+
+def test_hashes_sizes_and_names_belong_together() -> None:
+    """A name ends with the first letters of its hash; sizes are told in units of 2**20 bytes."""
+    for known in BACKBONES.values():
+        assert known.file_name == f"{known.file_name.rpartition('-')[0]}-{known.sha256[:8]}.pth"
+        assert len(known.sha256) == 64
+    assert [f"{known.megabytes:g}" for known in BACKBONES.values()] == ["528", "233", "4.7"]
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put a file in torch's cache and let it be the one that torchvision publishes for squeezenet."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    path = hub_file("squeezenet")
+    path.parent.mkdir(parents=True)
+    write_backbone("squeezenet", path)
+    content = path.read_bytes()
+    known = replace(BACKBONES["squeezenet"], num_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+    monkeypatch.setitem(BACKBONES, "squeezenet", known)
+    return path
+
+
+def test_the_published_file_passes(published: Path) -> None:
+    """In torch's cache, and where it is named."""
+    assert check_weights("squeezenet") == published
+    assert check_weights("squeezenet", published) == published
+
+
+def test_a_cut_or_changed_file_is_refused_before_it_is_used(published: Path) -> None:
+    """One bit of one weight is enough, which torch itself would not see."""
+    content = bytearray(published.read_bytes())
+    published.write_bytes(content[:-100])
+    with pytest.raises(
+        ModelError, match=r"b8a52dc0\.pth has \d+ bytes, expected .*`latentart weights fetch squeezenet`"
+    ):
+        check_weights("squeezenet")
+
+    content[len(content) // 2] ^= 1
+    published.write_bytes(content)
+
+    load_perceptual("squeezenet")
+    with pytest.raises(ModelError, match=r"b8a52dc0\.pth .*its checksum \(SHA-256\) does not match"):
+        check_weights("squeezenet")
+    with pytest.raises(ModelError, match=r"does not match\. Fetch the file again\."):
+        check_weights("squeezenet", published)
+
+
+def test_a_file_of_ones_own_has_to_fit_and_no_more(published: Path, tmp_path: Path) -> None:
+    """Under another name it may hold other weights, but only of that network, and it has to be readable."""
+    own = tmp_path / "own.pth"
+    write_backbone("squeezenet", own)
+    state = torch.load(own)
+    torch.save({name: 2 * value for name, value in state.items()}, own)
+    assert check_weights("squeezenet", own) == own
+
+    shutil.copy(published, own)
+    with pytest.raises(ModelError, match=r"own\.pth does not hold the weights of alexnet"):
+        check_weights("alexnet", own)
+    own.write_bytes(own.read_bytes()[:-100])
+    with pytest.raises(ModelError, match=r"own\.pth cannot be read as PyTorch weights"):
+        check_weights("squeezenet", own)
+    own.unlink()
+    with pytest.raises(DownloadError, match=r"no such file at .*own\.pth"):
+        check_weights("squeezenet", own)
 
 
 def test_a_file_of_another_backbone_is_refused(tmp_path: Path) -> None:
@@ -135,13 +214,18 @@ def test_missing_weights_say_which_file_its_size_where_and_the_option(
     with pytest.raises(DownloadError) as caught:
         load_perceptual("vgg16")
 
-    for part in ("vgg16-397923af.pth", "528 MB", str(tmp_path / "hub" / "checkpoints"), "vae.perceptual.weights=PATH"):
-        assert part in str(caught.value)
+    parts = [
+        *("vgg16-397923af.pth", "528 MB", str(tmp_path / "hub" / "checkpoints")),
+        *("`latentart weights fetch vgg16`", "vae.perceptual.weights=PATH", "vae.perceptual.backbone=random"),
+    ]
+    places = [str(caught.value).find(part) for part in parts]
+    assert -1 not in places
+    assert places[3:] == sorted(places[3:])
 
 
 def test_a_named_file_that_is_missing_is_the_one_reported(tmp_path: Path) -> None:
-    """Not the place in the cache."""
-    with pytest.raises(DownloadError, match=r"no such file at .*mine\.pth"):
+    """Not the place in the cache, to which a fetched file would go."""
+    with pytest.raises(DownloadError, match=r"no such file at .*mine\.pth.* and set vae\.perceptual\.weights=null"):
         find_weights("alexnet", tmp_path / "mine.pth")
 
 
