@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterable
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from latentart.cli.options import DeviceOption, JsonOption, plain_console, write_json
+from latentart.cli.options import DeviceOption, JsonOption, place, plain_console, write_json
+
+if TYPE_CHECKING:
+    from latentart.recipes.bench_figures import Figure
 
 
 class DataPart(StrEnum):
@@ -20,6 +24,22 @@ class DataPart(StrEnum):
     MEMORY = "memory"
     INDEX = "index"
     CACHE = "cache"
+
+
+class VaePart(StrEnum):
+    """A part of `bench vae`."""
+
+    SPEED = "speed"
+    QUALITY = "quality"
+    STAGES = "stages"
+
+
+class PrecisionName(StrEnum):
+    """A type to run networks in."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    BF16 = "bf16"
 
 
 def bench_data(
@@ -34,13 +54,35 @@ def bench_data(
 
     sizes = BenchSizes().scaled(0.05) if quick else BenchSizes()
     parts = [part.value for part in only or DataPart]
-    figures = []
-    console = plain_console()
     with tempfile.TemporaryDirectory(prefix="latentart-bench-", dir=folder) as place_to_work:
-        for figure in bench_data(Path(place_to_work), sizes, parts, device):
-            figures.append(asdict(figure))
-            if not as_json:
-                verdict = {True: "met", False: "MISSED", None: ""}[figure.is_met]
-                console.print("  ".join(filter(None, [f"{figure.name}:", figure.value, figure.bar, verdict])))
+        write_figures(bench_data(Path(place_to_work), sizes, parts, device), as_json=as_json)
+
+
+def bench_vae(
+    only: Annotated[list[VaePart] | None, typer.Option("--only", help="This part alone; may be repeated.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A tenth of the time: a look, no proof.")] = False,
+    pictures: Annotated[Path | None, typer.Option("--pictures", help="A folder to train on; else made up.")] = None,
+    precision: Annotated[
+        PrecisionName, typer.Option("--precision", help="auto takes bf16 where the device has instructions for it.")
+    ] = PrecisionName.AUTO,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure our autoencoder beside that of diffusers, and how it takes its stages. Takes half an hour."""
+    from latentart.recipes.bench_vae import bench_vae
+
+    parts = [part.value for part in only or VaePart]
+    figures = bench_vae(parts, place(device, precision.value), pictures, is_quick=quick)
+    write_figures(figures, as_json=as_json)
+
+
+def write_figures(figures: Iterable[Figure], *, as_json: bool) -> None:
+    """Write each figure as soon as it is measured, or all as one JSON object in the end."""
+    found, console = [], plain_console()
+    for figure in figures:
+        found.append(asdict(figure))
+        if not as_json:
+            verdict = {True: "met", False: "MISSED", None: ""}[figure.is_met]
+            console.print("  ".join(filter(None, [f"{figure.name}:", figure.value, figure.bar, verdict])))
     if as_json:
-        write_json({"figures": figures})
+        write_json({"figures": found})

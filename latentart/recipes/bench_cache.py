@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from latentart.data.latent_cache import LatentCache
-from latentart.recipes.bench_data import Figure, seconds_of
+from latentart.recipes.bench_figures import Figure, seconds_of
 from latentart.recipes.clean_data import clean_data
 from latentart.recipes.demo import PICTURES_PER_STYLE, QUICK, draw_raw
 from latentart.recipes.encode import encode

@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +33,7 @@ from latentart.data.clean_picture import CleanRules, Decision, stamp_of
 from latentart.data.images import MAX_PIXELS, WHITE, decode_image
 from latentart.data.near_duplicates import first_of_kind
 from latentart.data.raw_files import RawFile
+from latentart.recipes.bench_figures import Figure, seconds_of
 
 SCAN = (1800, 2200)
 SMALL = (96, 120)
@@ -40,16 +41,6 @@ MAX_SIDE = 640
 QUALITY = 95
 DRAWN = 12  # different pictures; all the others are these with another comment inside
 LINKS = 5000  # names for one file, below what file systems allow
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One measured number: ``bar`` is what it should reach, ``is_met`` whether it does, None where there is no bar."""
-
-    name: str
-    value: str
-    bar: str = ""
-    is_met: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -284,10 +275,3 @@ def _psnr_of_reduced_decoding(path: Path) -> float:
     expected = np.asarray(whole.resize(size, Image.Resampling.LANCZOS), np.float64)
     error = np.asarray(decode_image(path, max_side=MAX_SIDE), np.float64) - expected
     return float(10 * np.log10(255**2 / np.square(error).mean()))
-
-
-def seconds_of(work: Callable[[], object]) -> float:
-    """Return how long a piece of work takes."""
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
