@@ -183,8 +183,9 @@ def build_rate_plan(config: OptimizerConfig, total_steps: int, peak: float | Non
     return RatePlan(config.schedule.model_dump(), peak or config.lr, total_steps)
 
 
-def build_terms(stage: StageConfig, clip_norm: float) -> VaeTerms:
-    """Return a stage's loss as plain numbers."""
+def build_terms(stage: StageConfig, clip_norm: float, former: StageConfig | None = None) -> VaeTerms:
+    """Return a stage's loss as plain numbers; LPIPS ramps where the former stage had none."""
+    is_new = former is None or former.weights.perceptual == 0
     return VaeTerms(
         reconstruction_kind=stage.reconstruction,
         reconstruction=stage.weights.reconstruction,
@@ -193,7 +194,7 @@ def build_terms(stage: StageConfig, clip_norm: float) -> VaeTerms:
         adversarial=stage.weights.adversarial,
         perceptual=stage.weights.perceptual,
         equivariance=stage.weights.equivariance,
-        perceptual_ramp=stage.ramp,
+        perceptual_ramp=stage.ramp if is_new else 0,
         clip_norm=clip_norm,
     )
 

@@ -12,7 +12,7 @@ from latentart.config.optim import Count, OptimizerConfig, Positive, RunConfig, 
 AttentionKind = Literal["none", "linear", "full"]
 Weight = Annotated[float, Field(ge=0)]
 CropShare = Annotated[float, Field(gt=0, le=1)]
-Start = Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)] | Literal["plateau"]
+Start = int | float | Literal["plateau"]
 
 
 class BlocksConfig(StrictConfig):
@@ -242,6 +242,15 @@ class StageConfig(StepsOrEpochs):
     crop: tuple[CropShare, CropShare] = (1.0, 1.0)
     """Smallest and largest side of the random square crop, as shares of the picture's shorter side."""
 
+    @field_validator("discriminator_start", mode="before")
+    @classmethod
+    def _is_a_start(cls, start: object) -> object:
+        is_step, is_share = type(start) is int and start >= 0, type(start) is float and 0 < start < 1
+        if not (is_step or is_share or start == "plateau"):
+            msg = 'give a step (0, 1, 2 …), a share of the stage (above 0, below 1) or "plateau"'
+            raise ValueError(msg)
+        return start
+
     @field_validator("crop")
     @classmethod
     def _crop_rises(cls, crop: tuple[float, float]) -> tuple[float, float]:
@@ -295,5 +304,12 @@ class VaeConfig(StrictConfig):
             if stage.resolution % factor:
                 near = max(factor, round(stage.resolution / factor) * factor)
                 msg = f"stage {stage.name}: resolution {stage.resolution} is no multiple of f = {factor}: {near} is"
+                raise ValueError(msg)
+            deepest = (stage.resolution // 3).bit_length() - 1  # three patches each way are left of the picture
+            if stage.weights.adversarial > 0 and self.discriminator.num_layers > deepest:
+                msg = (
+                    f"discriminator.num_layers {self.discriminator.num_layers} are too many for the "
+                    f"{stage.resolution} px of stage {stage.name}: at most {deepest} would do"
+                )
                 raise ValueError(msg)
         return self

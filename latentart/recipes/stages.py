@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from latentart.config.vae import StageConfig
+from latentart.config.vae import StageConfig, VaeConfig
 from latentart.errors import ModelError, UsageError, nearest
 from latentart.recipes.model import trained_steps
 from latentart.recipes.workspace import Workspace
@@ -48,12 +48,16 @@ def require_former_stage(workspace: Workspace, stage: StageConfig, checkpoint: C
     Raises:
         ModelError: the stage before it is not finished.
     """
-    names = [other.name for other in workspace.config.vae.stages]
-    place = names.index(stage.name)
-    if place and names[place - 1] not in stages_done(checkpoint):
-        former = names[place - 1]
-        msg = f"stage {stage.name} goes on from stage {former}, which is not finished in {workspace.vae_run}."
-        raise ModelError(msg, f"Run `latentart train vae --stage {former}` first, or `--stage all`.")
+    former = former_stage(workspace.config.vae, stage)
+    if former is not None and former.name not in stages_done(checkpoint):
+        msg = f"stage {stage.name} goes on from stage {former.name}, which is not finished in {workspace.vae_run}."
+        raise ModelError(msg, f"Run `latentart train vae --stage {former.name}` first, or `--stage all`.")
+
+
+def former_stage(config: VaeConfig, stage: StageConfig) -> StageConfig | None:
+    """Return the stage that one goes on from, None for the first."""
+    place = [other.name for other in config.stages].index(stage.name)
+    return config.stages[place - 1] if place else None
 
 
 def require_perceptual_weights(workspace: Workspace, stages: list[StageConfig]) -> None:

@@ -182,6 +182,7 @@ class LdmRun:
             task,
             self.placement,
             clip_norm=self.settings.optimizer.clip_norm,
+            seed=self.seed,
         )
 
     def _take(self, checkpoint: Checkpoint | None) -> int:

@@ -45,6 +45,7 @@ from latentart.recipes.run import (
 )
 from latentart.recipes.stages import (
     choose_stages,
+    former_stage,
     is_model_behind,
     require_former_stage,
     require_perceptual_weights,
@@ -134,6 +135,8 @@ class StageRun:
         record_run(self.run, self.workspace.config)
         log = RunLog(self.run, resume_step=base + first)
         log.note(f"stage {self.stage.name}: steps {first} to {self.num_steps}, {self.placement.precision}")
+        if self._never_enters():
+            log.note("the discriminator moves nothing in this stage: its start and warm-up lie beyond the last step")
         with (
             Progress(f"vae {self.stage.name}", self.num_steps, first, quiet=self.quiet) as progress,
             StopSignal() as stop,
@@ -170,6 +173,12 @@ class StageRun:
             self._save(keeper, last, base, {**done, self.stage.name: base + last})
         return self._finish(base + last, log)
 
+    def _never_enters(self) -> bool:
+        """Tell whether the stage has an adversarial term that it is too short for."""
+        adversary, weights = self.step_fn.adversary, self.stage.weights
+        entry = adversary.schedule.first_influence() if adversary else None
+        return weights.adversarial > 0 and entry is not None and entry >= self.num_steps
+
     def _tell(self, log: RunLog, step: int) -> None:
         """Put into the log what the step has to say."""
         for note in self.step_fn.notes:
@@ -195,10 +204,11 @@ class StageRun:
             autoencoder,
             ema,
             build_optimizer(autoencoder, self.config.optimizer),
-            build_terms(self.stage, self.config.optimizer.clip_norm),
+            build_terms(self.stage, self.config.optimizer.clip_norm, former_stage(self.config, self.stage)),
             self.placement,
             adversary=adversary,
             perceptual=perceptual,
+            seed=seed_for(self.seed, f"vae step {self.stage.name}"),
         )
 
     def _build_adversary(self) -> Adversary | None:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 WRONG_GAP = -0.1  # nearer to 0 a discriminator is only undecided, as a new one is
+FOLLOWING = 2  # windows in which the best error follows one that rises with the learning rate
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class ScheduleState:
         began: step at which the discriminator began. ramp_from: step at which its influence began, or began again.
         paused: step of the pause in force. is_waiting: whether the discriminator is held back.
         error, seen: smoothed reconstruction error, over how many steps. best: the lowest under influence.
-        gap: smoothed real minus fake logits. num_pauses: so far.
+        gap, gaps_seen: smoothed real minus fake logits, over how many steps. num_pauses: so far. rate: the last one.
         plateau_sum, plateau_count, plateau_mean: of the window at hand, and of the one before.
     """
 
@@ -60,8 +61,10 @@ class ScheduleState:
     error: float = 0.0
     seen: int = 0
     best: float | None = None
-    gap: float | None = None
+    gap: float = 0.0
+    gaps_seen: int = 0
     num_pauses: int = 0
+    rate: float = 0.0
     plateau_sum: float = 0.0
     plateau_count: int = 0
     plateau_mean: float | None = None
@@ -87,17 +90,24 @@ class AdversarialSchedule:
         state = self._state
         if state.began is None or state.paused is not None:
             return 0.0
-        since = step - (state.began + self.plan.warmup if state.ramp_from is None else state.ramp_from)
+        first = state.began + self.plan.warmup
+        since = step - (first if state.ramp_from is None else state.ramp_from)
         return ramp_share(since, self.plan.ramp)
 
-    def observe(self, step: int, error: float, gap: float | None) -> list[str]:
-        """Take a step's mean reconstruction error and real minus fake logits; return what changed, in words."""
+    def first_influence(self) -> int | None:
+        """Return the step of the first influence, as far as it is known; None waits for a plateau."""
+        return None if self._state.began is None else self._state.began + self.plan.warmup
+
+    def observe(self, step: int, error: float, gap: float | None, rate: float = 0.0) -> list[str]:
+        """Take a step's mean reconstruction error, real minus fake logits and learning rate; say what changed."""
         state, plan = self._state, self.plan
         had_influence = self.share(step) > 0
         state.seen += 1
         state.error += (error - state.error) / min(state.seen, plan.window)
         if gap is not None:
-            state.gap = gap if state.gap is None else state.gap + (gap - state.gap) / plan.window
+            state.gaps_seen += 1
+            state.gap += (gap - state.gap) / min(state.gaps_seen, plan.window)
+        is_rising, state.rate = rate > state.rate, rate
         if state.began is None:
             return self._look_for_plateau(step, error)
         if not plan.is_guarded:
@@ -105,8 +115,10 @@ class AdversarialSchedule:
         notes = self._watch_gap()
         if state.paused is not None:
             return notes + self._watch_pause(step)
-        if had_influence:
-            state.best = state.error if state.best is None else min(state.best, state.error)
+        if had_influence and state.seen >= plan.window:  # a mean of few batches would be a chance best
+            best = state.error if state.best is None else state.best
+            # a rising rate raises the error by itself, but slowly
+            state.best = min(state.error, best + (state.error - best) / (FOLLOWING * plan.window) * is_rising)
             notes += self._watch_term(step)
         return notes
 
@@ -118,6 +130,8 @@ class AdversarialSchedule:
         """Take back what ``state`` returned."""
         known = {field.name for field in fields(ScheduleState)}
         self._state = ScheduleState(**{name: value for name, value in values.items() if name in known})
+        if self.plan.start is not None and (self._state.began is None or self._state.seen <= self._state.began):
+            self._state.began = self.plan.start  # it had not begun: the config may have changed
 
     def _look_for_plateau(self, step: int, error: float) -> list[str]:
         state, plan = self._state, self.plan
@@ -134,7 +148,7 @@ class AdversarialSchedule:
 
     def _watch_gap(self) -> list[str]:
         state, plan = self._state, self.plan
-        if state.gap is None:
+        if state.gaps_seen < plan.window:
             return []
         if not state.is_waiting and state.gap > plan.max_gap:
             state.is_waiting = True
@@ -147,9 +161,9 @@ class AdversarialSchedule:
     def _watch_term(self, step: int) -> list[str]:
         state, plan = self._state, self.plan
         assert state.best is not None
-        if state.seen >= plan.window and state.error > (1.0 + plan.tolerance) * state.best:
+        if state.error > (1.0 + plan.tolerance) * state.best:
             return self._pause(step, f"the reconstruction error rose to {state.error:.4f} from {state.best:.4f}")
-        if state.gap is not None and state.gap < WRONG_GAP:
+        if state.gaps_seen >= plan.window and state.gap < WRONG_GAP:
             return self._pause(step, f"the discriminator takes fakes for real (gap {state.gap:.2f})")
         return []
 
@@ -162,7 +176,7 @@ class AdversarialSchedule:
         state, plan = self._state, self.plan
         assert state.paused is not None
         best = state.error if state.best is None else state.best
-        is_well = state.error <= (1.0 + 0.5 * plan.tolerance) * best and (state.gap is None or state.gap > 0.0)
+        is_well = state.error <= (1.0 + 0.5 * plan.tolerance) * best and state.gap > 0.0
         is_long = step - state.paused >= plan.max_pause
         if not is_well and not is_long:
             return []

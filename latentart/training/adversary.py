@@ -49,6 +49,7 @@ class Adversary:
         self.schedule, self.placement = schedule, placement
         self.lr, self.kind, self.adaptive_limit = lr, kind, adaptive_limit
         self.r1, self.r1_every = r1, r1_every
+        self._penalty: Tensor | None = None  # the last one, for the log
 
     def term(self, images_hat: Tensor, other_terms: Tensor, last_layer: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the generator's term for reconstructions, and its scalars; no gradient reaches the discriminator."""
@@ -76,13 +77,15 @@ class Adversary:
         scalars = {"discriminator": loss, "real_logits": real_logits.mean(), "fake_logits": fake_logits.mean()}
         if is_training:
             if self.r1 > 0 and step % self.r1_every == 0:
-                scalars["r1"] = self._r1(images)
-                loss = loss + 0.5 * self.r1 * self.r1_every * scalars["r1"]
+                self._penalty = self._r1(images)
+                loss = loss + 0.5 * self.r1 * self.r1_every * self._penalty
             self.optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
             clip_finite(self.discriminator, loss, clip_norm, "discriminator", step)
             set_learning_rate(self.optimizer, self.lr)
             self.optimizer.step()
+        if self._penalty is not None:
+            self._penalty = scalars["r1"] = self._penalty.detach()
         return {name: value.detach() for name, value in scalars.items()}
 
     def _r1(self, images: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from latentart.core.networks.unet import UNet
 from latentart.training.checkpoint import flatten_optimizer, load_matching, restore_optimizer
 from latentart.training.devices import Placement
 from latentart.training.optim import clip_finite, set_learning_rate
+from latentart.training.randomness import seed_dropout
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class LdmBatch:
 
 
 class LdmStep:
-    """Owns the denoiser, its average and its optimizer."""
+    """Owns the denoiser, its average and its optimizer; dropped features follow from ``seed`` and the step."""
 
     def __init__(
         self,
@@ -57,13 +58,16 @@ class LdmStep:
         placement: Placement,
         *,
         clip_norm: float = 1.0,
+        seed: int = 0,
     ) -> None:
+        self.seed = seed
         self.denoiser, self.ema, self.optimizer = denoiser, ema, optimizer
         self.task, self.placement, self.clip_norm = task, placement, clip_norm
 
     def __call__(self, batch: LdmBatch, step: int, lr: float) -> dict[str, Tensor]:
         """Make one update and return its scalars."""
         set_learning_rate(self.optimizer, lr)
+        seed_dropout(self.denoiser, self.seed, step)
         loss = self.loss_per_image(batch).mean()
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)

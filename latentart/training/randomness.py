@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def seed_for(seed: int, purpose: str, *counters: int) -> int:
@@ -39,6 +39,12 @@ def uniform_for(seed: int, purpose: str, samples: Sequence[int], *counters: int)
     """
     values = [(seed_for(seed, purpose, sample, *counters) >> 10) * 2.0**-53 for sample in samples]
     return torch.tensor(values, dtype=torch.float64)
+
+
+def seed_dropout(network: nn.Module, seed: int, step: int) -> None:
+    """Let what a network drops in ``step`` follow from the seed; torch draws it from its own generators."""
+    if any(isinstance(layer, nn.Dropout) and layer.p > 0 for layer in network.modules()):
+        torch.manual_seed(seed_for(seed, "dropout", step))
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> Tensor:

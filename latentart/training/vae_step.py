@@ -21,7 +21,7 @@ from latentart.training.adversary import Adversary
 from latentart.training.checkpoint import flatten_optimizer, load_matching, restore_optimizer
 from latentart.training.devices import Placement
 from latentart.training.optim import clip_finite, set_learning_rate
-from latentart.training.randomness import generator_for
+from latentart.training.randomness import generator_for, seed_dropout
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,8 @@ class VaeBatch:
 class VaeStep:
     """Owns the autoencoder, its average and optimizer, and the adversary if there is one.
 
-    ``notes`` collects sentences for the log; whoever reads them empties the list.
+    ``seed`` is what dropped features and revived codes follow from, with the step. ``notes`` collects sentences for the
+    log; whoever reads them empties the list.
     """
 
     def __init__(
@@ -70,7 +71,9 @@ class VaeStep:
         *,
         adversary: Adversary | None = None,
         perceptual: PerceptualDistance | None = None,
+        seed: int = 0,
     ) -> None:
+        self.seed = seed
         self.autoencoder, self.ema, self.optimizer = autoencoder, ema, optimizer
         self.terms, self.placement = terms, placement
         self.adversary, self.perceptual = adversary, perceptual
@@ -85,10 +88,13 @@ class VaeStep:
     def __call__(self, batch: VaeBatch, step: int, lr: float) -> dict[str, Tensor]:
         """Update the autoencoder, then the discriminator on the same pictures; return the scalars."""
         set_learning_rate(self.optimizer, lr)
+        seed_dropout(self.autoencoder, self.seed, step)
         images_hat, scalars = self._update_autoencoder(batch, step)
         self.ema.update(self.autoencoder, step + 1)
         if self.terms.adversarial > 0 and self.adversary is not None:
-            scalars |= self._update_adversary(self.adversary, batch.images, images_hat.detach(), scalars, step)
+            gap, found = self._update_adversary(self.adversary, batch.images, images_hat.detach(), step)
+            self.notes += self.adversary.schedule.observe(step, float(scalars["reconstruction"]), gap, lr)
+            scalars |= found
         return scalars
 
     def _update_autoencoder(self, batch: VaeBatch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -104,7 +110,8 @@ class VaeStep:
                 scalars["perceptual"] = self.perceptual(images_hat, batch.images).mean()
             loss = loss + terms.perceptual * ramp_share(step, terms.perceptual_ramp) * scalars["perceptual"]
         if terms.equivariance > 0 and batch.transform is not None:
-            scalars["equivariance"] = self._equivariance(batch.images, z, batch.transform)
+            latents = z if self.autoencoder.quantizer is None else split_moments(moments)[0]
+            scalars["equivariance"] = self._equivariance(batch.images, latents, batch.transform)
             loss = loss + terms.equivariance * scalars["equivariance"]
         if terms.adversarial > 0 and self.adversary is not None and (share := self.adversary.schedule.share(step)) > 0:
             last_layer = self.autoencoder.decoder.conv_out.weight
@@ -116,7 +123,7 @@ class VaeStep:
         scalars["gradient_norm"] = clip_finite(self.autoencoder, loss, terms.clip_norm, "autoencoder", step)
         self.optimizer.step()
         if self.autoencoder.quantizer is not None and code_ids is not None:
-            scalars |= move_codes(self.autoencoder.quantizer, split_moments(moments)[0], code_ids, step)
+            scalars |= self._move_codes(self.autoencoder.quantizer, split_moments(moments)[0], code_ids, step)
         return images_hat, {"loss": loss.detach()} | {name: value.detach() for name, value in scalars.items()}
 
     def _bottleneck(
@@ -134,23 +141,31 @@ class VaeStep:
         kl = kl_per_image(moments).mean()
         return z, self.terms.kl * kl, {"kl": kl}, None
 
+    def _move_codes(self, quantizer: VectorQuantizer, z: Tensor, code_ids: Tensor, step: int) -> dict[str, Tensor]:
+        """Let the codes follow the latents that chose them; return how much of the book is in use."""
+        quantizer.update(z, code_ids, generator_for(self.seed, "dead codes", step))
+        return {"codebook_usage": quantizer.usage(), "perplexity": quantizer.perplexity()}
+
     def _equivariance(self, images: Tensor, z: Tensor, transform: Transform) -> Tensor:
-        """Return how far the transformed latents are from decoding to the transformed images."""
+        """Return how far the transformed latents are from decoding to the transformed images.
+
+        Differs from EQ-VAE's code (Kouzelis et al. 2502.09509), where it takes the place of the other terms in half of
+        the steps: here it is one more term, of the reconstruction alone, so that the others keep their weights.
+        """
         with self.placement.autocast():
-            images_hat = self.autoencoder.render(transform.latents(z))
+            images_hat = self.autoencoder.decode(transform.latents(z))
         wanted = transform.images(images, self.autoencoder.factor)
         return reconstruction_per_image(images_hat, wanted, self.terms.reconstruction_kind).mean()
 
     def _update_adversary(
-        self, adversary: Adversary, images: Tensor, images_hat: Tensor, scalars: Mapping[str, Tensor], step: int
-    ) -> dict[str, Tensor]:
-        """Update the discriminator where it has begun, and tell the schedule how the step went."""
-        share, found, gap = adversary.schedule.share(step), {}, None
-        if adversary.schedule.has_begun(step):
-            found = adversary.update(images, images_hat, step, self.terms.clip_norm)
-            gap = float(found["real_logits"] - found["fake_logits"])
-        self.notes += adversary.schedule.observe(step, float(scalars["reconstruction"]), gap)
-        return {**found, "adversarial_share": torch.tensor(share)}
+        self, adversary: Adversary, images: Tensor, images_hat: Tensor, step: int
+    ) -> tuple[float | None, dict[str, Tensor]]:
+        """Update the discriminator where it has begun; return real minus fake logits, and scalars."""
+        scalars = {"adversarial_share": torch.tensor(adversary.schedule.share(step))}
+        if not adversary.schedule.has_begun(step):
+            return None, scalars
+        scalars |= adversary.update(images, images_hat, step, self.terms.clip_norm)
+        return float(scalars["real_logits"] - scalars["fake_logits"]), scalars
 
     def state(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
         """Return everything a checkpoint needs: tensors by file, and JSON."""
@@ -191,9 +206,3 @@ class VaeStep:
             restore_optimizer(self.optimizer, tensors["optimizer"], values["optimizer"])
         if keep_discriminator and self.adversary is not None:
             self.adversary.restore_networks(tensors, values)
-
-
-def move_codes(quantizer: VectorQuantizer, z: Tensor, code_ids: Tensor, step: int) -> dict[str, Tensor]:
-    """Let the codes follow the latents that chose them; return how much of the book is in use."""
-    quantizer.update(z, code_ids, generator_for(0, "dead codes", step))
-    return {"codebook_usage": quantizer.usage(), "perplexity": quantizer.perplexity()}

@@ -134,6 +134,30 @@ def test_the_log_tells_of_the_discriminator(run: Run, cleaned: Path) -> None:
     assert begun == [3]
 
 
+def test_a_stage_too_short_for_its_discriminator_says_so(run: Run, cleaned: Path) -> None:
+    """Nobody shall wait for a term that never comes."""
+    done = run(cleaned, "train", "vae", "--stage", "l1", "vae.stages.l1.discriminator_start=3")
+
+    assert done.code == 0
+    assert "the discriminator moves nothing in this stage" in (cleaned / "runs/vae/log.txt").read_text()
+
+
+@pytest.mark.parametrize("kind", ["vae", "ldm"])
+def test_dropped_features_follow_from_the_step(run: Run, workspace: Path, kind: str) -> None:
+    """With dropout too, an interrupted run ends with the bits of one that was left alone."""
+    dropout = f"{kind}.model.dropout=0.3"
+    (workspace / f"runs/{kind}").rename(workspace / "first")
+    assert run(workspace, "train", kind, dropout).code == 0
+    whole = (workspace / f"runs/{kind}/model/MANIFEST.json").read_text()
+    (workspace / f"runs/{kind}").rename(workspace / "second")
+
+    stopped = run(workspace, "train", kind, dropout, stop_at="step 1/")
+    again = run(workspace, "train", kind, dropout)
+
+    assert (stopped.code, again.code) == (143, 0)
+    assert (workspace / f"runs/{kind}/model/MANIFEST.json").read_text() == whole
+
+
 def test_a_stage_goes_on_from_the_weights_its_config_names(run: Run, cleaned: Path) -> None:
     """With a rate of nearly nothing a stage ends where it began: at the former's average, or at its last weights."""
     run(cleaned, "train", "vae", "--stage", "l1")
@@ -184,8 +208,14 @@ def test_weights_of_another_architecture_name_the_setting(run: Run, cleaned: Pat
         ("vae.stages.l1.resolution=30", "stage l1: resolution 30 is no multiple of f = 4: 32 is"),
         ("vae.model.groups=3", "groups 3 does not divide width 8: 1, 2, 4, 8 would"),
         ("vae.discriminator.groups=3", "groups 3 does not divide base_channels 8: 1, 2, 4, 8 would"),
-        ("vae.stages.l1.discriminator_start=plataeu", "vae.stages.0.discriminator_start"),
-        ("vae.stages.l1.discriminator_start=1.5", "vae.stages.0.discriminator_start"),
+        (
+            "vae.stages.l1.discriminator_start=plataeu",
+            "vae.stages.0.discriminator_start: give a step (0, 1, 2 …), a share",
+        ),
+        ("vae.stages.l1.discriminator_start=1.5", "vae.stages.0.discriminator_start: give a step"),
+        ("vae.stages.l1.discriminator_start=-1", "vae.stages.0.discriminator_start: give a step"),
+        ("vae.stages.l1.discriminator_start=true", "vae.stages.0.discriminator_start: give a step"),
+        ("vae.discriminator.num_layers=4", "num_layers 4 are too many for the 32 px of stage l1: at most 3 would do"),
         ("vae.stages.l1.start_from=average", "vae.stages.0.start_from"),
         ("vae.model.num_codes=1", "vae.model.num_codes"),
         ("vae.discriminator.loss=wgan", "vae.discriminator.loss"),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 from latentart.training.adversarial_schedule import AdversarialPlan, AdversarialSchedule, ramp_share
+from latentart.training.optim import learning_rate
 
 
 def follow(schedule: AdversarialSchedule, errors: list[float], first: int = 0, gap: float | None = 1.0) -> list[str]:
@@ -154,3 +156,56 @@ def test_a_restored_schedule_goes_on_as_if_never_stopped(cut: int) -> None:
     assert any("paused" in note for note in notes)
     assert second.state() == whole.state()
     assert second.share(len(errors)) == whole.share(len(errors))
+
+
+def test_batch_noise_pauses_nothing_even_at_the_start_of_a_stage() -> None:
+    """The best is not taken before the window is full: errors that scatter by a tenth pause in none of 40 stages."""
+    for seed in range(40):
+        noise = torch.randn(600, generator=torch.Generator().manual_seed(seed))
+        schedule = AdversarialSchedule(AdversarialPlan())
+
+        assert follow(schedule, (0.1 * (1 + 0.1 * noise)).tolist()) == []
+
+
+def test_an_error_that_rises_with_the_learning_rate_is_not_the_terms_doing() -> None:
+    """OneCycle over 700 steps raises the error by a tenth and lets it fall again: nothing pauses."""
+    rates = [learning_rate(step, kind="onecycle", peak=1.0, total_steps=700) for step in range(700)]
+    schedule = AdversarialSchedule(AdversarialPlan())
+
+    notes = [
+        note for step, rate in enumerate(rates) for note in schedule.observe(step, 0.1 * (1 + 0.1 * rate), 1.0, rate)
+    ]
+
+    assert notes == []
+
+
+def test_a_sudden_rise_is_seen_even_while_the_learning_rate_rises() -> None:
+    """An error half as large again within a few steps pauses the term within 100."""
+    schedule = AdversarialSchedule(AdversarialPlan())
+    for step in range(400):
+        assert schedule.observe(step, 0.1, 1.0, 1e-6 * step) == []
+
+    notes = [note for step in range(400, 500) for note in schedule.observe(step, 0.15, 1.0, 1e-6 * step)]
+
+    assert notes[0].startswith("the adversarial term is paused: the reconstruction error rose")
+
+
+def test_a_new_discriminator_is_not_judged_by_its_first_batches() -> None:
+    """A gap far on either side counts once the window is full of gaps, not before."""
+    schedule = AdversarialSchedule(AdversarialPlan(window=10))
+
+    assert follow(schedule, [1.0] * 9, gap=-3.0) == []
+    assert len(follow(schedule, [1.0], first=9, gap=-3.0)) == 1
+
+
+def test_a_start_that_was_changed_before_it_came_is_taken() -> None:
+    """A run at step 3 of a start at 5 goes on with a start at 4; one that had begun stays begun."""
+    early, late = AdversarialSchedule(AdversarialPlan(start=5)), AdversarialSchedule(AdversarialPlan(start=1))
+    for schedule in (early, late):
+        follow(schedule, [1.0] * 3)
+    changed = AdversarialSchedule(AdversarialPlan(start=4))
+
+    changed.restore(early.state())
+    assert [changed.has_begun(step) for step in (3, 4)] == [False, True]
+    changed.restore(late.state())
+    assert changed.has_begun(3)

@@ -8,6 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+MAX_DISTANCES = 2**24  # computed at once: 64 MB
+WELL_MET = 1e-4  # of the latents' variance; 65,536 codes of 4 channels leave some 40 times as much
+
 
 @dataclass(frozen=True)
 class Quantized:
@@ -28,8 +31,8 @@ class VectorQuantizer(nn.Module):
     """A book of codes that follows the latents (van den Oord et al. 1711.00937, section 3.2 and appendix A.1).
 
     Codes are averages of the latents that chose them, not parameters: no gradient moves them. A code that is hardly
-    ever chosen any more is revived: it moves onto a latent of the batch at hand (Dhariwal et al. 2005.00341, section
-    3.1), so a new book fills itself from its first batch.
+    ever chosen any more is revived: it moves onto a latent of the batch at hand that is far from its own code (after
+    Dhariwal et al. 2005.00341, section 3.1), so a new book fills itself from its first batches.
 
     Args:
         num_codes: size of the book.
@@ -44,6 +47,7 @@ class VectorQuantizer(nn.Module):
         self.register_buffer("codes", torch.randn(num_codes, channels))
         self.register_buffer("counts", torch.zeros(num_codes))
         self.register_buffer("sums", torch.zeros(num_codes, channels))
+        self.register_buffer("choices", torch.zeros(num_codes))  # as counts, but revival does not touch them
 
     def forward(self, z: Tensor) -> Quantized:
         """Quantize latents ``[B, Z, h, w]``, in float32."""
@@ -57,33 +61,39 @@ class VectorQuantizer(nn.Module):
     def nearest(self, z: Tensor) -> Tensor:
         """Return the id of the code nearest to every position, ``[B, h, w]``: argmin ``‖c‖² - 2 z·c``."""
         codes, vectors = self.get_buffer("codes"), vectors_of(z)
+        squared, rows = codes.square().sum(1), max(1, MAX_DISTANCES // len(codes))
         with torch.autocast(z.device.type, enabled=False):  # in bf16 near codes would be mistaken for each other
-            distances = torch.addmm(codes.square().sum(1), vectors, codes.T, alpha=-2.0)
-        return distances.argmin(1).view(z.shape[0], *z.shape[2:])
+            nearest = [torch.addmm(squared, part, codes.T, alpha=-2.0).argmin(1) for part in torch.split(vectors, rows)]
+        return torch.cat(nearest).view(z.shape[0], *z.shape[2:])
 
     @torch.no_grad()
     def update(self, z: Tensor, code_ids: Tensor, generator: torch.Generator) -> None:
         """Move every code towards the mean of the latents ``[B, Z, h, w]`` that chose it; revive the dead ones."""
         codes, counts, sums = (self.get_buffer(name) for name in ("codes", "counts", "sums"))
         vectors, chosen = vectors_of(z), code_ids.flatten()
-        counts.lerp_(torch.zeros_like(counts).index_add_(0, chosen, torch.ones_like(vectors[:, 0])), 1 - self.decay)
+        found = torch.zeros_like(counts).index_add_(0, chosen, torch.ones_like(vectors[:, 0]))
+        self.get_buffer("choices").lerp_(found, 1 - self.decay)
+        counts.lerp_(found, 1 - self.decay)
         sums.lerp_(torch.zeros_like(sums).index_add_(0, chosen, vectors), 1 - self.decay)
         places = torch.randint(len(vectors), (len(codes),), generator=generator).to(z.device)
-        typical = counts.mean()
-        is_dead = (counts < self.dead_share * typical)[:, None]
-        counts.copy_(torch.where(is_dead[:, 0], typical, counts))
-        sums.copy_(torch.where(is_dead, vectors[places] * typical, sums))
-        codes.copy_(sums / counts[:, None])
+        typical, distance = counts.mean(), (vectors - codes[chosen]).square().sum(1)
+        # a latent that is met well needs no second code, which would only take turns with the first
+        moves = (counts < self.dead_share * typical) & (
+            distance[places] > WELL_MET * vectors.var(0, correction=0).sum()
+        )
+        counts.copy_(torch.where(moves, typical, counts))
+        sums.copy_(torch.where(moves[:, None], vectors[places] * typical, sums))
+        codes.copy_(torch.where(counts[:, None] > 0, sums / counts[:, None], codes))
 
     def usage(self) -> Tensor:
         """Return the share of the codes that are chosen at least a tenth as often as the mean."""
-        counts = self.get_buffer("counts")
-        return (counts >= 0.1 * counts.mean()).float().mean()
+        choices = self.get_buffer("choices")
+        return (choices >= 0.1 * choices.mean()).float().mean()
 
     def perplexity(self) -> Tensor:
         """Return ``exp(-Σ p log p)`` over the codes' shares p: so many codes, equally used, would say as much."""
-        counts = self.get_buffer("counts")
-        shares = counts / counts.sum().clamp_min(1e-12)
+        choices = self.get_buffer("choices")
+        shares = choices / choices.sum().clamp_min(1e-12)
         return torch.special.entr(shares).sum().exp()
 
 

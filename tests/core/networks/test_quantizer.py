@@ -111,11 +111,12 @@ def test_an_update_is_the_papers_average() -> None:
 
 
 def test_a_new_book_fills_itself_from_its_first_batch() -> None:
-    """After one update every code is a latent, or the mean of those that chose it; the distance falls."""
+    """After two updates every code is a latent, or the mean of those that chose it; the distance falls."""
     quantizer, z = VectorQuantizer(16, 3), 50 + draw(4, 3, 8, 8)
     before = quantizer(z)
 
-    quantizer.update(z, before.code_ids, generator())
+    for _ in range(2):
+        quantizer.update(z, quantizer.nearest(z), generator())
 
     assert quantizer.get_buffer("codes").min() > 40
     assert quantizer(z).commitment.mean() < before.commitment.mean() / 100
@@ -153,14 +154,50 @@ def test_revival_follows_from_the_generator() -> None:
 def test_usage_and_perplexity_of_known_counts() -> None:
     """Even use of k codes is a perplexity of k; a code used a twentieth of the mean is not in use."""
     quantizer = VectorQuantizer(8, 2)
-    quantizer.get_buffer("counts").copy_(torch.tensor([3.0] * 4 + [0.0] * 4))
+    quantizer.get_buffer("choices").copy_(torch.tensor([3.0] * 4 + [0.0] * 4))
 
     assert quantizer.perplexity().item() == pytest.approx(4)
     assert quantizer.usage().item() == pytest.approx(0.5)
-    quantizer.get_buffer("counts").copy_(torch.tensor([1.0] * 8))
+    quantizer.get_buffer("choices").copy_(torch.tensor([1.0] * 8))
     assert quantizer.perplexity().item() == pytest.approx(8)
-    quantizer.get_buffer("counts").copy_(torch.tensor([0.5, 0.25, 0.25] + [0.0] * 5))
+    quantizer.get_buffer("choices").copy_(torch.tensor([0.5, 0.25, 0.25] + [0.0] * 5))
     assert quantizer.perplexity().item() == pytest.approx(math.exp(1.5 * math.log(2)))
+
+
+def test_revived_codes_that_nothing_chooses_do_not_count_as_used() -> None:
+    """After the first update the state of the book is that of the choices made, however many codes were moved."""
+    quantizer, z = VectorQuantizer(64, 3), draw(2, 3, 8, 8)
+    code_ids = quantizer.nearest(z)
+
+    quantizer.update(z, code_ids, generator())
+
+    chosen = torch.bincount(code_ids.flatten(), minlength=64).double()
+    shares = chosen[chosen > 0] / chosen.sum()
+    assert quantizer.perplexity().item() == pytest.approx((-shares * shares.log()).sum().exp().item(), rel=1e-5)
+    assert quantizer.usage().item() == pytest.approx((chosen >= 0.1 * chosen.mean()).double().mean().item())
+    assert quantizer.usage().item() < 1
+
+
+def test_a_latent_that_is_met_well_gets_no_second_code() -> None:
+    """Once a book holds all there is, its other codes stay where they are."""
+    quantizer, z = build(num_codes=8, channels=1), torch.tensor([0.0, 1.0, 2.0, 3.0]).view(1, 1, 2, 2)
+    codes = torch.tensor([0.0, 1.0, 2.0, 3.0, 50.0, 60.0, 70.0, 80.0])[:, None]
+    quantizer.get_buffer("codes").copy_(codes)
+    quantizer.get_buffer("counts").copy_(torch.tensor([1.0] * 4 + [1e-6] * 4))
+    quantizer.get_buffer("sums").copy_(codes * quantizer.get_buffer("counts")[:, None])
+
+    quantizer.update(z, quantizer.nearest(z), generator())
+
+    torch.testing.assert_close(quantizer.get_buffer("codes"), codes)
+
+
+def test_large_books_are_searched_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row by row or all at once: the same codes."""
+    quantizer, z = build(), draw(2, 3, 4, 5)
+    whole = quantizer.nearest(z)
+    monkeypatch.setattr("latentart.core.networks.quantizer.MAX_DISTANCES", 20)
+
+    assert torch.equal(quantizer.nearest(z), whole)
 
 
 def test_the_nearest_code_is_found_in_float32_under_autocast() -> None:
