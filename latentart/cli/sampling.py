@@ -31,10 +31,17 @@ def sample(
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the first picture; the next has the next.")] = 0,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Denoising steps.")] = None,
-    sampler: Annotated[Literal["ddim", "ddpm"] | None, typer.Option("--sampler", help="How steps are made.")] = None,
+    sampler: Annotated[
+        Literal["ddim", "ddpm", "euler", "heun", "dpmpp_2m", "unipc"] | None,
+        typer.Option("--sampler", help="How steps are made."),
+    ] = None,
     eta: Annotated[float | None, typer.Option("--eta", min=0, max=1, help="DDIM's noise: 0 none, 1 DDPM.")] = None,
     guidance: Annotated[
         float | None, typer.Option("--guidance", min=0, help="Pull towards the style; 1 is none.")
+    ] = None,
+    interval: Annotated[
+        tuple[float, float] | None,
+        typer.Option("--interval", metavar="LOW HIGH", help="Noise levels that are guided, within 0 clean … 1 noise."),
     ] = None,
     separate: Annotated[bool, typer.Option("--separate", help="Single pictures in a folder.")] = False,
     out: Annotated[Path | None, typer.Option("--out", help="The grid's file, or the folder with --separate.")] = None,
@@ -49,6 +56,9 @@ def sample(
     if cells is not None and count is not None:
         msg = "--grid and --count both say how many."
         raise UsageError(msg, "Give one of them.")
+    if interval is not None and not 0 <= interval[0] <= interval[1] <= 1:
+        msg = f"--interval {interval[0]:g} {interval[1]:g} does not rise within 0 to 1."
+        raise UsageError(msg, "Write low and high, as --interval 0.2 0.8.")
     from latentart.recipes.sample import SampleRequest, sample_pictures, settings_from
 
     if model is None or config is not None:
@@ -58,9 +68,10 @@ def sample(
         from latentart.config.sample import SampleConfig
 
         settings, samples, folder = SampleConfig(), Path("samples"), model
-    chosen = settings_from(settings, {"steps": steps, "sampler": sampler, "eta": eta, "guidance": guidance})
-    if eta is not None and chosen.sampler == "ddpm":
-        say("warning: --eta has no effect with the ddpm sampler")
+    changes = {"steps": steps, "sampler": sampler, "eta": eta, "guidance": guidance, "guidance_interval": interval}
+    chosen = settings_from(settings, changes)
+    if eta is not None and chosen.sampler != "ddim":
+        say(f"warning: --eta has no effect with the {chosen.sampler} sampler")
     request = SampleRequest(tuple(style), cells, count, seed, separate, out)
     result = sample_pictures(folder, samples, request, chosen, place(device, settings.precision), quiet=quiet)
     if as_json:

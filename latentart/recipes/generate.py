@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from latentart.core.diffusion.guidance import guided
-from latentart.core.diffusion.samplers import make_denoise, sample
-from latentart.core.diffusion.schedules import timestep_pairs
+from latentart.core.diffusion.guidance import guided, timesteps_within
+from latentart.core.diffusion.samplers import Sampler, make_denoise, sample
+from latentart.core.diffusion.schedules import Spacing, timestep_pairs
 from latentart.core.latents import LatentNormalizer
 from latentart.core.networks.autoencoder import Autoencoder
 from latentart.core.networks.unet import UNet
@@ -25,11 +24,13 @@ from latentart.training.randomness import normal_for
 class SamplerSettings:
     """How latents are drawn; everything but ``batch_size`` changes the picture."""
 
-    sampler: Literal["ddim", "ddpm"] = "ddim"
+    sampler: Sampler = "ddim"
     steps: int = 50
-    spacing: Literal["trailing", "leading", "linspace"] = "trailing"
+    spacing: Spacing = "trailing"
     eta: float = 0.0
     guidance: float = 1.5
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    guidance_rescale: float = 0.0
     x0_limit: float | None = 5.0
     batch_size: int = 16
 
@@ -68,11 +69,17 @@ class Generator:
         shape = (self.autoencoder.latent_channels, side, side)
         schedule = self.task.schedule.to(device)
         style_id = torch.tensor(style_ids, device=device)
-        predict = guided(self._predict, self.denoiser.null_style_id, settings.guidance)
+        predict = guided(
+            self._predict,
+            self.denoiser.null_style_id,
+            settings.guidance,
+            within=timesteps_within(settings.guidance_interval, schedule.num_steps),
+            rescale=settings.guidance_rescale,
+        )
         latents = sample(
             make_denoise(lambda x_t, t: predict(x_t, t, style_id), schedule, self.task.target, settings.x0_limit),
             normal_for(0, "x_T", seeds, shape).to(device),
-            timestep_pairs(schedule.num_steps, settings.steps, settings.spacing),
+            timestep_pairs(schedule, settings.steps, settings.spacing),
             schedule,
             eta=settings.eta,
             noise=lambda i: normal_for(0, "step noise", seeds, shape, i).to(device),

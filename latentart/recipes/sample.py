@@ -65,6 +65,8 @@ def settings_from(config: SampleConfig, changes: dict[str, Any]) -> SamplerSetti
         config.spacing,
         config.eta,
         config.guidance,
+        config.guidance_interval,
+        config.guidance_rescale,
         config.x0_limit,
         config.batch_size,
     )

@@ -110,6 +110,9 @@ MISTAKES: list[tuple[Any, str]] = [
     ({"ldm": {"model": {"widths": [2**31 - 1] * 3}}}, "ldm.model: groups 8 does not divide width 2147483647: 1 would"),
     ({"ldm": {"model": {"widths": [104] * 3}}}, "head_channels 32 does not divide the width 104: 1, 2, 4, 8, 13, 26, "),
     ({"ldm": {"model": {"widths": [64]}}}, "ldm.model: attention has 3 entries, widths has 1"),
+    ({"sample": {"guidance_interval": [0.8, 0.2]}}, "sample.guidance_interval: the interval begins at 0.8, beyond"),
+    ({"sample": {"guidance_interval": [0, 1.5]}}, "sample.guidance_interval.1: Input should be less than or equal"),
+    ({"sample": {"guidance_rescale": -0.1}}, "sample.guidance_rescale: Input should be greater than or equal to 0"),
     ({"sample": {"steps": 1001}}, "sample.steps 1001 exceeds ldm.diffusion.num_steps 1000"),
     ({"data": DEEP}, "is nested too deep."),
 ]

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
 from PIL import Image
 
+from latentart.cli.sampling import sample
+from latentart.config.sample import SampleConfig
+from latentart.core.diffusion.samplers import ADVANCE, Sampler
+from latentart.core.diffusion.schedules import Spacing
+from latentart.recipes.generate import SamplerSettings
+from latentart.recipes.sample import settings_from
+
 Run = Callable[..., Any]
 SIDE, GAP = 32, 2
+CHANGED = {"steps": 3, "precision": "fp32", "guidance_interval": [0, 0.6], "guidance_rescale": 0.7}
 
 
 def cell(path: Path, row: int = 0, column: int = 0, margin: int = 0) -> torch.Tensor:
@@ -30,16 +39,77 @@ def settings_of(path: Path) -> Any:
         return json.loads(picture.info["latentart"])
 
 
-@pytest.mark.parametrize("eta", [[], ["--eta", "0.8"], ["--sampler", "ddpm"]])
-def test_a_picture_does_not_depend_on_its_batch(run: Run, workspace: Path, eta: list[str]) -> None:
-    """The same style and seed, alone and inside a grid: equal within one gray level, whatever noise is added."""
-    run(workspace, "sample", "-s", "Cubism", "--grid", "2x3", *eta, "--out", "grid.png")
-    run(workspace, "sample", "-s", "Cubism", "--grid", "1x1", "--seed", "4", *eta, "--out", "alone.png")
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["--eta", "0.8"],
+        ["--sampler", "ddpm"],
+        ["--sampler", "heun"],
+        ["--sampler", "unipc", "--steps", "5", "--interval", "0.3", "0.7"],
+    ],
+)
+def test_a_picture_does_not_depend_on_its_batch(run: Run, workspace: Path, words: list[str]) -> None:
+    """The same style and seed, alone and inside a grid: equal within one gray level, whatever way they are drawn."""
+    run(workspace, "sample", "-s", "Cubism", "--grid", "2x3", *words, "--out", "grid.png")
+    run(workspace, "sample", "-s", "Cubism", "--grid", "1x1", "--seed", "4", *words, "--out", "alone.png")
 
     alone, within = cell(workspace / "alone.png"), cell(workspace / "grid.png", 1, 1)
 
     torch.testing.assert_close(alone, within, atol=1, rtol=0)
     assert (cell(workspace / "grid.png", 0, 0) - within).abs().max() > 5
+
+
+@pytest.mark.parametrize("sampler", ["euler", "heun", "dpmpp_2m", "unipc"])
+def test_a_sampler_names_its_pictures(run: Run, workspace: Path, sampler: str) -> None:
+    """File and settings tell the sampler; an η that it does not take is remarked on, and changes nothing."""
+    done = run(workspace, "sample", "-s", "Cubism", "-n", "1", "--sampler", sampler, "--eta", "0.5")
+    run(workspace, "sample", "-s", "Cubism", "-n", "1", "--sampler", sampler, "--out", "without.png")
+    run(workspace, "sample", "-s", "Cubism", "-n", "1", "--out", "ddim.png")
+
+    path = workspace / done.out.strip()
+    assert done.out == f"samples/Cubism_{sampler}_1x1.png\n"
+    assert f"warning: --eta has no effect with the {sampler} sampler" in done.err
+    assert settings_of(path)["sampler"] == sampler
+    assert torch.equal(cell(path), cell(workspace / "without.png"))
+    assert ((cell(path) - cell(workspace / "ddim.png")).abs().max() <= 1) == (sampler == "euler")
+
+
+def test_guidance_can_be_limited_and_rescaled(run: Run, workspace: Path) -> None:
+    """Interval and rescaling come from the config, the interval also from its option; both change the picture."""
+    words = ("sample", "-s", "Cubism", "-n", "1", "--guidance", "4")
+    plain = run(workspace, *words)
+    whole = run(workspace, *words, "--interval", "0", "1")
+    limited = run(workspace, *words, "--interval", "0.2", "0.6")
+    never = run(workspace, *words, "--interval", "0.5", "0.5")
+    unguided = run(workspace, *words[:-1], "1")
+    path = workspace / "latentart.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "sample": CHANGED}))
+    changed = run(workspace, *words)
+
+    pictures = [workspace / done.out.strip() for done in (plain, limited, never, unguided, changed)]
+    assert "were there already" in whole.err
+    assert [settings_of(one)["guidance_interval"] for one in pictures] == [
+        [0, 1],
+        [0.2, 0.6],
+        [0.5, 0.5],
+        [0, 1],
+        [0, 0.6],
+    ]
+    assert [settings_of(one)["guidance_rescale"] for one in pictures] == [0, 0, 0, 0, 0.7]
+    assert torch.equal(cell(pictures[2]), cell(pictures[3]))
+    for one, other in pairwise(cell(pictures[i]) for i in (0, 1, 3, 4)):
+        assert not torch.equal(one, other)
+
+
+def test_config_command_and_core_know_the_same_samplers() -> None:
+    """Neither names one that another lacks, and a config's defaults are those of Python."""
+    fields = SampleConfig.model_fields
+    option = get_args(get_args(get_type_hints(sample)["sampler"])[0])
+
+    assert option == get_args(fields["sampler"].annotation) == get_args(Sampler) == tuple(ADVANCE)
+    assert get_args(fields["spacing"].annotation) == get_args(Spacing)
+    assert settings_from(SampleConfig(), {}) == SamplerSettings()
 
 
 def test_the_same_seed_gives_the_same_bytes(run: Run, workspace: Path) -> None:
@@ -155,6 +225,8 @@ def test_a_broken_file_of_our_name_is_not_ours(run: Run, workspace: Path) -> Non
         (["-s", "Cubsim"], "this model has no style 'Cubsim'. Did you mean 'Cubism'? Styles: Cubism, High_Renaissance"),
         (["-s", "Cubism", "--grid", "4"], "'4' is not a grid."),
         (["-s", "all", "--grid", "1x2"], "a grid of 1x2 has no room for 3 styles"),
+        (["-s", "Cubism", "--interval", "0.8", "0.2"], "--interval 0.8 0.2 does not rise within 0 to 1"),
+        (["-s", "Cubism", "--interval", "0", "1.5"], "--interval 0 1.5 does not rise within 0 to 1"),
         (["-s", "Cubism", "--steps", "2000"], "--steps 2000 is not within 1 to 1000"),
     ],
 )

@@ -3,12 +3,13 @@
 A sampler sees the network through one closure, ``denoise(x_t, t) -> (x0_hat, eps_hat)``. What the network
 predicts, its style, guidance and autocast are the closure's affair, made once by ``make_denoise``.
 
-| sampler  | eta | is                                                         |
-|----------|-----|------------------------------------------------------------|
-| ``ddim`` | 0   | DDIM, deterministic: never asks for noise                  |
-| ``ddim`` | 0…1 | between the two: σ_t = η · the ancestral deviation         |
-| ``ddim`` | 1   | DDPM                                                       |
-| ``ddpm`` | —   | DDPM by its own formula; ``eta`` does not matter           |
+| sampler    | eta | is                                                         |
+|------------|-----|------------------------------------------------------------|
+| ``ddim``   | 0   | DDIM, deterministic: never asks for noise                  |
+| ``ddim``   | 0…1 | between the two: σ_t = η · the ancestral deviation         |
+| ``ddim``   | 1   | DDPM                                                       |
+| ``ddpm``   | —   | DDPM by its own formula; ``eta`` does not matter           |
+| the others | —   | deterministic, see ``solvers``; ``eta`` does not matter    |
 
 The state keeps the dtype of x_T (float32 or wider). Coefficients are float64 scalars. Every operation is
 elementwise, so image i does not depend on the batch it is made in.
@@ -24,9 +25,9 @@ from torch import Tensor
 
 from latentart.core.diffusion.process import Target, x0_and_eps_from
 from latentart.core.diffusion.schedules import NoiseSchedule
+from latentart.core.diffusion.solvers import Denoise, Step, Walk, dpmpp_2m, euler_step, heun, unipc
 
-Denoise = Callable[[Tensor, int], tuple[Tensor, Tensor]]
-Sampler = Literal["ddim", "ddpm"]
+Sampler = Literal["ddim", "ddpm", "euler", "heun", "dpmpp_2m", "unipc"]
 
 
 def make_denoise(
@@ -81,6 +82,26 @@ def ddpm_step(
     return mean if noise is None else mean + (kept * beta).sqrt() * noise
 
 
+def _ddim(step: Step, walk: Walk) -> Tensor:
+    noise = walk.noise(step.i) if walk.eta > 0 and step.t_prev >= 0 else None
+    return ddim_step(step.x0_hat, step.eps_hat, step.alpha_bar_t, step.alpha_bar_prev, walk.eta, noise)
+
+
+def _ddpm(step: Step, walk: Walk) -> Tensor:
+    noise = walk.noise(step.i) if step.t_prev >= 0 else None
+    return ddpm_step(step.x_t, step.x0_hat, step.alpha_bar_t, step.alpha_bar_prev, noise)
+
+
+ADVANCE: dict[Sampler, Callable[[Step, Walk], Tensor]] = {
+    "ddim": _ddim,
+    "ddpm": _ddpm,
+    "euler": lambda step, _: euler_step(step),
+    "heun": heun,
+    "dpmpp_2m": dpmpp_2m,
+    "unipc": unipc,
+}
+
+
 @torch.no_grad()
 def sample(
     denoise: Denoise,
@@ -101,20 +122,16 @@ def sample(
     Raises:
         ValueError: an unknown sampler, or ``eta`` outside 0 … 1.
     """
-    if sampler not in ("ddim", "ddpm"):
-        raise ValueError(f"sampler: got {sampler!r}, expected ddim or ddpm")
+    if sampler not in ADVANCE:
+        raise ValueError(f"sampler: got {sampler!r}, expected {', '.join(ADVANCE)}")
     if not 0 <= eta <= 1:
         raise ValueError(f"eta: got {eta}, expected 0 to 1")
+    walk = Walk(denoise, noise, eta)
     x_t = x_T
     for i, (t, t_prev) in enumerate(pairs):
         x0_hat, eps_hat = denoise(x_t, t)
-        alpha_bar_t, alpha_bar_prev = schedule.alpha_bar_at(t), schedule.alpha_bar_at(t_prev)
-        is_random = t_prev >= 0 and (sampler == "ddpm" or eta > 0)
-        step_noise = noise(i) if is_random else None
-        if sampler == "ddpm":
-            x_t = ddpm_step(x_t, x0_hat, alpha_bar_t, alpha_bar_prev, step_noise)
-        else:
-            x_t = ddim_step(x0_hat, eps_hat, alpha_bar_t, alpha_bar_prev, eta, step_noise)
+        step = Step(i, t_prev, x_t, x0_hat, eps_hat, schedule.alpha_bar_at(t), schedule.alpha_bar_at(t_prev))
+        x_t = ADVANCE[sampler](step, walk)
         if on_step is not None:
             on_step(i, x_t, x0_hat)
     return x_t

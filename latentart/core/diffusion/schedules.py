@@ -7,15 +7,17 @@ Tables are float64 and cast only where they are used.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from itertools import pairwise
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 ScheduleKind = Literal["cosine", "linear", "quadratic", "sigmoid"]
-Spacing = Literal["trailing", "leading", "linspace"]
+Spacing = Literal["trailing", "leading", "linspace", "log_snr"]
 
 
 def make_betas(
@@ -116,19 +118,20 @@ class NoiseSchedule:
         return self if betas is self.betas else NoiseSchedule(betas, self.alpha_bar.to(device))
 
 
-def timestep_pairs(num_train: int, num_steps: int, spacing: Spacing = "trailing") -> list[tuple[int, int]]:
+def timestep_pairs(schedule: NoiseSchedule, num_steps: int, spacing: Spacing = "trailing") -> list[tuple[int, int]]:
     """Return the N = ``num_steps`` pairs (t, t_prev) sampling takes, noisiest first, down to t_prev = -1.
 
     - trailing: T·k/N - 1, k = N … 1; starts from pure noise (Lin et al. 2305.08891, table 2)
     - leading: T·k/N, k = N-1 … 0; ends at t = 0, but starts up to T/N steps short of pure noise
     - linspace: N points from T-1 to 0, both included
+    - log_snr: from T-1 to 0 too, even in log(ᾱ/(1-ᾱ)) as far as distinct timesteps can be (Lu et al. 2206.00927)
 
     Trailing and leading round down, in integers, so that the steps are distinct for every N.
 
     Raises:
         ValueError: an unknown spacing, or N outside 1 … T.
     """
-    T, N = num_train, num_steps
+    T, N = schedule.num_steps, num_steps
     if not 1 <= N <= T:
         raise ValueError(f"num_steps: got {N}, expected 1 to {T}")
     if spacing == "trailing":
@@ -137,6 +140,20 @@ def timestep_pairs(num_train: int, num_steps: int, spacing: Spacing = "trailing"
         steps = [T * k // N for k in range(N - 1, -1, -1)]
     elif spacing == "linspace":
         steps = [T - 1 - round(i * (T - 1) / max(N - 1, 1)) for i in range(N)]
+    elif spacing == "log_snr":
+        steps = _even_in_log_snr(schedule, N)
     else:
-        raise ValueError(f"spacing: got {spacing!r}, expected trailing, leading or linspace")
+        raise ValueError(f"spacing: got {spacing!r}, expected {', '.join(get_args(Spacing))}")
     return list(zip(steps, [*steps[1:], -1], strict=True))
+
+
+def _even_in_log_snr(schedule: NoiseSchedule, num_steps: int) -> list[int]:
+    """Return timesteps from T-1 to 0, each as near as can be to an even share of what the one before it left."""
+    level = (-schedule.snr.log()).nan_to_num(posinf=1e3).tolist()  # rises with t; finite for no signal at all
+    between = [(a + b) / 2 for a, b in pairwise(level)]
+    steps = [schedule.num_steps - 1]
+    for left in range(num_steps - 1, 0, -1):
+        here = level[steps[-1]]
+        nearest = bisect_left(between, here + (level[0] - here) / left)
+        steps.append(max(min(nearest, steps[-1] - 1), left - 1))
+    return steps

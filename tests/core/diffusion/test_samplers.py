@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import get_args
 
 import pytest
 import torch
@@ -11,7 +12,6 @@ from torch import Tensor
 
 from latentart.core.diffusion.process import Target, add_noise, target_from
 from latentart.core.diffusion.samplers import (
-    Denoise,
     Sampler,
     ddim_sigma,
     ddim_step,
@@ -20,6 +20,7 @@ from latentart.core.diffusion.samplers import (
     sample,
 )
 from latentart.core.diffusion.schedules import NoiseSchedule, ScheduleKind, make_betas, timestep_pairs
+from latentart.core.diffusion.solvers import Denoise
 
 MEAN, STD = 1.5, 0.5
 SCHEDULES = {kind: NoiseSchedule.from_betas(make_betas(kind, 1000)) for kind in ("linear", "cosine")}
@@ -68,7 +69,8 @@ def draw(seed: int, *shape: int) -> Tensor:
 @pytest.mark.parametrize("num_steps", [1, 10, 333])
 def test_ddim_is_the_affine_map_of_the_gaussian_oracle(kind: ScheduleKind, target: Target, num_steps: int) -> None:
     """A DDIM run on Gaussian data equals its closed form in float64, whatever the network predicts."""
-    schedule, pairs = SCHEDULES[kind], timestep_pairs(1000, num_steps)
+    schedule = SCHEDULES[kind]
+    pairs = timestep_pairs(schedule, num_steps)
     x_T = draw(0, 16, 1, 2, 2)
     slope, offset, _ = affine_run(schedule.alpha_bar.tolist(), pairs, eta=0.0)
 
@@ -80,7 +82,8 @@ def test_ddim_is_the_affine_map_of_the_gaussian_oracle(kind: ScheduleKind, targe
 @pytest.mark.parametrize(("num_steps", "std"), [(10, 0.370), (50, 0.471), (250, 0.494), (1000, 0.4985)])
 def test_ddim_approaches_the_spread_of_the_data(num_steps: int, std: float) -> None:
     """More steps bring the spread of the samples closer to 0.5, by known amounts."""
-    schedule, pairs = SCHEDULES["linear"], timestep_pairs(1000, num_steps)
+    schedule = SCHEDULES["linear"]
+    pairs = timestep_pairs(schedule, num_steps)
     x_T = torch.tensor([0.0, 1.0], dtype=torch.float64).reshape(2, 1, 1, 1)
 
     at_0, at_1 = sample(gaussian_denoise(schedule), x_T, pairs, schedule, eta=0.0, noise=refuse_noise)
@@ -96,7 +99,8 @@ def test_noisy_samplers_have_the_oracle_moments(
     sampler: Sampler, eta: float, mean: float | None, std: float | None
 ) -> None:
     """Mean and spread of a noisy run, read off exactly by feeding each source of noise a unit in turn."""
-    schedule, pairs = SCHEDULES["cosine"], timestep_pairs(1000, 50)
+    schedule = SCHEDULES["cosine"]
+    pairs = timestep_pairs(schedule, 50)
     N = len(pairs)
     # image 0 meets no noise at all, image 1 a unit in x_T, image i + 2 a unit at step i
     units = torch.eye(N + 2, dtype=torch.float64)[:, :, None, None, None]
@@ -121,7 +125,7 @@ def test_ddpm_step_is_ddim_step_at_eta_1(kind: ScheduleKind, num_steps: int) -> 
     schedule = SCHEDULES[kind]
     x0_hat, eps_hat, noise = draw(0, 2, 4, 3, 3), draw(1, 2, 4, 3, 3), draw(2, 2, 4, 3, 3)
 
-    for t, t_prev in timestep_pairs(1000, num_steps):
+    for t, t_prev in timestep_pairs(schedule, num_steps):
         now, then = schedule.alpha_bar_at(t), schedule.alpha_bar_at(t_prev)
         x_t = add_noise(x0_hat, eps_hat, now)
 
@@ -153,7 +157,7 @@ def test_noise_is_asked_once_per_step_but_not_for_the_last(sampler: Sampler, eta
     sample(
         gaussian_denoise(schedule),
         draw(9, 2, 1, 2, 2),
-        timestep_pairs(1000, 5),
+        timestep_pairs(schedule, 5),
         schedule,
         eta=eta,
         noise=noise,
@@ -163,16 +167,20 @@ def test_noise_is_asked_once_per_step_but_not_for_the_last(sampler: Sampler, eta
     assert asked == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("eta", [0.0, 0.8])
-def test_image_does_not_depend_on_its_batch(eta: float) -> None:
+@pytest.mark.parametrize(
+    ("sampler", "eta"),
+    [("ddim", 0.0), ("ddim", 0.8), *((sampler, 0.0) for sampler in get_args(Sampler) if sampler != "ddim")],
+)
+def test_image_does_not_depend_on_its_batch(sampler: Sampler, eta: float) -> None:
     """Image 2 of a batch of four is, bit for bit, the image made alone; float32 stays float32."""
-    schedule, pairs = SCHEDULES["cosine"], timestep_pairs(1000, 20)
+    schedule = SCHEDULES["cosine"]
+    pairs = timestep_pairs(schedule, 20)
     x_T = draw(0, 4, 1, 8, 8).float()
     noises = draw(1, 20, 4, 1, 8, 8).float()
 
     def run(part: slice) -> Tensor:
         denoise = make_denoise(lambda x_t, t: x_t.tanh() * (1 + t.reshape(-1, 1, 1, 1) / 1000), schedule, "v")
-        return sample(denoise, x_T[part], pairs, schedule, eta=eta, noise=lambda i: noises[i, part])
+        return sample(denoise, x_T[part], pairs, schedule, eta=eta, noise=lambda i: noises[i, part], sampler=sampler)
 
     assert run(slice(0, 4)).dtype == torch.float32
     assert torch.equal(run(slice(0, 4))[2:3], run(slice(2, 3)))
@@ -186,7 +194,7 @@ def test_on_step_sees_every_step() -> None:
     x0 = sample(
         gaussian_denoise(schedule),
         draw(0, 2, 1, 2, 2),
-        timestep_pairs(1000, 3),
+        timestep_pairs(schedule, 3),
         schedule,
         eta=0.0,
         noise=refuse_noise,
@@ -204,7 +212,7 @@ def test_sampling_keeps_no_graph() -> None:
     schedule = SCHEDULES["cosine"]
     denoise = make_denoise(lambda x_t, _: weight * x_t, schedule, "v")
 
-    x0 = sample(denoise, draw(0, 1, 1, 2, 2), timestep_pairs(1000, 2), schedule, eta=0.0, noise=refuse_noise)
+    x0 = sample(denoise, draw(0, 1, 1, 2, 2), timestep_pairs(schedule, 2), schedule, eta=0.0, noise=refuse_noise)
 
     assert not x0.requires_grad
 
@@ -222,9 +230,9 @@ def test_denoise_clamps_x0_hat() -> None:
 def test_unsound_sampling_is_refused() -> None:
     """An eta outside 0 … 1 or an unknown sampler says so."""
     schedule = SCHEDULES["cosine"]
-    denoise, x_T, pairs = gaussian_denoise(schedule), draw(0, 1, 1, 2, 2), timestep_pairs(1000, 2)
+    denoise, x_T, pairs = gaussian_denoise(schedule), draw(0, 1, 1, 2, 2), timestep_pairs(schedule, 2)
 
     with pytest.raises(ValueError, match=r"eta: got 1\.5, expected 0 to 1"):
         sample(denoise, x_T, pairs, schedule, eta=1.5, noise=refuse_noise)
-    with pytest.raises(ValueError, match="sampler: got 'euler'"):
-        sample(denoise, x_T, pairs, schedule, eta=0.0, noise=refuse_noise, sampler="euler")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="sampler: got 'lms', expected ddim, ddpm, euler, heun, dpmpp_2m, unipc"):
+        sample(denoise, x_T, pairs, schedule, eta=0.0, noise=refuse_noise, sampler="lms")  # type: ignore[arg-type]

@@ -15,6 +15,12 @@ from latentart.core.diffusion.schedules import NoiseSchedule, ScheduleKind, Spac
 KINDS = st.sampled_from(get_args(ScheduleKind))
 SPACINGS = get_args(Spacing)
 
+
+def schedule_of(num_steps: int, kind: ScheduleKind = "linear") -> NoiseSchedule:
+    """Return a schedule of so many steps."""
+    return NoiseSchedule.from_betas(make_betas(kind, num_steps))
+
+
 # T = 1000 with the defaults: first and last β, then ᾱ at 0, 249, 499, 749, 999, to the digits given
 GOLDEN = {
     "linear": (["1.000e-04", "2.000e-02"], ["0.999900", "0.524085", "0.078587", "0.003351"], "4.0358e-05"),
@@ -128,14 +134,17 @@ def test_unsound_schedule_parameters_are_refused() -> None:
 
 
 @given(
+    kind=KINDS,
     spacing=st.sampled_from(SPACINGS),
     counts=st.integers(1, 1200).flatmap(lambda T: st.tuples(st.just(T), st.integers(1, T))),
 )
-def test_pairs_walk_strictly_down_to_the_clean_end(spacing: Spacing, counts: tuple[int, int]) -> None:
+def test_pairs_walk_strictly_down_to_the_clean_end(
+    kind: ScheduleKind, spacing: Spacing, counts: tuple[int, int]
+) -> None:
     """For every N <= T there are N linked pairs, each going down, the last to -1."""
     num_train, num_steps = counts
 
-    pairs = timestep_pairs(num_train, num_steps, spacing)
+    pairs = timestep_pairs(schedule_of(num_train, kind), num_steps, spacing)
 
     assert len(pairs) == num_steps
     assert pairs[0][0] <= num_train - 1
@@ -147,25 +156,64 @@ def test_pairs_walk_strictly_down_to_the_clean_end(spacing: Spacing, counts: tup
 @pytest.mark.parametrize("spacing", SPACINGS)
 def test_as_many_steps_as_trained_visits_each_once(spacing: Spacing) -> None:
     """N = T is every training step, in order, whatever the spacing."""
-    assert timestep_pairs(37, 37, spacing) == [(t, t - 1) for t in range(36, -1, -1)]
+    assert timestep_pairs(schedule_of(37), 37, spacing) == [(t, t - 1) for t in range(36, -1, -1)]
 
 
 def test_spacings_differ_at_their_ends() -> None:
     """Trailing starts at T-1, leading ends at 0, linspace does both."""
-    assert timestep_pairs(1000, 4, "trailing") == [(999, 749), (749, 499), (499, 249), (249, -1)]
-    assert timestep_pairs(1000, 4, "leading") == [(750, 500), (500, 250), (250, 0), (0, -1)]
-    assert timestep_pairs(1000, 4, "linspace") == [(999, 666), (666, 333), (333, 0), (0, -1)]
-    assert timestep_pairs(1000, 1, "linspace") == timestep_pairs(1000, 1) == [(999, -1)]
+    schedule = schedule_of(1000)
+
+    assert timestep_pairs(schedule, 4, "trailing") == [(999, 749), (749, 499), (499, 249), (249, -1)]
+    assert timestep_pairs(schedule, 4, "leading") == [(750, 500), (500, 250), (250, 0), (0, -1)]
+    assert timestep_pairs(schedule, 4, "linspace") == [(999, 666), (666, 333), (333, 0), (0, -1)]
+    assert timestep_pairs(schedule, 1, "linspace") == timestep_pairs(schedule, 1) == [(999, -1)]
 
 
 @pytest.mark.parametrize("num_steps", [0, -1, 1001])
 def test_impossible_number_of_steps_is_refused(num_steps: int) -> None:
     """N must be 1 to T."""
     with pytest.raises(ValueError, match=f"num_steps: got {num_steps}, expected 1 to 1000"):
-        timestep_pairs(1000, num_steps)
+        timestep_pairs(schedule_of(1000), num_steps)
 
 
 def test_unknown_spacing_is_refused() -> None:
     """A wrong spacing is named."""
-    with pytest.raises(ValueError, match="spacing: got 'even'"):
-        timestep_pairs(1000, 10, "even")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="spacing: got 'even', expected trailing, leading, linspace, log_snr"):
+        timestep_pairs(schedule_of(1000), 10, "even")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("num_steps", [2, 7, 20])
+def test_log_snr_is_even_where_the_schedule_is_fine(num_steps: int) -> None:
+    """With timesteps to spare, the N points from T-1 to 0 are even in log-SNR to half a timestep."""
+    schedule = schedule_of(100_000)
+    log_snr = schedule.snr.log()
+
+    steps = [t for t, _ in timestep_pairs(schedule, num_steps, "log_snr")]
+
+    assert (steps[0], steps[-1]) == (99_999, 0)
+    even = torch.linspace(float(log_snr[-1]), float(log_snr[0]), num_steps, dtype=torch.float64)
+    torch.testing.assert_close(log_snr[steps[:-1]], even[:-1], atol=0.01 * float(even[1] - even[0]), rtol=0)
+
+
+def test_log_snr_spreads_what_a_coarse_end_leaves() -> None:
+    """Where one timestep spans several even shares, all others share the rest evenly."""
+    schedule = schedule_of(1000, "cosine")
+
+    steps = [t for t, _ in timestep_pairs(schedule, 10, "log_snr")]
+
+    lengths = schedule.snr.log()[steps].diff()
+    assert steps[:2] == [999, 998]
+    assert lengths[0] > 2 * lengths[1:].max()
+    assert lengths[1:].max() < 1.1 * lengths[1:].min()
+
+
+def test_log_snr_starts_without_signal_too() -> None:
+    """A schedule that ends in pure noise, log-SNR -∞, is walked from there."""
+    schedule = NoiseSchedule.from_betas(torch.cat([make_betas("linear", 999), torch.ones(1, dtype=torch.float64)]))
+
+    steps = [t for t, _ in timestep_pairs(schedule, 5, "log_snr")]
+
+    assert steps[:2] == [999, 998]
+    assert steps[-1] == 0
+    assert timestep_pairs(schedule, 1, "log_snr") == [(999, -1)]
+    assert timestep_pairs(schedule, 2, "log_snr") == [(999, 0), (0, -1)]
