@@ -16,11 +16,21 @@ from latentart.training.devices import Placement
 
 EVALUATE_EVERY = 25
 RISE = 0.10
+# the demo's stages, long enough that what enters could do its harm
+LONG = (
+    "vae.stages.l1.discriminator_start=400",
+    "vae.stages.l1.discriminator_warmup=50",
+    "vae.stages.l1.ramp=50",
+    "vae.stages.adversarial.steps=300",
+    "vae.stages.lpips.steps=300",
+    "vae.stages.lpips.ramp=50",
+    "vae.stages.hires.steps=200",
+)
 
 
 def bench_stages(folder: Path, placement: Placement, *, is_quick: bool) -> Iterator[Figure]:
-    """Train the demo's autoencoder through all stages and follow its error on held-out pictures."""
-    settings = (*(QUICK if is_quick else ()), f"vae.run.evaluate_every={1 if is_quick else EVALUATE_EVERY}")
+    """Train the demo's autoencoder through all stages, made longer, and follow its error on held-out pictures."""
+    settings = (*(QUICK if is_quick else LONG), f"vae.run.evaluate_every={1 if is_quick else EVALUATE_EVERY}")
     workspace = init_workspace(folder / "work", "demo", None, settings)
     draw_raw(workspace, QUICK_PICTURES_PER_STYLE if is_quick else PICTURES_PER_STYLE)
     clean_data(workspace, quiet=True)
