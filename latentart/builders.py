@@ -157,6 +157,9 @@ def prepare_network(network: nn.Module, config: RunConfig) -> None:
     """Switch a network's recomputation of activations and its compilation as the run wants them."""
     set_recompute(network, config.recompute)
     if config.compile:
+        import torch._functorch.config
+
+        torch._functorch.config.donated_buffer = False  # the adaptive weight goes backward twice
         network.compile()
 
 

@@ -93,6 +93,23 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
+# what shapes no network
+HARMLESS = tuple(
+    f"vae.discriminator.{name} "
+    for name in (
+        "lr",
+        "weight_decay",
+        "loss",
+        "adaptive_limit",
+        "r1",
+        "r1_every",
+        "plateau_steps",
+        "plateau_gain",
+        "guard",
+    )
+)
+
+
 @contextlib.contextmanager
 def fitting(run: Path, checkpoint: Checkpoint | None, config: Config) -> Iterator[None]:
     """Say what to do where a checkpoint does not fit the config's networks, and which settings changed.
@@ -108,6 +125,7 @@ def fitting(run: Path, checkpoint: Checkpoint | None, config: Config) -> Iterato
             change
             for part, group in (("vae", "model"), ("vae", "discriminator"), ("ldm", "model"))
             for change in changed_settings(saved.get(part, {}).get(group, {}), now[part][group], f"{part}.{group}")
+            if not change.startswith(HARMLESS)
         ]
         why = f" {'; '.join(changes)}." if changes else ""
         msg = f"the checkpoint in {run} does not fit the config: {error.message}{why}"

@@ -135,8 +135,7 @@ class StageRun:
         record_run(self.run, self.workspace.config)
         log = RunLog(self.run, resume_step=base + first)
         log.note(f"stage {self.stage.name}: steps {first} to {self.num_steps}, {self.placement.precision}")
-        if self._never_enters():
-            log.note("the discriminator moves nothing in this stage: its start and warm-up lie beyond the last step")
+        self._announce_discriminator(log)
         with (
             Progress(f"vae {self.stage.name}", self.num_steps, first, quiet=self.quiet) as progress,
             StopSignal() as stop,
@@ -173,11 +172,16 @@ class StageRun:
             self._save(keeper, last, base, {**done, self.stage.name: base + last})
         return self._finish(base + last, log)
 
-    def _never_enters(self) -> bool:
-        """Tell whether the stage has an adversarial term that it is too short for."""
-        adversary, weights = self.step_fn.adversary, self.stage.weights
-        entry = adversary.schedule.first_influence() if adversary else None
-        return weights.adversarial > 0 and entry is not None and entry >= self.num_steps
+    def _announce_discriminator(self, log: RunLog) -> None:
+        """Say when the adversarial term will come in, as far as that is known, and whether the stage is long enough."""
+        adversary = self.step_fn.adversary
+        entry = adversary.schedule.first_influence() if adversary and self.stage.weights.adversarial > 0 else None
+        if entry is None:
+            return
+        if entry >= self.num_steps:
+            log.note("the discriminator moves nothing in this stage: its start and warm-up lie beyond the last step")
+        else:
+            log.note(f"the discriminator moves the autoencoder from step {entry + 1} of this stage on")
 
     def _tell(self, log: RunLog, step: int) -> None:
         """Put into the log what the step has to say."""

@@ -232,6 +232,7 @@ def test_settings_that_cannot_work_are_refused_before_the_first_step(
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # torch's own tracer asks for it
 def test_a_compiled_run_ends_near_the_plain_one(run: Run, cleaned: Path, story: Any) -> None:
     """torch.compile changes rounding, not names or results."""
     done = run(cleaned, "train", "vae", "--stage", "l1", "vae.run.compile=true")
