@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,15 @@ import torch
 from torch import nn
 
 from latentart.config.data import DataConfig
-from latentart.config.ldm import DiffusionConfig, UNetConfig
+from latentart.config.denoiser import UNetConfig
+from latentart.config.ldm import DiffusionConfig
 from latentart.config.optim import EmaConfig, OptimizerConfig, RunConfig, StepsOrEpochs
 from latentart.config.vae import AutoencoderConfig, DiscriminatorConfig, PerceptualConfig, StageConfig
 from latentart.core.diffusion.schedules import NoiseSchedule, make_betas
 from latentart.core.ema import Ema
 from latentart.core.networks.autoencoder import Autoencoder, Decoder, Encoder
 from latentart.core.networks.blocks import BlockShape, set_recompute
+from latentart.core.networks.conditioning import Denoiser
 from latentart.core.networks.discriminator import PatchDiscriminator
 from latentart.core.networks.perceptual import PerceptualDistance, build_random_slices
 from latentart.core.networks.quantizer import VectorQuantizer
@@ -83,12 +86,12 @@ def build_perceptual(config: PerceptualConfig) -> PerceptualDistance:
     return load_perceptual(config.backbone, Path(config.weights).expanduser() if config.weights else None)
 
 
-def build_unet(config: UNetConfig, latent_channels: int, num_styles: int) -> UNet:
-    """Return a denoiser with fresh weights."""
+def build_denoiser(config: UNetConfig, latent_channels: int, num_labels: Sequence[int]) -> Denoiser:
+    """Return a denoiser with fresh weights; ``num_labels`` counts the styles, then the labels of other columns."""
     shape = BlockShape(config.groups, config.head_channels, config.dropout, config.embedding_channels)
     return UNet(
         latent_channels,
-        num_styles,
+        num_labels,
         config.widths,
         num_blocks=config.blocks_per_stage,
         attention=config.attention,

@@ -14,6 +14,7 @@ from latentart.builders import (
     build_adversary,
     build_autoencoder,
     build_crop,
+    build_denoiser,
     build_discriminator,
     build_ema,
     build_optimizer,
@@ -21,11 +22,11 @@ from latentart.builders import (
     build_rate_plan,
     build_schedule,
     build_terms,
-    build_unet,
     count_steps,
 )
 from latentart.config.data import DataConfig
-from latentart.config.ldm import DiffusionConfig, UNetConfig
+from latentart.config.denoiser import UNetConfig
+from latentart.config.ldm import DiffusionConfig
 from latentart.config.optim import EmaConfig, OptimizerConfig, StepsOrEpochs
 from latentart.config.vae import AutoencoderConfig, DiscriminatorConfig, GuardConfig, PerceptualConfig, StageConfig
 from latentart.core.diffusion.schedules import make_betas
@@ -101,19 +102,19 @@ def test_attention_stands_at_its_stage_on_both_sides() -> None:
 def test_resamplers_are_chosen_by_name(name: str, kind: type[nn.Module], value: str) -> None:
     """Two of three stages resample."""
     assert count(build_autoencoder(AutoencoderConfig(**BLOCKS, **{name: value})), kind) == 2
-    assert count(build_unet(UNetConfig(**BLOCKS, **{name: value}), 4, 3), kind) == 2
+    assert count(build_denoiser(UNetConfig(**BLOCKS, **{name: value}), 4, [3]), kind) == 2
 
 
 def test_unet_has_the_layers_of_its_config() -> None:
     """Blocks on both ways, one row for each style and the null style, its own embedding length."""
     config = UNetConfig(blocks_per_stage=2, embedding_channels=20, **BLOCKS)
 
-    network = build_unet(config, 5, 7)
+    network = build_denoiser(config, 5, [7])
 
     assert count(network, ResidualBlock) == 2 * 3 * 2 + 2
     assert (count(network, LinearAttention), count(network, FullAttention)) == (2, 3)
     assert tuple(network.style_embedding.weight.shape) == (8, 20)
-    assert (network.null_style_id, network.factor) == (7, config.factor)
+    assert (int(network.null_like(torch.tensor([1]))), network.factor) == (7, config.factor)
     assert (network.conv_in.in_channels, network.conv_out.out_channels) == (5, 5)
     assert {
         block.to_scale_shift.in_features

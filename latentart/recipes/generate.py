@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from latentart.core.diffusion.guidance import guided, timesteps_within
+from latentart.core.diffusion.objective import DiffusionTask
 from latentart.core.diffusion.samplers import Sampler, make_denoise, sample
 from latentart.core.diffusion.schedules import Spacing, timestep_pairs
 from latentart.core.latents import LatentNormalizer
 from latentart.core.networks.autoencoder import Autoencoder
-from latentart.core.networks.unet import UNet
+from latentart.core.networks.conditioning import Denoiser
 from latentart.core.pixels import to_pixels
 from latentart.training.devices import Placement
-from latentart.training.ldm_step import DiffusionTask
 from latentart.training.randomness import normal_for
 
 
@@ -40,7 +40,7 @@ class Generator:
     """A model's networks, ready to draw."""
 
     autoencoder: Autoencoder
-    denoiser: UNet
+    denoiser: Denoiser
     normalizer: LatentNormalizer
     task: DiffusionTask
     placement: Placement
@@ -71,7 +71,7 @@ class Generator:
         style_id = torch.tensor(style_ids, device=device)
         predict = guided(
             self._predict,
-            self.denoiser.null_style_id,
+            self.denoiser.null_like,
             settings.guidance,
             within=timesteps_within(settings.guidance_interval, schedule.num_steps),
             rescale=settings.guidance_rescale,

@@ -14,17 +14,18 @@ from pydantic import ValidationError
 from torch import nn
 
 from latentart import __version__
-from latentart.builders import build_autoencoder, build_schedule, build_unet
-from latentart.config.ldm import DiffusionConfig, UNetConfig
+from latentart.builders import build_autoencoder, build_denoiser, build_schedule
+from latentart.config.denoiser import UNetConfig
+from latentart.config.ldm import DiffusionConfig
 from latentart.config.vae import AutoencoderConfig
+from latentart.core.diffusion.objective import DiffusionTask
 from latentart.core.latents import LatentNormalizer
 from latentart.core.networks.autoencoder import Autoencoder
-from latentart.core.networks.unet import UNet
+from latentart.core.networks.conditioning import Denoiser
 from latentart.errors import ModelError, UsageError, nearest
 from latentart.training.checkpoint import load_matching, read_tensors, write_tensors
 from latentart.training.devices import Placement
 from latentart.training.folders import commit_folder, read_json, recover_folder, verify_folder, write_json_atomic
-from latentart.training.ldm_step import DiffusionTask
 
 FORMAT = 1
 MODEL_FILE = "model.json"
@@ -42,7 +43,7 @@ class Model:
     about: dict[str, Any]
     autoencoder: Autoencoder
     normalizer: LatentNormalizer
-    denoiser: UNet | None = None
+    denoiser: Denoiser | None = None
     task: DiffusionTask | None = None
 
     @property
@@ -121,7 +122,7 @@ def _with_denoiser(folder: Path, model: Model) -> Model:
     about = model.about
     config = UNetConfig.model_validate(about["denoiser"])
     diffusion = DiffusionConfig.model_validate(about["diffusion"])
-    denoiser = build_unet(config, model.autoencoder.latent_channels, len(about["style_names"]))
+    denoiser = build_denoiser(config, model.autoencoder.latent_channels, [len(about["style_names"])])
     load_matching(denoiser, read_tensors(folder / "denoiser.safetensors"), "denoiser")
     return Model(about, model.autoencoder, model.normalizer, denoiser, build_task(diffusion))
 
@@ -131,7 +132,7 @@ def build_task(config: DiffusionConfig) -> DiffusionTask:
     return DiffusionTask(build_schedule(config), config.target, config.weighting, config.min_snr_gamma)
 
 
-def require_denoiser(model: Model, folder: Path) -> tuple[UNet, DiffusionTask]:
+def require_denoiser(model: Model, folder: Path) -> tuple[Denoiser, DiffusionTask]:
     """Return the denoiser and its task.
 
     Raises:

@@ -14,16 +14,16 @@ from typing import Any
 import torch
 
 from latentart.builders import (
+    build_denoiser,
     build_ema,
     build_optimizer,
     build_rate_plan,
-    build_unet,
     count_steps,
     prepare_network,
 )
 from latentart.core.diffusion.process import draw_timesteps, stratify
 from latentart.core.latents import sample_posterior
-from latentart.core.networks.unet import UNet
+from latentart.core.networks.conditioning import Denoiser
 from latentart.data.datasets import picture_from
 from latentart.data.grids import save_png, tile_grid
 from latentart.data.held_out import split_held_out
@@ -169,10 +169,9 @@ class LdmRun:
     def _build_step(self) -> LdmStep:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(generator_for(self.seed, "denoiser weights").initial_seed())
-            denoiser = build_unet(self.config.model, self.cache.latent_shape[0], len(self.style_names))
+            denoiser = build_denoiser(self.config.model, self.cache.latent_shape[0], [len(self.style_names)])
         self.placement.place(denoiser)
-        task = build_task(self.config.diffusion)
-        task = type(task)(task.schedule.to(self.placement.device), task.target, task.weighting, task.gamma)
+        task = build_task(self.config.diffusion).to(self.placement.device)
         ema = build_ema(denoiser, self.settings.run.ema)
         prepare_network(denoiser, self.settings.run)
         return LdmStep(
@@ -240,7 +239,7 @@ class LdmRun:
     def _preview(self, step: int) -> Path:
         """Write one labelled row per style, from fixed seeds, by the averaged weights."""
         denoiser = self.step_fn.ema.network
-        assert isinstance(denoiser, UNet)
+        assert isinstance(denoiser, Denoiser)
         generator = Generator(
             self.autoencoder.autoencoder,
             denoiser,

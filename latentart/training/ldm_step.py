@@ -9,31 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentart.core.diffusion.process import (
-    Target,
-    Weighting,
-    add_noise,
-    diffusion_loss,
-    loss_weight,
-    target_from,
-)
-from latentart.core.diffusion.schedules import NoiseSchedule
+from latentart.core.diffusion.objective import DiffusionTask
 from latentart.core.ema import Ema
-from latentart.core.networks.unet import UNet
+from latentart.core.networks.conditioning import Denoiser
 from latentart.training.checkpoint import flatten_optimizer, load_matching, restore_optimizer
 from latentart.training.devices import Placement
 from latentart.training.optim import clip_finite, set_learning_rate
 from latentart.training.randomness import seed_dropout
-
-
-@dataclass(frozen=True)
-class DiffusionTask:
-    """What the denoiser learns: process, target and weights."""
-
-    schedule: NoiseSchedule
-    target: Target = "v"
-    weighting: Weighting = "uniform"
-    gamma: float = 5.0
 
 
 @dataclass(frozen=True)
@@ -51,7 +33,7 @@ class LdmStep:
 
     def __init__(
         self,
-        denoiser: UNet,
+        denoiser: Denoiser,
         ema: Ema,
         optimizer: torch.optim.Optimizer,
         task: DiffusionTask,
@@ -78,14 +60,13 @@ class LdmStep:
 
     def loss_per_image(self, batch: LdmBatch) -> Tensor:
         """Return the weighted loss of every image, ``[B]``."""
-        task = self.task
-        alpha_bar_t = task.schedule.alpha_bar_at(batch.t)
-        x_t = add_noise(batch.x0, batch.eps, alpha_bar_t)
+        return self.task.loss_per_image(
+            lambda x_t: self._predict(x_t, batch.t, batch.style_id), batch.x0, batch.eps, batch.t
+        )
+
+    def _predict(self, x_t: Tensor, t: Tensor, style_id: Tensor) -> Tensor:
         with self.placement.autocast():
-            prediction = self.denoiser(x_t, batch.t, batch.style_id)
-        truth = target_from(task.target, batch.x0, batch.eps, alpha_bar_t)
-        weight = loss_weight(task.weighting, task.target, task.schedule.snr[batch.t], task.gamma)
-        return diffusion_loss(prediction, truth, weight)
+            return self.denoiser(x_t, t, style_id)
 
     def state(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
         """Return everything a checkpoint needs: tensors by file, and JSON."""

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from latentart.core.diffusion.objective import DiffusionTask
 from latentart.core.diffusion.process import Target, Weighting, add_noise, loss_weight, target_from
 from latentart.core.diffusion.schedules import NoiseSchedule, make_betas
 from latentart.core.ema import Ema
@@ -16,7 +17,7 @@ from latentart.core.networks.blocks import BlockShape
 from latentart.core.networks.unet import UNet
 from latentart.errors import TrainingDivergedError
 from latentart.training.devices import Placement
-from latentart.training.ldm_step import DiffusionTask, LdmBatch, LdmStep
+from latentart.training.ldm_step import LdmBatch, LdmStep
 from latentart.training.optim import build_adamw
 
 CPU = Placement(torch.device("cpu"), "fp32")
@@ -55,7 +56,7 @@ def build(denoiser: nn.Module | None = None, task: DiffusionTask | None = None) 
     if denoiser is None:
         denoiser = UNet(
             2,
-            3,
+            [3],
             (4, 8),
             num_blocks=1,
             attention=("none", "linear"),

@@ -13,7 +13,12 @@ Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def guided(
-    predict: Predict, null_style_id: int, scale: float, *, within: range | None = None, rescale: float = 0.0
+    predict: Predict,
+    null_like: Callable[[Tensor], Tensor],
+    scale: float,
+    *,
+    within: range | None = None,
+    rescale: float = 0.0,
 ) -> Predict:
     """Return ``predict(x_t, t, style_id)`` with guidance: null + scale · (styled - null).
 
@@ -36,7 +41,7 @@ def guided(
         is_within = None if within is None else (t >= within.start) & (t < within.stop)
         if is_within is not None and not is_within.any():
             return predict(x_t, t, style_id)
-        style_ids = torch.cat([style_id, torch.full_like(style_id, null_style_id)])
+        style_ids = torch.cat([style_id, null_like(style_id)])
         # in the precision of x_t: the scale would magnify what bf16 rounds off
         both = predict(torch.cat([x_t, x_t]), torch.cat([t, t]), style_ids).to(x_t.dtype)
         styled, null = both.chunk(2)

@@ -21,6 +21,11 @@ def make_predict(batch_sizes: list[int], dtype: torch.dtype = torch.float32) -> 
     return predict
 
 
+def null_like(style_id: Tensor) -> Tensor:
+    """Return labels that say nothing."""
+    return torch.full_like(style_id, NULL)
+
+
 X_T = torch.arange(8.0).reshape(2, 1, 2, 2)
 T = torch.tensor([4, 7])
 STYLE_ID = torch.tensor([0, 2])
@@ -30,7 +35,7 @@ def test_scale_1_is_one_plain_call() -> None:
     """Without guidance the network runs once per image and its answer is untouched."""
     batch_sizes: list[int] = []
 
-    prediction = guided(make_predict(batch_sizes), NULL, 1.0)(X_T, T, STYLE_ID)
+    prediction = guided(make_predict(batch_sizes), null_like, 1.0)(X_T, T, STYLE_ID)
 
     assert batch_sizes == [2]
     assert torch.equal(prediction, make_predict([])(X_T, T, STYLE_ID))
@@ -41,9 +46,9 @@ def test_guidance_extrapolates_from_null_in_one_call(scale: float) -> None:
     """The answer is null + scale (styled - null), from one call with both branches."""
     batch_sizes: list[int] = []
     styled = make_predict([])(X_T, T, STYLE_ID)
-    null = make_predict([])(X_T, T, torch.full_like(STYLE_ID, NULL))
+    null = make_predict([])(X_T, T, null_like(STYLE_ID))
 
-    prediction = guided(make_predict(batch_sizes), NULL, scale)(X_T, T, STYLE_ID)
+    prediction = guided(make_predict(batch_sizes), null_like, scale)(X_T, T, STYLE_ID)
 
     assert batch_sizes == [4]
     torch.testing.assert_close(prediction, null + scale * (styled - null), atol=1e-5, rtol=0)
@@ -51,14 +56,14 @@ def test_guidance_extrapolates_from_null_in_one_call(scale: float) -> None:
 
 def test_guided_image_does_not_depend_on_its_batch() -> None:
     """The second of two guided images is the one made alone."""
-    predict = guided(make_predict([]), NULL, 2.5)
+    predict = guided(make_predict([]), null_like, 2.5)
 
     assert torch.equal(predict(X_T, T, STYLE_ID)[1:], predict(X_T[1:], T[1:], STYLE_ID[1:]))
 
 
 def test_guidance_is_computed_in_the_precision_of_x_t() -> None:
     """Half-precision branches are combined in float32, where a scale is not rounded to 3 digits."""
-    prediction = guided(make_predict([], torch.bfloat16), NULL, 4.2501)(0 * X_T, T, STYLE_ID)
+    prediction = guided(make_predict([], torch.bfloat16), null_like, 4.2501)(0 * X_T, T, STYLE_ID)
 
     assert prediction.dtype == torch.float32
     torch.testing.assert_close(prediction[0], torch.full((1, 2, 2), 9 - 4.2501 * 9), atol=1e-5, rtol=0)
@@ -70,7 +75,7 @@ def test_outside_of_the_interval_is_one_plain_call(within: range) -> None:
     batch_sizes: list[int] = []
     t = torch.tensor([5, 7])
 
-    prediction = guided(make_predict(batch_sizes), NULL, 3.0, within=within)(X_T, t, STYLE_ID)
+    prediction = guided(make_predict(batch_sizes), null_like, 3.0, within=within)(X_T, t, STYLE_ID)
 
     assert batch_sizes == [2]
     assert torch.equal(prediction, make_predict([])(X_T, t, STYLE_ID))
@@ -79,15 +84,15 @@ def test_outside_of_the_interval_is_one_plain_call(within: range) -> None:
 @pytest.mark.parametrize("within", [range(4, 8), range(1000)])
 def test_inside_of_the_interval_all_is_as_without_one(within: range) -> None:
     """Both ends belong to it: the first timestep of the range and the last."""
-    prediction = guided(make_predict([]), NULL, 3.0, within=within)(X_T, T, STYLE_ID)
+    prediction = guided(make_predict([]), null_like, 3.0, within=within)(X_T, T, STYLE_ID)
 
-    assert torch.equal(prediction, guided(make_predict([]), NULL, 3.0)(X_T, T, STYLE_ID))
+    assert torch.equal(prediction, guided(make_predict([]), null_like, 3.0)(X_T, T, STYLE_ID))
 
 
 def test_each_image_is_guided_by_its_own_timestep() -> None:
     """In a batch of both kinds each image is what it would be alone."""
     batch_sizes: list[int] = []
-    predict = guided(make_predict(batch_sizes), NULL, 3.0, within=range(5, 10), rescale=0.5)
+    predict = guided(make_predict(batch_sizes), null_like, 3.0, within=range(5, 10), rescale=0.5)
 
     together = predict(X_T, T, STYLE_ID)
     alone = [predict(X_T[part], T[part], STYLE_ID[part]) for part in (slice(0, 1), slice(1, 2))]
@@ -138,11 +143,11 @@ def test_guidance_is_rescaled_after_it_is_scaled() -> None:
     def predict(x_t: Tensor, t: Tensor, style_id: Tensor) -> Tensor:
         return x_t / (1 + style_id.reshape(-1, 1, 1, 1))
 
-    styled, null = predict(X_T, T, STYLE_ID), predict(X_T, T, torch.full_like(STYLE_ID, NULL))
+    styled, null = predict(X_T, T, STYLE_ID), predict(X_T, T, null_like(STYLE_ID))
 
-    prediction = guided(predict, NULL, 4.0, rescale=0.7)(X_T, T, STYLE_ID)
+    prediction = guided(predict, null_like, 4.0, rescale=0.7)(X_T, T, STYLE_ID)
 
     torch.testing.assert_close(prediction, rescaled(null + 4.0 * (styled - null), styled, 0.7))
-    assert not torch.allclose(prediction, guided(predict, NULL, 4.0)(X_T, T, STYLE_ID))
+    assert not torch.allclose(prediction, guided(predict, null_like, 4.0)(X_T, T, STYLE_ID))
     with pytest.raises(ValueError, match=r"rescale: got 1\.5, expected 0 to 1"):
-        guided(predict, NULL, 4.0, rescale=1.5)
+        guided(predict, null_like, 4.0, rescale=1.5)

@@ -57,7 +57,7 @@ def build_unet(dropout: float = 0.0) -> tuple[nn.Module, Callable[[], Tensor]]:
     """Return a small denoiser, and its loss for two noised latents."""
     network = UNet(
         3,
-        5,
+        [5],
         WIDTHS,
         num_blocks=2,
         attention=("linear", "full"),

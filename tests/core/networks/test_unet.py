@@ -12,7 +12,8 @@ from torch import Tensor
 
 from latentart.core.networks.attention import AttentionKind
 from latentart.core.networks.blocks import BlockShape
-from latentart.core.networks.unet import UNet, embed_timesteps
+from latentart.core.networks.conditioning import embed_timesteps
+from latentart.core.networks.unet import UNet
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -24,7 +25,7 @@ def build(*, attention: Sequence[AttentionKind] = ("linear", "full"), randomized
     """Return a small denoiser for 3 latent channels and 5 styles."""
     network = UNet(
         3,
-        5,
+        [5],
         (8, 16),
         num_blocks=1,
         attention=attention,
@@ -97,7 +98,7 @@ def test_the_null_style_is_one_more_row() -> None:
 
     predictions = network(x_t, t, torch.arange(6)).flatten(1)
 
-    assert network.null_style_id == 5
+    assert network.null_like(torch.tensor([2, 0])).tolist() == [5, 5]
     assert network.style_embedding.num_embeddings == 6
     assert (torch.cdist(predictions, predictions) + torch.eye(6)).min() > 1e-3
 
