@@ -64,8 +64,7 @@ def require_perceptual_weights(workspace: Workspace, stages: list[StageConfig]) 
     """Refuse to start where a stage, even a later one, will want LPIPS weights that are not here, or not whole.
 
     Raises:
-        DownloadError: they are missing.
-        ModelError: they are cut, damaged, or another network's.
+        DownloadError: they are missing, cut, damaged, or another network's.
     """
     perceptual = workspace.config.vae.perceptual
     if not any(stage.weights.perceptual > 0 for stage in stages):

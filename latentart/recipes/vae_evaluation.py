@@ -22,7 +22,7 @@ from latentart.data.grids import save_png, tile_grid
 from latentart.data.held_out import split_held_out
 from latentart.data.index import IndexEntry
 from latentart.data.loading import load_batches
-from latentart.errors import DownloadError, ModelError
+from latentart.errors import DownloadError
 from latentart.recipes.workspace import Workspace
 from latentart.scoring.frechet import FeatureStatistics, frechet_distance
 from latentart.scoring.random_features import RandomFeatures
@@ -152,10 +152,8 @@ def find_perceptual(config: PerceptualConfig, placement: Placement) -> Perceptua
         return None
     try:
         perceptual = build_perceptual(config)
-    except DownloadError:
-        return None
-    except ModelError as error:
-        logger.warning("LPIPS is not measured: %s", error.message)
+    except DownloadError as error:
+        logger.info("LPIPS is not measured: %s", error.message)
         return None
     placement.place(perceptual)
     return perceptual

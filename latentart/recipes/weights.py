@@ -10,7 +10,7 @@ from typing import Any
 
 from latentart.config.vae import PerceptualConfig
 from latentart.config.workspace import CONFIG_NAME
-from latentart.errors import DownloadError, ModelError, UsageError, nearest
+from latentart.errors import DownloadError, UsageError, nearest
 from latentart.recipes.workspace import Workspace
 from latentart.training.download import bytes_received, fetch_file, find_fault
 from latentart.training.perceptual_weights import BACKBONES, SOURCE, Backbone, check_weights, hub_file
@@ -105,8 +105,9 @@ def fetch_weights(
                 logger.warning("%s %s; it will be replaced", path, fault)
             total, start = round(known.num_bytes / 2**20), round(bytes_received(path) / 2**20)
             with Progress(f"{known.file_name}, MB", total, start, quiet=quiet) as progress:
+                folder = (base_url or SOURCE).removesuffix(known.file_name).rstrip("/")
                 fetch_file(
-                    f"{(base_url or SOURCE).rstrip('/')}/{known.file_name}",
+                    f"{folder}/{known.file_name}",
                     path,
                     num_bytes=known.num_bytes,
                     sha256=known.sha256,
@@ -121,7 +122,7 @@ def verify_weights(chosen: Sequence[Chosen]) -> Iterator[WeightsReport]:
         try:
             check_weights(one.backbone, one.path)
             fault = ""
-        except (DownloadError, ModelError) as error:
+        except DownloadError as error:
             fault = error.message
         yield WeightsReport(one.backbone, str(one.path), fault)
 

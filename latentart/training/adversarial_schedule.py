@@ -144,7 +144,8 @@ class AdversarialSchedule:
         if before is None or mean < (1.0 - plan.plateau_gain) * before:
             return []
         state.began = step + 1
-        return [f"the reconstruction error is on a plateau at {mean:.4f}: the discriminator begins"]
+        window = f"{mean:.4f} over the last {plan.plateau_steps} steps, {before:.4f} over those before"
+        return [f"the reconstruction error is on a plateau ({window}): the discriminator begins"]
 
     def _watch_gap(self) -> list[str]:
         state, plan = self._state, self.plan

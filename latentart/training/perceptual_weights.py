@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from latentart.core.networks.perceptual import PerceptualDistance
-from latentart.errors import DownloadError, ModelError
+from latentart.errors import DownloadError
 from latentart.training.download import find_fault
 
 Backbone = Literal["vgg16", "alexnet", "squeezenet"]
@@ -105,15 +105,14 @@ def check_weights(backbone: Backbone, path: Path | None = None) -> Path:
     A file under torchvision's own name has to be torchvision's, bit for bit; one under another name has to fit.
 
     Raises:
-        DownloadError: it is not there.
-        ModelError: it is cut, damaged, or of something else.
+        DownloadError: it is not there, cut, damaged, or of something else.
         ResourceError: it cannot be read.
     """
     known, weights = BACKBONES[backbone], find_weights(backbone, path)
     is_named_so = weights.name == known.file_name
     if is_named_so and (fault := find_fault(weights, known.num_bytes, known.sha256)):
         hint = "Fetch the file again." if path else f"Run `latentart weights fetch {backbone}`."
-        raise ModelError(f"{weights} {fault}.", hint)
+        raise DownloadError(f"{weights} {fault}.", hint)
     load_perceptual(backbone, weights)
     return weights
 
@@ -122,8 +121,7 @@ def load_perceptual(backbone: Backbone, path: Path | None = None) -> PerceptualD
     """Return LPIPS over a trained backbone.
 
     Raises:
-        DownloadError: the backbone's weight file is not here.
-        ModelError: the file is not that backbone's.
+        DownloadError: the backbone's weight file is not here, or not that backbone's.
     """
     known = BACKBONES[backbone]
     weights = find_weights(backbone, path)
@@ -133,7 +131,7 @@ def load_perceptual(backbone: Backbone, path: Path | None = None) -> PerceptualD
     expected = {name: value.shape for name, value in features.state_dict().items()}
     if {name: value.shape for name, value in own.items()} != expected:
         msg = f"{weights} does not hold the weights of {backbone}."
-        raise ModelError(msg, f"Expected torchvision's {known.file_name}.")
+        raise DownloadError(msg, f"Expected torchvision's {known.file_name}.")
     features.load_state_dict(own, assign=True)
     slices = [features[start:end] for start, end in zip((0, *known.cuts), known.cuts, strict=False)]
     return PerceptualDistance(slices, load_linear_layers(known.linear))
@@ -170,8 +168,8 @@ def _read_foreign(path: Path) -> dict[str, Tensor]:
     except Exception as error:
         # torch's own words are long, and for a pickle with code they explain how to run it
         msg = f"{path} cannot be read as PyTorch weights ({type(error).__name__}): it is cut, or something else."
-        raise ModelError(msg, "Fetch the file again.") from None
+        raise DownloadError(msg, "Fetch the file again.") from None
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
         msg = f"{path} holds something else than named tensors."
-        raise ModelError(msg, "Fetch the file again.")
+        raise DownloadError(msg, "Fetch the file again.")
     return loaded

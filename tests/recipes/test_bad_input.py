@@ -178,7 +178,7 @@ def test_cut_lpips_weights_are_said_before_the_run(
     before = snapshot(cleaned)
     settings = [f"vae.perceptual.weights={path}"] if is_own else []
 
-    line = run(cleaned, "train", "vae", "vae.perceptual.backbone=squeezenet", *settings).error(6)
+    line = run(cleaned, "train", "vae", "vae.perceptual.backbone=squeezenet", *settings).error(8)
 
     assert f"{path} {'cannot be read' if is_own else 'has 7 bytes, expected 4958839'}" in line
     assert ("Fetch the file again." if is_own else "Run `latentart weights fetch squeezenet`.") in line

@@ -61,12 +61,12 @@ def test_the_shorter_side_is_as_asked_for(
 
 def test_a_large_page_shows_the_picture_and_what_becomes_of_it(run: Run, workspace: Path, picture: Path) -> None:
     """Beyond a tile all three parts are at full size: one near the whole reconstruction, and its error."""
-    done = run(workspace, "reconstruct", picture, "--size", "416", "--json", "--device", "cpu")
+    done = run(workspace, "reconstruct", picture, "--size", "704", "--json", "--device", "cpu")
 
     row = json.loads(done.out)["pictures"][0]
     shown, again, error_map = parts_of(workspace / row["page"])
     with Image.open(picture) as source:
-        assert shown.tobytes() == source.convert("RGB").resize((624, 416), Image.Resampling.LANCZOS).tobytes()
+        assert shown.tobytes() == source.convert("RGB").resize((1056, 704), Image.Resampling.LANCZOS).tobytes()
     difference = (pixels_from(again).int() - pixels_from(shown).int()).abs()
     assert torch.equal(pixels_from(error_map).int(), (4 * difference).clamp(max=255))
     assert row["mean_error"] == pytest.approx(float(difference.float().mean()))

@@ -47,7 +47,8 @@ def test_a_plateau_starts_the_discriminator() -> None:
 
     assert falling == []
     assert not before
-    assert level == ["the reconstruction error is on a plateau at 0.8400: the discriminator begins"]
+    window = "0.8400 over the last 4 steps, 0.8500 over those before"
+    assert level == [f"the reconstruction error is on a plateau ({window}): the discriminator begins"]
     assert [schedule.trains(15), schedule.trains(16)] == [False, True]
     assert [schedule.share(16), schedule.share(17)] == [0.0, 1.0]
 

@@ -14,7 +14,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from latentart.errors import DownloadError, ModelError
+from latentart.errors import DownloadError
 from latentart.training.perceptual_weights import (
     BACKBONES,
     Backbone,
@@ -120,7 +120,7 @@ def test_a_cut_or_changed_file_is_refused_before_it_is_used(published: Path) -> 
     content = bytearray(published.read_bytes())
     published.write_bytes(content[:-100])
     with pytest.raises(
-        ModelError, match=r"b8a52dc0\.pth has \d+ bytes, expected .*`latentart weights fetch squeezenet`"
+        DownloadError, match=r"b8a52dc0\.pth has \d+ bytes, expected .*`latentart weights fetch squeezenet`"
     ):
         check_weights("squeezenet")
 
@@ -128,9 +128,9 @@ def test_a_cut_or_changed_file_is_refused_before_it_is_used(published: Path) -> 
     published.write_bytes(content)
 
     load_perceptual("squeezenet")
-    with pytest.raises(ModelError, match=r"b8a52dc0\.pth .*its checksum \(SHA-256\) does not match"):
+    with pytest.raises(DownloadError, match=r"b8a52dc0\.pth .*its checksum \(SHA-256\) does not match"):
         check_weights("squeezenet")
-    with pytest.raises(ModelError, match=r"does not match\. Fetch the file again\."):
+    with pytest.raises(DownloadError, match=r"does not match\. Fetch the file again\."):
         check_weights("squeezenet", published)
 
 
@@ -143,10 +143,10 @@ def test_a_file_of_ones_own_has_to_fit_and_no_more(published: Path, tmp_path: Pa
     assert check_weights("squeezenet", own) == own
 
     shutil.copy(published, own)
-    with pytest.raises(ModelError, match=r"own\.pth does not hold the weights of alexnet"):
+    with pytest.raises(DownloadError, match=r"own\.pth does not hold the weights of alexnet"):
         check_weights("alexnet", own)
     own.write_bytes(own.read_bytes()[:-100])
-    with pytest.raises(ModelError, match=r"own\.pth cannot be read as PyTorch weights"):
+    with pytest.raises(DownloadError, match=r"own\.pth cannot be read as PyTorch weights"):
         check_weights("squeezenet", own)
     own.unlink()
     with pytest.raises(DownloadError, match=r"no such file at .*own\.pth"):
@@ -157,17 +157,17 @@ def test_a_file_of_another_backbone_is_refused(tmp_path: Path) -> None:
     """The message names the file and what was expected."""
     write_backbone("squeezenet", tmp_path / "backbone.pth")
 
-    with pytest.raises(ModelError, match=r"backbone\.pth does not hold the weights of alexnet.*alexnet-owt-7be5be79"):
+    with pytest.raises(DownloadError, match=r"backbone\.pth does not hold the weights of alexnet.*alexnet-owt-7be5be79"):
         load_perceptual("alexnet", tmp_path / "backbone.pth")
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"PK\x03\x04cut", b"\x80\x02}q\x00"])
 def test_a_broken_file_is_one_short_line(tmp_path: Path, content: bytes) -> None:
-    """Empty, a web page, a cut download: a ModelError that names the file, and never advice to trust it."""
+    """Empty, a web page, a cut download: a DownloadError that names the file, and never advice to trust it."""
     path = tmp_path / "backbone.pth"
     path.write_bytes(content)
 
-    with pytest.raises(ModelError, match=r"backbone\.pth cannot be read as PyTorch weights") as caught:
+    with pytest.raises(DownloadError, match=r"backbone\.pth cannot be read as PyTorch weights") as caught:
         load_perceptual("squeezenet", path)
 
     assert "weights_only" not in str(caught.value)
@@ -191,7 +191,7 @@ def test_code_in_a_file_never_runs(tmp_path: Path) -> None:
     (tmp_path / "plain.pth").write_bytes(pickle.dumps(Exploit(trap)))
 
     for name in ("saved.pth", "plain.pth"):
-        with pytest.raises(ModelError, match="cannot be read as PyTorch weights"):
+        with pytest.raises(DownloadError, match="cannot be read as PyTorch weights"):
             load_perceptual("squeezenet", tmp_path / name)
 
     assert not trap.exists()
@@ -201,7 +201,7 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
     """Sound, but no named tensors."""
     torch.save([1, 2, 3], tmp_path / "list.pth")
 
-    with pytest.raises(ModelError, match="something else than named tensors"):
+    with pytest.raises(DownloadError, match="something else than named tensors"):
         load_perceptual("squeezenet", tmp_path / "list.pth")
 
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from latentart.core.networks.autoencoder import Autoencoder
 
-TILE = 512
-OVERLAP = 128
+TILE = 1024
+OVERLAP = 256
 
 
 @torch.no_grad()

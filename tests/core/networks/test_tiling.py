@@ -244,7 +244,7 @@ print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1
 
 
 def peak_bytes(side: int) -> int:
-    """Return the most memory that a process ever held which decodes one square picture by tiles of 512 pixels.
+    """Return the most memory that a process ever held which decodes one square picture by tiles of 1,024 pixels.
 
     From the kernel's own mark, as ``ru_maxrss`` starts at what the parent holds.
     """
@@ -255,7 +255,7 @@ def peak_bytes(side: int) -> int:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's account of memory")
 def test_a_large_picture_takes_the_memory_of_a_small_one() -> None:
-    """Decoding 2,048 px takes what 512 px take, and the picture itself: two copies at most."""
+    """Decoding 2,048 px takes what 1,024 px take, and the picture itself: two copies at most."""
     picture = 3 * 2048 * 2048 * 4
 
-    assert peak_bytes(2048) - peak_bytes(512) < 2 * picture
+    assert peak_bytes(2048) - peak_bytes(1024) < 2 * picture
