@@ -12,16 +12,17 @@ import torch
 from torch import nn
 
 from latentart.config.data import DataConfig
-from latentart.config.denoiser import UNetConfig
+from latentart.config.denoiser import DenoiserConfig, DiTConfig
 from latentart.config.ldm import DiffusionConfig
-from latentart.config.optim import EmaConfig, OptimizerConfig, RunConfig, StepsOrEpochs
+from latentart.config.optim import EmaConfig, LdmEmaConfig, OptimizerConfig, RunConfig, StepsOrEpochs
 from latentart.config.vae import AutoencoderConfig, DiscriminatorConfig, PerceptualConfig, StageConfig
-from latentart.core.diffusion.schedules import NoiseSchedule, make_betas
+from latentart.core.diffusion.schedules import NoiseSchedule, make_betas, straight_alpha_bar
 from latentart.core.ema import Ema
 from latentart.core.networks.autoencoder import Autoencoder, Decoder, Encoder
 from latentart.core.networks.blocks import BlockShape, set_recompute
 from latentart.core.networks.conditioning import Denoiser
 from latentart.core.networks.discriminator import PatchDiscriminator
+from latentart.core.networks.dit import DiT
 from latentart.core.networks.perceptual import PerceptualDistance, build_random_slices
 from latentart.core.networks.quantizer import VectorQuantizer
 from latentart.core.networks.unet import UNet
@@ -29,6 +30,7 @@ from latentart.data.datasets import Crop, CropSet
 from latentart.training.adversarial_schedule import AdversarialPlan, AdversarialSchedule
 from latentart.training.adversary import Adversary
 from latentart.training.devices import Placement
+from latentart.training.muon import build_muon
 from latentart.training.optim import build_adamw, learning_rate
 from latentart.training.perceptual_weights import load_perceptual
 from latentart.training.randomness import generator_for, seed_for
@@ -76,8 +78,7 @@ def build_perceptual(config: PerceptualConfig) -> PerceptualDistance:
     """Return the LPIPS network of the chosen backbone.
 
     Raises:
-        DownloadError: the backbone's weight file is not here.
-        ModelError: the file is not that backbone's.
+        DownloadError: the backbone's weight file is not here, or not that backbone's.
     """
     if config.backbone == "random":
         slices = build_random_slices(generator_for(0, "perceptual"))
@@ -86,8 +87,22 @@ def build_perceptual(config: PerceptualConfig) -> PerceptualDistance:
     return load_perceptual(config.backbone, Path(config.weights).expanduser() if config.weights else None)
 
 
-def build_denoiser(config: UNetConfig, latent_channels: int, num_labels: Sequence[int]) -> Denoiser:
+def build_denoiser(config: DenoiserConfig, latent_channels: int, num_labels: Sequence[int]) -> Denoiser:
     """Return a denoiser with fresh weights; ``num_labels`` counts the styles, then the labels of other columns."""
+    if isinstance(config, DiTConfig):
+        return DiT(
+            latent_channels,
+            num_labels,
+            config.width,
+            depth=config.depth,
+            patch_size=config.patch_size,
+            mlp_width=config.mlp_width,
+            shape=BlockShape(
+                head_channels=config.head_channels,
+                dropout=config.dropout,
+                conditioning_channels=config.embedding_channels,
+            ),
+        )
     shape = BlockShape(config.groups, config.head_channels, config.dropout, config.embedding_channels)
     return UNet(
         latent_channels,
@@ -104,14 +119,25 @@ def build_denoiser(config: UNetConfig, latent_channels: int, num_labels: Sequenc
 
 def build_schedule(config: DiffusionConfig) -> NoiseSchedule:
     """Return the noise schedule."""
+    if config.schedule.kind == "straight":
+        return NoiseSchedule.from_alpha_bar(straight_alpha_bar(config.num_steps, config.schedule.shift))
     values: dict[str, Any] = config.schedule.model_dump(exclude={"kind"})
     if "offset" in values:
         values["cosine_offset"] = values.pop("offset")
-    return NoiseSchedule.from_betas(make_betas(config.schedule.kind, config.num_steps, **values))
+    schedule = NoiseSchedule.from_betas(make_betas(config.schedule.kind, config.num_steps, **values))
+    return schedule.to_zero_terminal_snr() if config.zero_terminal_snr else schedule
 
 
-def build_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """Return AdamW over a network's weights."""
+def build_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """Return AdamW over a network's weights, or Muon with AdamW for the weights that are not its."""
+    if config.kind == "muon":
+        return build_muon(
+            network,
+            lr=config.lr,
+            muon_lr=config.muon_lr or config.lr,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+        )
     return build_adamw(network.parameters(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)
 
 
@@ -169,6 +195,11 @@ def prepare_network(network: nn.Module, config: RunConfig) -> None:
 def build_ema(network: nn.Module, config: EmaConfig) -> Ema:
     """Return an average that starts at the network's weights."""
     return Ema(network, relative_std=config.relative_std, decay=config.decay)
+
+
+def build_tracks(network: nn.Module, config: LdmEmaConfig) -> list[Ema]:
+    """Return the averages from whose snapshots others can be made."""
+    return [Ema(network, relative_std=relative_std) for relative_std in config.tracks]
 
 
 @dataclass(frozen=True)

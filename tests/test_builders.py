@@ -22,17 +22,19 @@ from latentart.builders import (
     build_rate_plan,
     build_schedule,
     build_terms,
+    build_tracks,
     count_steps,
 )
 from latentart.config.data import DataConfig
-from latentart.config.denoiser import UNetConfig
+from latentart.config.denoiser import DiTConfig, UNetConfig
 from latentart.config.ldm import DiffusionConfig
-from latentart.config.optim import EmaConfig, OptimizerConfig, StepsOrEpochs
+from latentart.config.optim import EmaConfig, LdmEmaConfig, OptimizerConfig, StepsOrEpochs
 from latentart.config.vae import AutoencoderConfig, DiscriminatorConfig, GuardConfig, PerceptualConfig, StageConfig
 from latentart.core.diffusion.schedules import make_betas
 from latentart.core.ema import gamma_from_relative_std, power_decay
 from latentart.core.networks.attention import FullAttention, LinearAttention
 from latentart.core.networks.blocks import ResidualBlock
+from latentart.core.networks.dit import DiT, TransformerBlock
 from latentart.data.datasets import Crop
 from latentart.errors import DownloadError
 from latentart.training.adversarial_schedule import AdversarialPlan
@@ -123,6 +125,23 @@ def test_unet_has_the_layers_of_its_config() -> None:
     } == {20}
 
 
+def test_transformer_has_the_layers_of_its_config() -> None:
+    """Depth, width, heads, patch, second branch, dropout, labels and its own embedding length."""
+    config = DiTConfig(
+        width=32, depth=3, head_channels=8, patch_size=4, mlp_ratio=3.0, embedding_channels=20, dropout=0.25
+    )
+
+    network = build_denoiser(config, 5, [7, 2])
+
+    assert isinstance(network, DiT)
+    assert (count(network, TransformerBlock), network.factor) == (3, config.factor)
+    assert (network.patch_in.in_features, network.patch_in.out_features) == (5 * 4 * 4, 32)
+    assert tuple(network.style_embedding.weight.shape) == (8 + 3, 20)
+    blocks = [block for block in network.modules() if isinstance(block, TransformerBlock)]
+    assert {(b.num_heads, b.mlp_out.in_features, b.to_modulation.in_features) for b in blocks} == {(4, 64, 20)}
+    assert {layer.p for layer in network.modules() if isinstance(layer, nn.Dropout)} == {0.25}
+
+
 def test_discriminator_has_the_layers_of_its_config() -> None:
     """Base width, strided layers and groups."""
     network = build_discriminator(DiscriminatorConfig(base_channels=16, num_layers=2, groups=4))
@@ -189,6 +208,17 @@ def test_averages_take_a_width_or_a_decay() -> None:
 
     assert power.decay_at(50) == power_decay(50, gamma_from_relative_std(0.05))
     assert constant.decay_at(100_000) == 0.99
+
+
+def test_tracks_are_power_profiles_of_their_widths() -> None:
+    """One for each width, none by default, whatever the average is that results are made with."""
+    tracks = build_tracks(nn.Linear(3, 3), LdmEmaConfig(decay=0.99, tracks=(0.05, 0.2)))
+
+    assert [track.relative_std for track in tracks] == [0.05, 0.2]
+    assert [track.decay_at(50) for track in tracks] == [
+        power_decay(50, gamma_from_relative_std(w)) for w in (0.05, 0.2)
+    ]
+    assert build_tracks(nn.Linear(3, 3), LdmEmaConfig()) == []
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from latentart.cli import configs, measuring, pictures, sampling, start, training, weights
+from latentart.cli import averages, configs, measuring, pictures, sampling, start, training, weights
 from latentart.cli.options import write_error
 from latentart.errors import LatentArtError, ResourceError
 
@@ -35,6 +35,7 @@ app.add_typer(config_app, name="config")
 app.command("clean-data")(pictures.clean_data)
 app.add_typer(train_app, name="train")
 app.command()(pictures.encode)
+app.command()(averages.ema)
 app.command()(sampling.sample)
 app.command()(sampling.reconstruct)
 app.add_typer(bench_app, name="bench")
@@ -45,6 +46,7 @@ train_app.command("vae")(training.train_vae)
 train_app.command("ldm")(training.train_ldm)
 bench_app.command("data")(measuring.bench_data)
 bench_app.command("vae")(measuring.bench_vae)
+bench_app.command("ldm")(measuring.bench_ldm)
 weights_app.command("list")(weights.list_files)
 weights_app.command("fetch")(weights.fetch)
 weights_app.command("verify")(weights.verify)

@@ -34,6 +34,15 @@ class VaePart(StrEnum):
     STAGES = "stages"
 
 
+class LdmPart(StrEnum):
+    """A part of `bench ldm`."""
+
+    SPEED = "speed"
+    QUALITY = "quality"
+    STEPS = "steps"
+    RECIPES = "recipes"
+
+
 class PrecisionName(StrEnum):
     """A type to run networks in."""
 
@@ -73,6 +82,24 @@ def bench_vae(
 
     parts = [part.value for part in only or VaePart]
     figures = bench_vae(parts, place(device, precision.value), pictures, is_quick=quick)
+    write_figures(figures, as_json=as_json)
+
+
+def bench_ldm(
+    only: Annotated[list[LdmPart] | None, typer.Option("--only", help="This part alone; may be repeated.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A fraction of the time: a look, no proof.")] = False,
+    pictures: Annotated[Path | None, typer.Option("--pictures", help="A folder to train on; else made up.")] = None,
+    precision: Annotated[
+        PrecisionName, typer.Option("--precision", help="auto takes bf16 where the device has instructions for it.")
+    ] = PrecisionName.AUTO,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure our denoiser beside those of diffusers and lucidrains, and what techniques are worth. Takes an hour."""
+    from latentart.recipes.bench_ldm import bench_ldm
+
+    parts = [part.value for part in only or LdmPart]
+    figures = bench_ldm(parts, place(device, precision.value), pictures, is_quick=quick)
     write_figures(figures, as_json=as_json)
 
 

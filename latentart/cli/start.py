@@ -22,6 +22,8 @@ from latentart.cli.options import (
 from latentart.errors import UsageError
 from latentart.printable import printable
 
+SHOWN_LABELS = 20
+
 
 def demo(
     arguments: Annotated[
@@ -96,6 +98,9 @@ def info(
         typer.echo(f"{name}: {count / 1e6:.2f} M parameters")
     typer.echo(f"pictures: {about['resolution']} px, latents {about['latent_factor']} times smaller, std {spread}")
     typer.echo(f"styles: {', '.join(about['style_names']).encode('ascii', 'backslashreplace').decode()}")
+    for column in about.get("labels", []):
+        values, more = ", ".join(column["values"][:SHOWN_LABELS]), len(column["values"]) - SHOWN_LABELS
+        typer.echo(printable(f"{column['name']}: {values}" + (f" and {more} more" if more > 0 else "")))
     for name, summary in about["training"].items():
         shown = {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in summary.items()}
         typer.echo(f"{name}: " + ", ".join(f"{key} {value}" for key, value in shown.items() if value is not None))

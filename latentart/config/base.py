@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from latentart.errors import ConfigError, nearest
 
 MAX_FILE_BYTES = 4 * 1024 * 1024
-SAME_SETTINGS = {"kl", "vq"}  # kinds of one group: a change from one to the other keeps what else is set
+SAME_SETTINGS = {"kl", "vq", "adamw", "muon"}  # kinds of one group: a change of kind keeps what else is set
 MAX_DIGITS = 100  # longer whole numbers are read as infinity, which no field takes
 
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from latentart import __version__
 from latentart.builders import build_autoencoder, build_denoiser, build_schedule
-from latentart.config.denoiser import UNetConfig
+from latentart.config.denoiser import DenoiserConfig
 from latentart.config.ldm import DiffusionConfig
 from latentart.config.vae import AutoencoderConfig
 from latentart.core.diffusion.objective import DiffusionTask
@@ -120,16 +120,25 @@ def load_model(folder: Path, placement: Placement) -> Model:
 
 def _with_denoiser(folder: Path, model: Model) -> Model:
     about = model.about
-    config = UNetConfig.model_validate(about["denoiser"])
+    config: DenoiserConfig = TypeAdapter(DenoiserConfig).validate_python(about["denoiser"])
     diffusion = DiffusionConfig.model_validate(about["diffusion"])
-    denoiser = build_denoiser(config, model.autoencoder.latent_channels, [len(about["style_names"])])
+    counts = [len(about["style_names"]), *(len(column["values"]) for column in about.get("labels", []))]
+    denoiser = build_denoiser(config, model.autoencoder.latent_channels, counts)
     load_matching(denoiser, read_tensors(folder / "denoiser.safetensors"), "denoiser")
     return Model(about, model.autoencoder, model.normalizer, denoiser, build_task(diffusion))
 
 
 def build_task(config: DiffusionConfig) -> DiffusionTask:
     """Return what the denoiser learns, from its config."""
-    return DiffusionTask(build_schedule(config), config.target, config.weighting, config.min_snr_gamma)
+    return DiffusionTask(
+        build_schedule(config),
+        config.target,
+        config.weighting,
+        config.min_snr_gamma,
+        config.timesteps,
+        config.timestep_mean,
+        config.timestep_std,
+    )
 
 
 def require_denoiser(model: Model, folder: Path) -> tuple[Denoiser, DiffusionTask]:

@@ -41,7 +41,7 @@ def open_run(folder: Path) -> Iterator[None]:
     lock = folder / "lock"
     _take_lock(lock)
     try:
-        for parent in (folder, folder / "checkpoints"):
+        for parent in (folder, folder / "checkpoints", folder / "averages"):
             if parent.is_dir():
                 remove_leftovers(parent)
         yield
@@ -93,6 +93,15 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
+NETWORKS = ("vae.model", "vae.discriminator", "ldm.model")
+OTHERS = ("vae.optimizer", "ldm.training.optimizer", "ldm.training.run.ema", "ldm.diffusion")
+# of those groups only these settings shape what is saved
+SHAPING = (
+    "vae.optimizer.kind ",
+    "ldm.training.optimizer.kind ",
+    "ldm.training.run.ema.tracks ",
+    "ldm.diffusion.weighting ",
+)
 # what shapes no network
 HARMLESS = tuple(
     f"vae.discriminator.{name} "
@@ -112,7 +121,7 @@ HARMLESS = tuple(
 
 @contextlib.contextmanager
 def fitting(run: Path, checkpoint: Checkpoint | None, config: Config) -> Iterator[None]:
-    """Say what to do where a checkpoint does not fit the config's networks, and which settings changed.
+    """Say what to do where a checkpoint does not fit the config's networks or optimizer, and which settings changed.
 
     Raises:
         ModelError: it does not.
@@ -123,14 +132,20 @@ def fitting(run: Path, checkpoint: Checkpoint | None, config: Config) -> Iterato
         saved, now = checkpoint.state.get("config", {}) if checkpoint else {}, config.to_json()
         changes = [
             change
-            for part, group in (("vae", "model"), ("vae", "discriminator"), ("ldm", "model"))
-            for change in changed_settings(saved.get(part, {}).get(group, {}), now[part][group], f"{part}.{group}")
-            if not change.startswith(HARMLESS)
+            for path in (*NETWORKS, *OTHERS)
+            for change in changed_settings(_group(saved, path), _group(now, path), path)
+            if (change.startswith(SHAPING) if path in OTHERS else not change.startswith(HARMLESS))
         ]
         why = f" {'; '.join(changes)}." if changes else ""
         msg = f"the checkpoint in {run} does not fit the config: {error.message}{why}"
         hint = f"Put the config back as it was ({run / 'config.json'}), or move {run} away to begin anew."
         raise ModelError(msg, hint) from None
+
+
+def _group(tree: Mapping[str, Any], path: str) -> Mapping[str, Any]:
+    for name in path.split("."):
+        tree = tree.get(name, {})
+    return tree
 
 
 def changed_settings(saved: Mapping[str, Any], now: Mapping[str, Any], path: str) -> list[str]:
@@ -164,6 +179,9 @@ def require_same_data(saved: dict[str, Any], now: dict[str, Any], run: Path) -> 
     if {**saved, "held_out": now["held_out"]} == now:
         msg = f"data.held_out was {saved.get('held_out', 0)} when {run} began and is {now['held_out']}."
         raise DataError(msg, f"Put it back, or move {run} away to begin anew with other pictures held out.")
+    if _without_labels(saved) == _without_labels(now):
+        msg = f"the labels that {run} is trained with have changed since it began{_label_changes(saved, now)}."
+        raise DataError(msg, f"Put ldm.labels and the table back, or move {run} away to begin anew.")
     if saved == {**now, "autoencoder": saved.get("autoencoder")}:
         msg = f"the autoencoder has been trained on since {run} began, so its latents are others."
         raise ModelError(msg, f"Move {run} away to begin anew.")
@@ -175,6 +193,16 @@ def require_same_data(saved: dict[str, Any], now: dict[str, Any], run: Path) -> 
     raise DataError(msg, f"Put them back, or move {run} away to begin anew.")
 
 
+def _without_labels(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in data.items() if name not in ("labels", "labels_fingerprint")}
+
+
+def _label_changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Say which columns there were and are, where they differ."""
+    names = [", ".join(column["name"] for column in data.get("labels", [])) or "none" for data in (saved, now)]
+    return f" (columns: {names[0]} then, {names[1]} now)" if names[0] != names[1] else ""
+
+
 class RunKeeper:
     """Says what happens once in a while in a run: numbers to the log, progress to the screen, checkpoints."""
 
@@ -184,14 +212,20 @@ class RunKeeper:
         self._rate: float | None = None
         self._seconds, self._data_seconds = 0.0, 0.0
 
-    def report(self, report: StepReport, batch_size: int, *, at: int, is_last: bool, **extra: str) -> None:
+    def is_due(self, at: int, *, is_last: bool) -> bool:
+        """Tell whether the run's step ``at`` is logged."""
+        return is_last or at % self.log_every == 0
+
+    def report(
+        self, report: StepReport, batch_size: int, *, at: int, is_last: bool, **extra: str | float | None
+    ) -> None:
         """Show a step, and log it where it is due; ``at`` is the run's own step."""
         rate = batch_size / max(report.seconds, 1e-9)
         self._rate = rate if self._rate is None else 0.95 * self._rate + 0.05 * rate
         self._seconds += report.seconds
         self._data_seconds += report.data_seconds
         self.progress.update(report.step, loss=report.scalars["loss"], images_per_second=self._rate)
-        if at % self.log_every == 0 or is_last:
+        if self.is_due(at, is_last=is_last):
             scalars = {name: float(value) for name, value in report.scalars.items()}
             self.log.metrics(
                 at,

@@ -12,25 +12,32 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from latentart.builders import (
     build_denoiser,
     build_ema,
     build_optimizer,
     build_rate_plan,
+    build_tracks,
     count_steps,
     prepare_network,
 )
-from latentart.core.diffusion.process import draw_timesteps, stratify
-from latentart.core.latents import sample_posterior
+from latentart.config.denoiser import advise
+from latentart.config.sample import SampleConfig
+from latentart.core.diffusion.uncertainty import LearnedUncertainty
 from latentart.core.networks.conditioning import Denoiser
 from latentart.data.datasets import picture_from
 from latentart.data.grids import save_png, tile_grid
 from latentart.data.held_out import split_held_out
+from latentart.data.index import IndexEntry
 from latentart.data.latent_cache import LatentCache
 from latentart.data.loading import build_order, choose_workers, load_items, prefetch
+from latentart.recipes.averages import drop_averages, save_average
 from latentart.recipes.encode import encode, find_autoencoder, load_autoencoder
 from latentart.recipes.generate import Generator, SamplerSettings
+from latentart.recipes.labels import LabelColumn, describe_labels, label_columns, label_ids
+from latentart.recipes.ldm_batches import HeldOutLoss, LatentBatches
 from latentart.recipes.model import build_task, save_model, trained_steps, weights_hash
 from latentart.recipes.run import (
     RunKeeper,
@@ -41,6 +48,7 @@ from latentart.recipes.run import (
     require_same_data,
     stop_for,
 )
+from latentart.recipes.sample import settings_from
 from latentart.recipes.workspace import Workspace
 from latentart.training.checkpoint import Checkpoint, find_checkpoint
 from latentart.training.devices import Placement
@@ -48,11 +56,12 @@ from latentart.training.ldm_step import LdmBatch, LdmStep
 from latentart.training.log import RunLog
 from latentart.training.loop import train
 from latentart.training.progress import Progress
-from latentart.training.randomness import generator_for, normal_for, sample_numbers, seed_for, uniform_for
+from latentart.training.randomness import generator_for, seed_for
 from latentart.training.signals import StopSignal
 
 PREVIEW_STYLES = 32
 PREVIEW_COLUMNS = 4
+PREVIEW_CALLS = 20  # of the network, for one page
 LATENT_WORKERS = 4
 
 
@@ -70,7 +79,7 @@ def train_ldm(workspace: Workspace, placement: Placement, *, quiet: bool = False
 
     Raises:
         ModelError: there is no trained autoencoder, or a checkpoint does not fit.
-        DataError: the pictures have changed since the run began.
+        DataError: the pictures or their labels have changed since the run began, or there is no such label column.
     """
     run = workspace.ldm_run
     with open_run(run):
@@ -83,33 +92,18 @@ def train_ldm(workspace: Workspace, placement: Placement, *, quiet: bool = False
 
 def describe_data(workspace: Workspace) -> dict[str, Any]:
     """Return what a run's latents come from: a run that goes on must find it unchanged."""
-    pictures = describe_pictures(*workspace.read_pictures(), workspace.config.data.held_out)
-    return {**pictures, "autoencoder": weights_hash(find_autoencoder(workspace))}
+    entries, names = workspace.read_pictures()
+    return {
+        **describe_pictures(entries, names, workspace.config.data.held_out),
+        **describe_labels(entries, workspace.config.ldm.labels),
+        "autoencoder": weights_hash(find_autoencoder(workspace)),
+    }
 
 
-class LatentBatches(torch.utils.data.Dataset[LdmBatch]):
-    """A step's batch by (step, indexes of its images); everything random in it follows from (seed, sample number)."""
-
-    def __init__(
-        self, cache: LatentCache, seed: int, style_dropout: float, null_style: int, num_timesteps: int
-    ) -> None:
-        self.cache, self.seed = cache, seed
-        self.style_dropout, self.null_style, self.num_timesteps = style_dropout, null_style, num_timesteps
-
-    def __getitem__(self, key: tuple[int, list[int]]) -> LdmBatch:
-        """Return one step's batch, on the CPU."""
-        step, indexes = key
-        seed, cache, size = self.seed, self.cache, len(indexes)
-        numbers = sample_numbers(step, size)
-        variants = (uniform_for(seed, "variant", numbers) * cache.num_variants).long().tolist()
-        noise = normal_for(seed, "posterior", numbers, cache.latent_shape)
-        x0 = cache.normalizer.normalize(sample_posterior(cache.read(indexes, variants), noise))
-        eps = normal_for(seed, "eps", numbers, cache.latent_shape)
-        shift = float(uniform_for(seed, "timestep shift", [step])[0])
-        uniform = stratify(uniform_for(seed, "timestep", numbers), torch.arange(size), size, shift)
-        is_dropped = uniform_for(seed, "style dropout", numbers) < self.style_dropout
-        style_id = torch.where(is_dropped, self.null_style, cache.style_id[indexes])
-        return LdmBatch(x0, eps, draw_timesteps(uniform, self.num_timesteps), style_id)
+def preview_settings(config: SampleConfig) -> SamplerSettings:
+    """Return the config's sampling settings with no more steps than a page of previews may take."""
+    calls = 2 if config.sampler == "heun" else 1
+    return settings_from(config, {"steps": min(PREVIEW_CALLS // calls, config.steps)})
 
 
 class LdmRun:
@@ -125,7 +119,11 @@ class LdmRun:
         self.run = workspace.ldm_run
         self.placement = Placement(placement.device, self.settings.run.precision)
         self.autoencoder = load_autoencoder(workspace, self.placement)
-        self.training, _ = split_held_out(workspace.read_pictures()[0], workspace.config.data.held_out)
+        entries, _ = workspace.read_pictures()
+        self.columns: list[LabelColumn] = label_columns(entries, self.config.labels)
+        self.counts = [len(self.style_names), *(len(column.values) for column in self.columns)]
+        self.labels = self._labels_of(entries)
+        self.training, self.held_out = split_held_out(entries, workspace.config.data.held_out)
         self.num_steps = count_steps(self.settings, len(self.training), self.settings.batch_size)
         self.step_fn = self._build_step()
 
@@ -137,8 +135,11 @@ class LdmRun:
                 self._save_model(first)
             return LdmResult(self.run / "model", is_new=False, preview=None)
         record_run(self.run, self.workspace.config)
-        log = RunLog(self.run, resume_step=first)
+        drop_averages(self.run, after=first)
+        log, held_out = RunLog(self.run, resume_step=first), self._build_held_out()
         log.note(f"denoiser: steps {first} to {self.num_steps}, {self.placement.precision}")
+        if advice := advise(len(self.training), sum(p.numel() for p in self.step_fn.denoiser.parameters())):
+            log.note(advice)
         run, preview = self.settings.run, None
         with (
             Progress("ldm", self.num_steps, first, quiet=self.quiet) as progress,
@@ -156,11 +157,16 @@ class LdmRun:
                 batch_size=self.settings.batch_size,
             ):
                 step, is_last = report.step, report.step == self.num_steps
-                keeper.report(report, self.settings.batch_size, at=step, is_last=is_last)
+                parts = self.step_fn.by_noise.take() if keeper.is_due(step, is_last=is_last) else {}
+                keeper.report(report, self.settings.batch_size, at=step, is_last=is_last, **parts)
+                if step % run.ema.snapshot_interval(self.num_steps) == 0 or is_last:
+                    self._save_averages(step)  # before the checkpoint: a run that goes on from it lacks none
                 if step % run.checkpoint_every == 0 or is_last or stop.received:
                     self._save(keeper, step)
                 if step % run.preview_every == 0 or is_last:
                     preview = self._preview(step)
+                if held_out is not None and (step % run.evaluate_every == 0 or is_last):
+                    log.metrics(step, **held_out(self.step_fn.ema.network))
                 if stop.received and not is_last:
                     raise stop_for(stop.received, self.run, step)
         log.note(f"the denoiser is finished at step {self.num_steps}")
@@ -169,10 +175,11 @@ class LdmRun:
     def _build_step(self) -> LdmStep:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(generator_for(self.seed, "denoiser weights").initial_seed())
-            denoiser = build_denoiser(self.config.model, self.cache.latent_shape[0], [len(self.style_names)])
+            denoiser = build_denoiser(self.config.model, self.cache.latent_shape[0], self.counts)
         self.placement.place(denoiser)
         task = build_task(self.config.diffusion).to(self.placement.device)
-        ema = build_ema(denoiser, self.settings.run.ema)
+        ema, tracks = build_ema(denoiser, self.settings.run.ema), build_tracks(denoiser, self.settings.run.ema)
+        uncertainty = LearnedUncertainty().to(self.placement.device) if task.weighting == "learned" else None
         prepare_network(denoiser, self.settings.run)
         return LdmStep(
             denoiser,
@@ -182,6 +189,31 @@ class LdmRun:
             self.placement,
             clip_norm=self.settings.optimizer.clip_norm,
             seed=self.seed,
+            tracks=tracks,
+            uncertainty=uncertainty,
+        )
+
+    def _labels_of(self, entries: list[IndexEntry]) -> Tensor:
+        """Return what each image of the cache is conditioned on: its style, and its labels where there are columns."""
+        if not self.columns:
+            return self.cache.style_id
+        labels = label_ids(entries, self.style_names, self.columns)
+        labels[:, 0] = self.cache.style_id
+        labels[self.cache.replaced, 1:] = torch.tensor(self.counts[1:])  # they show another picture
+        return labels
+
+    def _build_held_out(self) -> HeldOutLoss | None:
+        """Return what measures the loss on held-out pictures; None where a set is so small that none are."""
+        if not self.held_out:
+            return None
+        return HeldOutLoss(
+            self.cache,
+            self.held_out,
+            self.labels,
+            self.step_fn.task,
+            self.placement,
+            seed=self.seed,
+            batch_size=self.settings.batch_size,
         )
 
     def _take(self, checkpoint: Checkpoint | None) -> int:
@@ -199,6 +231,10 @@ class LdmRun:
         keeper.save(step, tensors, state, milestones=[])
         self._save_model(step)
 
+    def _save_averages(self, step: int) -> None:
+        for track in self.step_fn.tracks.values():
+            save_average(self.run, step, track)
+
     def _save_model(self, step: int) -> None:
         networks = {"autoencoder": self.autoencoder.autoencoder, "denoiser": self.step_fn.ema.network}
         save_model(self.run / "model", self._about(step), networks)
@@ -211,6 +247,7 @@ class LdmRun:
             "resolution": self.settings.resolution,
             "latents": {"mean": list(normalizer.mean), "std": list(normalizer.std)},
             "style_names": self.style_names,
+            **({"labels": [column.to_json() for column in self.columns]} if self.columns else {}),
             "denoiser": self.config.model.model_dump(mode="json"),
             "diffusion": self.config.diffusion.model_dump(mode="json"),
             "training": training,
@@ -219,9 +256,9 @@ class LdmRun:
     def _batches(self, first: int) -> Iterator[LdmBatch]:
         """Yield the batches from step ``first`` on, on the device."""
         data, settings, send = self.workspace.config.data, self.settings, self.placement.send
-        batches = LatentBatches(
-            self.cache, self.seed, settings.style_dropout, len(self.style_names), self.config.diffusion.num_steps
-        )
+        task = build_task(self.config.diffusion)
+        dropout = settings.style_dropout
+        batches = LatentBatches(self.cache, self.labels, self.counts, task, seed=self.seed, dropout=dropout)
         order = build_order(
             seed_for(self.seed, "ldm order"),
             self.cache.style_id[self.training].tolist(),
@@ -248,8 +285,7 @@ class LdmRun:
             self.placement,
             self.settings.resolution,
         )
-        sample = self.workspace.config.sample
-        settings = SamplerSettings(steps=min(20, sample.steps), guidance=sample.guidance, x0_limit=sample.x0_limit)
+        settings = preview_settings(self.workspace.config.sample)
         names = self.style_names[:PREVIEW_STYLES]
         style_ids = [i for i in range(len(names)) for _ in range(PREVIEW_COLUMNS)]
         pixels = generator(style_ids, list(range(PREVIEW_COLUMNS)) * len(names), settings)

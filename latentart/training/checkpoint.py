@@ -126,13 +126,13 @@ def prune_checkpoints(run: Path, keep: int = 2, milestones: Collection[int] = ()
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write contiguous CPU tensors that share no memory as a safetensors file.
+    """Write tensors that share no memory as a safetensors file; channels last or not, the file is the same.
 
     Raises:
         ResourceError: the disk does not take it.
     """
     try:
-        save_file(dict(tensors), path)
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
     except SafetensorError as error:
         raise ResourceError(f"Cannot write {path}: {error}.") from error
 
@@ -178,15 +178,26 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
         index, _, name = key.partition(".")
         if not index.isdecimal() or int(index) >= len(parameters):
             raise ModelError(f"The saved optimizer does not fit: there is no parameter for '{key}'.")
-        shape = parameters[int(index)].shape
-        if isinstance(value, Tensor) and value.ndim > 0 and value.shape != shape:
+        parameter = parameters[int(index)]
+        if isinstance(value, Tensor) and value.ndim > 0 and value.shape != parameter.shape:
             raise ModelError(
-                f"The saved optimizer does not fit: '{key}' has shape {list(value.shape)}, not {list(shape)}."
+                f"The saved optimizer does not fit: '{key}' has shape {list(value.shape)}, not {list(parameter.shape)}."
             )
-        # a loaded tensor is a view of the mapped file, and the optimizer would write into it
-        state.setdefault(int(index), {})[name] = value.clone() if isinstance(value, Tensor) else value
+        state.setdefault(int(index), {})[name] = _laid_out_like(parameter, value)
     groups = [_merge_group(mine, theirs) for mine, theirs in zip(own, saved, strict=True)]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _laid_out_like(parameter: Tensor, value: Any) -> Any:
+    """Return a copy in the parameter's memory layout, which fused optimizers take for granted.
+
+    A copy, as a loaded tensor is a view of the mapped file, and the optimizer would write into it.
+    """
+    if not isinstance(value, Tensor):
+        return value
+    if value.shape != parameter.shape:
+        return value.clone()
+    return torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)
 
 
 def load_matching(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:

@@ -79,9 +79,9 @@ def learning_rate(
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Give every group of an optimizer the same learning rate."""
+    """Give every group of an optimizer the same learning rate, times its own ``lr_scale`` where it has one."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_scale", 1.0)
 
 
 def clip_finite(network: nn.Module, loss: Tensor, clip_norm: float, what: str, step: int) -> Tensor:

@@ -26,11 +26,13 @@ OPTIONS = {
     "encode": {"--device", "--json", *CONFIG, *QUIET},
     "sample": {"--style", "-s", "--grid", "--count", "-n", "--seed", "--steps", "--sampler", "--eta", "--guidance"}
     | {"--interval", "--separate", "--out", "--model", "--device", "--json", *CONFIG, *QUIET},
+    "ema": {"--relative-std", "--step", "--out", "--json", *CONFIG},
     "reconstruct": {"--size", "--out", "--model", "--device", "--json", *CONFIG},
     "bench data": {"--only", "--quick", "--folder", "--device", "--json"},
     "weights list": {"--json"},
     "weights fetch": {"--url", "--json", *CONFIG, *QUIET},
     "weights verify": {"--json", *CONFIG},
+    "bench ldm": {"--only", "--quick", "--pictures", "--precision", "--device", "--json"},
     "bench vae": {"--only", "--quick", "--pictures", "--precision", "--device", "--json"},
     "info": {"--json", *CONFIG},
     "doctor": {"--json"},

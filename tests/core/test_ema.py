@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from latentart.core.ema import Ema, gamma_from_relative_std, power_decay
+from latentart.core.ema import Ema, gamma_from_relative_std, power_decay, synthesis_weights
 
 
 def wander(network: nn.Linear, step: int) -> None:
@@ -118,3 +118,81 @@ def test_buffers_are_averaged_as_weights_are() -> None:
 
     assert ema.network.get_buffer("codes").tolist() == pytest.approx([0.1, 0.1])
     assert next(ema.network.parameters()).item() == pytest.approx(start + 0.1)
+
+
+STEPS = [step for step in range(20, 481, 20) for _ in range(2)]
+STDS = [0.05, 0.10] * 24
+
+
+def profile(step: int, relative_std: float, last: int = 480) -> torch.Tensor:
+    """Return what each update counts in an average after ``step`` of them, written out, float64 [last]."""
+    time, power = torch.arange(last + 1, dtype=torch.float64), gamma_from_relative_std(relative_std) + 1
+    reached = (time / step).clamp(max=1.0) ** power
+    return reached.diff()
+
+
+@pytest.mark.parametrize(("relative_std", "bound"), [(0.03, 0.05), (0.075, 0.005), (0.13, 0.01), (0.2, 0.03)])
+def test_a_synthesized_average_is_the_one_that_was_tracked(relative_std: float, bound: float) -> None:
+    """On a random walk it is nearer to the tracked one than ``bound`` of the way that the weights have gone."""
+    network = nn.Linear(8, 8)
+    tracks = [Ema(network, relative_std=std) for std in (0.05, 0.10)]
+    direct = Ema(network, relative_std=relative_std)
+    generator, snapshots = torch.Generator().manual_seed(0), []
+    first = network.weight.detach().clone()
+    for step in range(1, 481):
+        network.weight.data += 0.01 * torch.randn(network.weight.shape, generator=generator)
+        for ema in (*tracks, direct):
+            ema.update(network, step)
+        if step % 20 == 0:
+            snapshots += [ema.network.get_parameter("weight").detach().double() for ema in tracks]
+
+    weights, miss = synthesis_weights(STEPS, STDS, 480, relative_std)
+    made = (torch.stack(snapshots) * weights[:, None, None]).sum(0)
+
+    tracked = direct.network.get_parameter("weight").detach()
+    assert (made - tracked).norm() < bound * (network.weight.detach() - first).norm()
+    assert miss < 0.03
+
+
+@pytest.mark.parametrize("relative_std", [0.02, 0.075, 0.13, 0.25])
+def test_the_miss_is_the_distance_of_the_profiles(relative_std: float) -> None:
+    """It is what a sum over the single updates gives, and no other weights that sum to 1 come nearer."""
+    weights, miss = synthesis_weights(STEPS, STDS, 480, relative_std)
+    profiles = torch.stack([profile(step, std) for step, std in zip(STEPS, STDS, strict=True)])
+    wanted = profile(480, relative_std)
+
+    def distance(weights: torch.Tensor) -> float:
+        return float((weights @ profiles - wanted).norm() / wanted.norm())
+
+    assert weights.sum().item() == pytest.approx(1.0, abs=1e-9)
+    assert miss == pytest.approx(distance(weights), rel=0.05, abs=1e-4)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(20):
+        change = 0.1 * torch.randn(len(weights), generator=generator, dtype=torch.float64)
+        assert distance(weights + change - change.mean()) > miss
+
+
+def test_a_snapshot_of_the_width_wanted_is_taken_alone() -> None:
+    """What was tracked needs no synthesis, at the last step and at earlier ones."""
+    last, miss = synthesis_weights(STEPS, STDS, 480, 0.10)
+    early, _ = synthesis_weights(STEPS[:20], STDS[:20], 200, 0.05)
+
+    assert last.tolist() == pytest.approx([0.0] * 47 + [1.0], abs=1e-6)
+    assert early.tolist() == pytest.approx([0.0] * 18 + [1.0, 0.0], abs=1e-6)
+    assert miss < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("steps", "stds", "message"),
+    [
+        ([], [], "got 0"),
+        ([10, 10], [0.1, 0.1], "got 2, 1 of them different"),
+        ([10, 30], [0.1, 0.1], "got 10 to 30, expected 1 to 20"),
+        ([0, 20], [0.1, 0.1], "got 0 to 20"),
+        ([10, 20], [0.1, 0.3], "between 0 and"),
+    ],
+)
+def test_snapshots_that_make_no_average_are_refused(steps: list[int], stds: list[float], message: str) -> None:
+    """None, one twice, one from the future, and widths that do not exist."""
+    with pytest.raises(ValueError, match=message):
+        synthesis_weights(steps, stds, 20, 0.1)

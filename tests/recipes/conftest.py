@@ -171,6 +171,12 @@ def run() -> Callable[..., Outcome]:
     return run_in
 
 
+@pytest.fixture(scope="session")
+def run_once() -> Callable[..., Outcome]:
+    """Run `latentart` for what many tests look at."""
+    return run_in
+
+
 @pytest.fixture
 def pictures() -> Callable[..., Path]:
     """Draw a raw folder: folder, styles, pictures of each."""

@@ -157,7 +157,8 @@ def test_a_file_of_another_backbone_is_refused(tmp_path: Path) -> None:
     """The message names the file and what was expected."""
     write_backbone("squeezenet", tmp_path / "backbone.pth")
 
-    with pytest.raises(DownloadError, match=r"backbone\.pth does not hold the weights of alexnet.*alexnet-owt-7be5be79"):
+    expected = r"backbone\.pth does not hold the weights of alexnet.*alexnet-owt-7be5be79"
+    with pytest.raises(DownloadError, match=expected):
         load_perceptual("alexnet", tmp_path / "backbone.pth")
 
 

@@ -6,15 +6,16 @@ computed in its precision and cast to the precision of the latents, which are fl
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-Target = Literal["eps", "x0", "v"]
-Weighting = Literal["uniform", "min_snr"]
+Target = Literal["eps", "x0", "v", "flow"]
+Weighting = Literal["uniform", "min_snr", "soft_min_snr", "learned"]
+Timesteps = Literal["uniform", "logit_normal"]
 
-_SMALLEST_DIVISOR = 1e-12  # far below √ᾱ of any schedule; keeps the very ends finite
+_SMALLEST_DIVISOR = 1e-12  # keeps the very ends finite: no x0 can be told from eps alone, nor eps from x0
 
 
 def expand_to(x: Tensor, like: Tensor) -> Tensor:
@@ -39,9 +40,10 @@ def add_noise(x0: Tensor, eps: Tensor, alpha_bar_t: Tensor) -> Tensor:
 
 
 def target_from(target: Target, x0: Tensor, eps: Tensor, alpha_bar_t: Tensor) -> Tensor:
-    """Return what the network should predict: eps, x0, or v = √ᾱ eps - √(1-ᾱ) x0.
+    """Return what the network should predict: eps, x0, v = √ᾱ eps - √(1-ᾱ) x0, or the flow u = eps - x0.
 
-    v is from Salimans & Ho 2202.00512, section 4.
+    v is from Salimans & Ho 2202.00512, section 4; u is the velocity along the straight path from x0 to eps
+    (Liu et al. 2209.03003, eq. 1; Lipman et al. 2210.02747, eq. 23, both with time the other way round).
 
     Raises:
         ValueError: an unknown target.
@@ -53,7 +55,13 @@ def target_from(target: Target, x0: Tensor, eps: Tensor, alpha_bar_t: Tensor) ->
     if target == "v":
         a, b = _signal_and_noise(alpha_bar_t, x0)
         return a * eps - b * x0
-    raise ValueError(f"target: got {target!r}, expected eps, x0 or v")
+    if target == "flow":
+        return eps - x0
+    raise _unknown_target(target)
+
+
+def _unknown_target(target: object) -> ValueError:
+    return ValueError(f"target: got {target!r}, expected {', '.join(get_args(Target))}")
 
 
 def x0_and_eps_from(
@@ -61,7 +69,8 @@ def x0_and_eps_from(
 ) -> tuple[Tensor, Tensor]:
     """Return (x0_hat, eps_hat), the two parts of ``x_t`` that ``prediction`` stands for, in the dtype of ``x_t``.
 
-    With ``x0_limit`` x0_hat is clamped to ±limit, and eps_hat is what is then left of ``x_t``.
+    The flow u gives x0_hat = (x_t - √(1-ᾱ) u)/(√ᾱ + √(1-ᾱ)) and eps_hat = (x_t + √ᾱ u)/(√ᾱ + √(1-ᾱ)), sound at
+    every ᾱ. With ``x0_limit`` x0_hat is clamped to ±limit, and eps_hat is what is then left of ``x_t``.
 
     Raises:
         ValueError: an unknown target.
@@ -74,8 +83,10 @@ def x0_and_eps_from(
         x0_hat, eps_hat = prediction, (x_t - a * prediction) / b.clamp(min=_SMALLEST_DIVISOR)
     elif target == "v":
         x0_hat, eps_hat = a * x_t - b * prediction, b * x_t + a * prediction
+    elif target == "flow":
+        x0_hat, eps_hat = (x_t - b * prediction) / (a + b), (x_t + a * prediction) / (a + b)
     else:
-        raise ValueError(f"target: got {target!r}, expected eps, x0 or v")
+        raise _unknown_target(target)
     if x0_limit is not None:
         x0_hat = x0_hat.clamp(-x0_limit, x0_limit)
         eps_hat = (x_t - a * x0_hat) / b.clamp(min=_SMALLEST_DIVISOR)
@@ -85,29 +96,34 @@ def x0_and_eps_from(
 def loss_weight(weighting: Weighting, target: Target, snr: Tensor, gamma: float = 5.0) -> Tensor:
     """Return the weight, of the shape of ``snr``, of a squared error taken in the target's own space.
 
-    ``min_snr`` weighs the error of x0 by min(snr, γ) whatever the target is: min(snr, γ) for x0,
-    min(snr, γ)/snr for eps, min(snr, γ)/(snr + 1) for v (Hang et al. 2303.09556).
+    ``min_snr`` weighs the error of x0 by w = min(snr, γ) (Hang et al. 2303.09556), ``soft_min_snr`` by
+    w = snr γ/(snr + γ) (Crowson et al. 2401.11605), whatever the target is. The same mistake is snr times as large,
+    squared, in eps, snr + 1 times in v and (√snr + 1)² times in the flow, so there the weight is w divided by that.
+    ``uniform`` is 1 in the target's space, and so is ``learned``, whose weights are those of ``LearnedUncertainty``.
 
     Raises:
         ValueError: an unknown weighting or target.
     """
-    if weighting == "uniform":
+    if target not in get_args(Target):
+        raise _unknown_target(target)
+    if weighting in ("uniform", "learned"):
         return torch.ones_like(snr)
-    if weighting != "min_snr":
-        raise ValueError(f"weighting: got {weighting!r}, expected uniform or min_snr")
+    if weighting == "min_snr":
+        weight, weight_of_eps = snr.clamp(max=gamma), (gamma / snr).clamp(max=1)
+    elif weighting == "soft_min_snr":
+        weight, weight_of_eps = gamma / (1 + gamma / snr), gamma / (snr + gamma)
+    else:
+        raise ValueError(f"weighting: got {weighting!r}, expected {', '.join(get_args(Weighting))}")
     if target == "eps":
-        return (gamma / snr).clamp(max=1)  # the same as min(snr, γ)/snr, and sound at snr = 0
-    if target == "x0":
-        return snr.clamp(max=gamma)
+        return weight_of_eps  # the same as weight / snr, and sound at snr = 0
     if target == "v":
-        return snr.clamp(max=gamma) / (snr + 1)
-    raise ValueError(f"target: got {target!r}, expected eps, x0 or v")
+        return weight / (snr + 1)
+    return weight / (snr.sqrt() + 1) ** 2 if target == "flow" else weight
 
 
-def diffusion_loss(prediction: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
-    """Return the weighted mean squared error of each image, float32 [B]; ``weight`` is [B] or a scalar."""
-    error = (prediction.float() - truth.float()).square().flatten(1).mean(dim=1)
-    return weight.to(error) * error
+def squared_error(prediction: Tensor, truth: Tensor) -> Tensor:
+    """Return the mean squared error of each image, float32 [B]."""
+    return (prediction.float() - truth.float()).square().flatten(1).mean(dim=1)
 
 
 def stratify(uniform: Tensor, position: Tensor, num_strata: int, shift: float | Tensor = 0.0) -> Tensor:
@@ -121,6 +137,22 @@ def stratify(uniform: Tensor, position: Tensor, num_strata: int, shift: float | 
     return (shift + (position + uniform.double()) / num_strata) % 1.0
 
 
-def draw_timesteps(uniform: Tensor, num_steps: int) -> Tensor:
-    """Return t = floor(T·u) for ``uniform`` in [0, 1), int64 [B] in 0 … T-1."""
-    return (uniform * num_steps).long()
+def draw_timesteps(
+    uniform: Tensor, num_steps: int, kind: Timesteps = "uniform", mean: float = 0.0, std: float = 1.0
+) -> Tensor:
+    """Return t = floor(T τ) for ``uniform`` u in [0, 1), int64 [B] in 0 … T-1.
+
+    τ is u itself, or for ``logit_normal`` sigmoid(``mean`` + ``std`` Φ⁻¹(u)), so that its logit is normal (Esser et al.
+    2403.03206, eq. 19); strata of u are strata of τ.
+
+    Raises:
+        ValueError: an unknown kind, or ``std`` not above 0.
+    """
+    if kind == "uniform":
+        return (uniform * num_steps).long()
+    if kind != "logit_normal":
+        raise ValueError(f"kind: got {kind!r}, expected {', '.join(get_args(Timesteps))}")
+    if not std > 0:
+        raise ValueError(f"std: got {std}, expected more than 0")
+    place = (mean + std * torch.special.ndtri(uniform.double())).sigmoid()
+    return (place * num_steps).long().clamp(max=num_steps - 1)  # the sigmoid of a large number is 1

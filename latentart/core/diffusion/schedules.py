@@ -64,6 +64,25 @@ def make_betas(
     return betas
 
 
+def straight_alpha_bar(num_steps: int, shift: float = 1.0) -> Tensor:
+    """Return ᾱ of the straight path x = (1-τ) x0 + τ eps of rectified flow, float64 [T], exactly 0 at the last step.
+
+    Our x_t is x/√((1-τ)² + τ²): the same pictures, at unit variance for the network. So ᾱ = (1-τ)²/((1-τ)² + τ²) at
+    τ = (t+1)/T (Liu et al. 2209.03003; Lipman et al. 2210.02747). ``shift`` s takes s τ/(1 + (s-1) τ) in place of τ,
+    more noise for larger latents (Esser et al. 2403.03206, eq. 23); it multiplies the noise against the signal by s.
+
+    Raises:
+        ValueError: fewer than one step, or ``shift`` not above 0.
+    """
+    if num_steps < 1:
+        raise ValueError(f"num_steps: got {num_steps}, expected at least 1")
+    if not 0 < shift < math.inf:
+        raise ValueError(f"shift: got {shift}, expected a number above 0")
+    t = torch.arange(1, num_steps + 1, dtype=torch.float64)
+    signal, noise = (num_steps - t) ** 2, (shift * t) ** 2  # T times as large as above, to stay with whole numbers
+    return signal / (signal + noise)
+
+
 @dataclass(frozen=True, eq=False)
 class NoiseSchedule:
     """How much of the picture is left after each step: ``betas`` and ``alpha_bar``, float64 [T]."""
@@ -83,6 +102,38 @@ class NoiseSchedule:
         if not bool(((betas > 0) & (betas <= 1)).all()):
             raise ValueError(f"betas: got {betas.min():.3g} … {betas.max():.3g}, expected all in (0, 1]")
         return cls(betas, torch.cumprod(1 - betas, dim=0))
+
+    @classmethod
+    def from_alpha_bar(cls, alpha_bar: Tensor) -> NoiseSchedule:
+        """Return the schedule with just this ᾱ, and β_t = 1 - ᾱ_t/ᾱ_{t-1}.
+
+        Raises:
+            ValueError: ``alpha_bar`` is not float64 [T] with T >= 1, or does not fall strictly within [0, 1).
+        """
+        if alpha_bar.dtype != torch.float64 or alpha_bar.ndim != 1 or not len(alpha_bar):
+            raise ValueError(f"alpha_bar: got {alpha_bar.dtype} {list(alpha_bar.shape)}, expected float64 [T], T >= 1")
+        before = torch.nn.functional.pad(alpha_bar[:-1], (1, 0), value=1.0)
+        if not bool(((alpha_bar >= 0) & (alpha_bar < before)).all()):
+            got = f"{alpha_bar[0]:.3g} … {alpha_bar[-1]:.3g}"
+            raise ValueError(f"alpha_bar: got {got}, expected it to fall at every step, from below 1 to 0 at the least")
+        return cls((before - alpha_bar) / before, alpha_bar)
+
+    def to_zero_terminal_snr(self) -> NoiseSchedule:
+        """Return the schedule with √ᾱ moved and stretched: 0 at the last step, the first as it was.
+
+        √ᾱ_t' = (√ᾱ_t - √ᾱ_T) √ᾱ_1/(√ᾱ_1 - √ᾱ_T) (Lin et al. 2305.08891, algorithm 1), so that training sees the pure
+        noise that sampling starts from. A schedule that ends so already is returned itself.
+
+        Raises:
+            ValueError: fewer than two steps, of which the last has some signal.
+        """
+        root = self.alpha_bar.sqrt()
+        if root[-1] == 0:
+            return self
+        if self.num_steps < 2:
+            raise ValueError("num_steps: got 1, expected at least 2 for a last step without signal")
+        stretched = ((root - root[-1]) * (root[0] / (root[0] - root[-1]))) ** 2
+        return NoiseSchedule.from_alpha_bar(torch.cat([self.alpha_bar[:1], stretched[1:]]))
 
     @property
     def num_steps(self) -> int:

@@ -1,1 +1,1 @@
-"""Networks: blocks, attention, autoencoder, discriminator, perceptual, unet."""
+"""Networks: blocks, attention, autoencoder, discriminator, perceptual, unet, dit."""

@@ -6,7 +6,7 @@ starts at zero, so a new layer begins as the identity.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from einops import rearrange
@@ -16,6 +16,7 @@ from torch.nn import functional
 from latentart.core.networks.normalization import GroupNorm
 
 AttentionKind = Literal["none", "linear", "full"]
+Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
 
 def linear_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -40,6 +41,10 @@ def linear_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 class LinearAttention(nn.Module):
     """Linear attention over all positions of a map, with a residual connection.
+
+    Queries and keys are not normalized as in ``FullAttention``: there the softmax is over their product, which grows
+    with both norms until it saturates. Here each has a softmax of its own, in float32: weights within 0…1 and a mean
+    of the values, however large they are.
 
     Raises:
         ValueError: the channels do not divide into heads.
@@ -68,7 +73,7 @@ class FullAttention(nn.Module):
     """Softmax attention over all positions of a map, with normalized queries and keys and a residual connection.
 
     ``softmax(q kᵀ / sqrt(d)) v`` (Vaswani et al. 1706.03762, eq. 1), queries and keys scaled to unit root mean
-    square first (QK-norm, Henry et al. 2010.04245). Memory grows with ``(h·w)²`` unless the device has a fused kernel.
+    square first (QK-norm, Henry et al. 2010.04245). Memory grows with ``(h·w)²`` where the device has no fused kernel.
 
     Raises:
         ValueError: the channels do not divide into heads.
@@ -92,6 +97,7 @@ class FullAttention(nn.Module):
             heads=self.num_heads,
         )
         query, key = self.query_norm(query.float()), self.key_norm(key.float())
+        value = value.contiguous()  # the fused kernels refuse channels that lie apart, and n² weights would be kept
         attended = functional.scaled_dot_product_attention(query.to(value.dtype), key.to(value.dtype), value)
         return x + self.to_out(rearrange(attended, "b heads (h w) c -> b (heads c) h w", h=x.shape[2]))
 
@@ -112,16 +118,16 @@ def count_heads(channels: int, head_channels: int) -> int:
     return channels // head_channels
 
 
-def zero_init(layer: nn.Conv2d) -> nn.Conv2d:
-    """Set a convolution's weights and bias to zero, so that its branch starts silent."""
+def zero_init(layer: Layer) -> Layer:
+    """Set a layer's weights and bias to zero, so that its branch starts silent."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
 
 
-def unit_gain(layer: nn.Conv2d) -> nn.Conv2d:
-    """Start a convolution on the trunk so that it keeps its input's variance (He et al. 1502.01852, gain 1)."""
+def unit_gain(layer: Layer) -> Layer:
+    """Start a layer on the trunk so that it keeps its input's variance (He et al. 1502.01852, gain 1)."""
     nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from statistics import NormalDist
 from typing import get_args
 
 import pytest
@@ -12,18 +14,27 @@ from latentart.core.diffusion.process import (
     Target,
     Weighting,
     add_noise,
-    diffusion_loss,
     draw_timesteps,
     expand_to,
     loss_weight,
+    squared_error,
     stratify,
     target_from,
     x0_and_eps_from,
 )
-from latentart.core.diffusion.schedules import NoiseSchedule, make_betas
+from latentart.core.diffusion.schedules import NoiseSchedule, make_betas, straight_alpha_bar
 
 TARGETS = get_args(Target)
 SCHEDULE = NoiseSchedule.from_betas(make_betas("cosine", 1000))
+LINEAR = NoiseSchedule.from_betas(make_betas("linear", 1000))
+SCHEDULES = {
+    "cosine": SCHEDULE,
+    "linear": LINEAR,
+    "straight": NoiseSchedule.from_alpha_bar(straight_alpha_bar(1000)),
+    "shifted": NoiseSchedule.from_alpha_bar(straight_alpha_bar(1000, 3.0)),
+    "zero-terminal cosine": SCHEDULE.to_zero_terminal_snr(),
+    "zero-terminal linear": LINEAR.to_zero_terminal_snr(),
+}
 
 
 def draw(*seeds: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
@@ -70,6 +81,47 @@ def test_targets_lead_back_to_x0_and_eps(target: Target, t: int | Tensor) -> Non
     torch.testing.assert_close(eps_hat, eps, atol=1e-11, rtol=0)
 
 
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("told", TARGETS)
+@pytest.mark.parametrize("retold", TARGETS)
+def test_any_target_can_be_told_as_any_other(told: Target, retold: Target, name: str) -> None:
+    """What one target says becomes another and comes back, on every schedule; without signal in all but eps."""
+    schedule = SCHEDULES[name]
+    x_t, prediction = draw(2, 3)
+    t = torch.tensor([1, 10, 250, 500, 900, 990 if "eps" in (told, retold) else 999])
+    alpha_bar_t = schedule.alpha_bar_at(t)
+
+    other = target_from(retold, *x0_and_eps_from(told, prediction, x_t, alpha_bar_t), alpha_bar_t)
+    back = target_from(told, *x0_and_eps_from(retold, other, x_t, alpha_bar_t), alpha_bar_t)
+
+    torch.testing.assert_close(back, prediction, atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("target", ["x0", "v", "flow"])
+def test_x0_can_be_told_where_no_signal_is_left(target: Target, name: str) -> None:
+    """At the last step of every schedule, of which four end in pure noise, x0 and eps come back whole."""
+    x0, eps = draw(0, 1)
+    alpha_bar_t = SCHEDULES[name].alpha_bar_at(999)
+    x_t = add_noise(x0, eps, alpha_bar_t)
+
+    x0_hat, eps_hat = x0_and_eps_from(target, target_from(target, x0, eps, alpha_bar_t), x_t, alpha_bar_t)
+
+    torch.testing.assert_close(x0_hat, x0, atol=1e-12, rtol=0)
+    torch.testing.assert_close(eps_hat, eps, atol=1e-12, rtol=0)
+
+
+def test_flow_is_noise_minus_picture() -> None:
+    """By hand, at ᾱ = 0.36: x_t = 0.6 · 2 + 0.8 · 3 = 3.6 and u = 1 give back 2 and 3."""
+    x0, eps, alpha_bar_t = torch.tensor(2.0).double(), torch.tensor(3.0).double(), torch.tensor(0.36).double()
+
+    u = target_from("flow", x0, eps, alpha_bar_t)
+    x0_hat, eps_hat = x0_and_eps_from("flow", u, torch.tensor(3.6).double(), alpha_bar_t)
+
+    assert float(u) == 1
+    assert (float(x0_hat), float(eps_hat)) == pytest.approx((2, 3))
+
+
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("limit", [None, 0.7])
 def test_any_prediction_splits_x_t(target: Target, limit: float | None) -> None:
@@ -106,51 +158,89 @@ def test_perfect_oracle_scores_0(target: Target, weighting: Weighting) -> None:
     truth = target_from(target, x0, eps, SCHEDULE.alpha_bar_at(t))
     weight = loss_weight(weighting, target, SCHEDULE.snr[t])
 
-    assert torch.equal(diffusion_loss(truth, truth, weight), torch.zeros(6))
-    assert bool((diffusion_loss(truth + 1, truth, weight) > 0).all())
+    assert torch.equal(squared_error(truth, truth), torch.zeros(6))
+    assert bool((weight * squared_error(truth + 1, truth) > 0).all())
 
 
-def test_loss_is_a_weighted_mean_per_image() -> None:
-    """Each image has its own mean in float32, times its own weight."""
+def test_error_is_a_mean_per_image() -> None:
+    """Each image has its own mean, in float32."""
     prediction = torch.tensor([1.0, 2.0]).reshape(2, 1, 1, 1).expand(2, 4, 3, 3).bfloat16()
-    weight = torch.tensor([1.0, 0.5], dtype=torch.float64)
 
-    loss = diffusion_loss(prediction, torch.zeros(2, 4, 3, 3), weight)
+    error = squared_error(prediction, torch.zeros(2, 4, 3, 3))
 
-    torch.testing.assert_close(loss, torch.tensor([1.0, 2.0]), atol=0, rtol=0)
+    torch.testing.assert_close(error, torch.tensor([1.0, 4.0]), atol=0, rtol=0)
 
 
-def test_min_snr_weighs_the_same_mistake_equally_in_every_target() -> None:
-    """One x0_hat scores the same min-SNR loss whether told as eps, x0 or v."""
+WEIGHTS_OF_X0 = {"min_snr": lambda snr: min(snr, 5.0), "soft_min_snr": lambda snr: snr * 5 / (snr + 5)}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("weighting", WEIGHTS_OF_X0)
+def test_the_same_mistake_weighs_the_same_in_every_target(weighting: Weighting, name: str) -> None:
+    """One x0_hat scores the loss of the papers' formula in x0, whether told as eps, x0, v or flow."""
+    schedule = SCHEDULES[name]
     x0, eps, wrong = draw(0, 1, 2)
     t = torch.tensor([5, 50, 250, 500, 800, 950])
-    alpha_bar_t = SCHEDULE.alpha_bar_at(t)
+    alpha_bar_t = schedule.alpha_bar_at(t)
     x_t = add_noise(x0, eps, alpha_bar_t)
     x0_hat, eps_hat = x0_and_eps_from("x0", x0 + wrong, x_t, alpha_bar_t)
 
     losses = [
-        diffusion_loss(
-            target_from(target, x0_hat, eps_hat, alpha_bar_t),
-            target_from(target, x0, eps, alpha_bar_t),
-            loss_weight("min_snr", target, SCHEDULE.snr[t]),
-        )
+        loss_weight(weighting, target, schedule.snr[t])
+        * squared_error(target_from(target, x0_hat, eps_hat, alpha_bar_t), target_from(target, x0, eps, alpha_bar_t))
         for target in TARGETS
     ]
 
-    expected = SCHEDULE.snr[t].clamp(max=5) * wrong.square().mean(dim=(1, 2, 3))
+    weight_of_x0 = torch.tensor([WEIGHTS_OF_X0[weighting](float(snr)) for snr in schedule.snr[t]]).double()
     for loss in losses:
-        torch.testing.assert_close(loss, expected.float(), atol=0, rtol=1e-5)
+        torch.testing.assert_close(loss, weight_of_x0 * wrong.square().mean(dim=(1, 2, 3)), atol=0, rtol=1e-4)
 
 
-def test_min_snr_is_sound_without_signal() -> None:
-    """At snr = 0 the weights are the limits 1, 0, 0; gamma moves the bend."""
-    snr = torch.tensor([0.0, 2.0, 8.0], dtype=torch.float64)
+@pytest.mark.parametrize(
+    ("weighting", "weights"),
+    [
+        (
+            "min_snr",
+            {"eps": [1, 1, 4 / 9], "x0": [0, 1, 4], "v": [0, 1 / 2, 4 / 10], "flow": [0, 1 / 4, 4 / 16]},
+        ),
+        (
+            "soft_min_snr",
+            {
+                "eps": [1, 4 / 5, 4 / 13],
+                "x0": [0, 4 / 5, 36 / 13],
+                "v": [0, 2 / 5, 36 / 130],
+                "flow": [0, 1 / 5, 36 / 208],
+            },
+        ),
+    ],
+)
+def test_weights_have_their_values_and_are_sound_without_signal(
+    weighting: Weighting, weights: dict[Target, list[float]]
+) -> None:
+    """At snr = 0, 1 and 9 and γ = 4, by hand."""
+    snr = torch.tensor([0.0, 1.0, 9.0], dtype=torch.float64)
 
-    weights = {target: loss_weight("min_snr", target, snr, gamma=4.0).tolist() for target in TARGETS}
+    for target, expected in weights.items():
+        assert loss_weight(weighting, target, snr, gamma=4.0).tolist() == pytest.approx(expected)
 
-    assert weights["eps"] == [1, 1, 0.5]
-    assert weights["x0"] == [0, 2, 4]
-    assert weights["v"] == pytest.approx([0, 2 / 3, 4 / 9])
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("weighting", get_args(Weighting))
+def test_weights_are_sound_with_almost_no_noise(weighting: Weighting, target: Target) -> None:
+    """Up to an endless snr they are finite, never negative, and do not pass γ."""
+    weight = loss_weight(weighting, target, torch.tensor([1e6, 1e12, 1e300, math.inf], dtype=torch.float64))
+
+    assert bool(((weight >= 0) & (weight <= 5)).all())
+    if weighting in WEIGHTS_OF_X0 and target == "x0":
+        assert weight.tolist() == pytest.approx([5] * 4, rel=1e-5)
+
+
+@pytest.mark.parametrize("weighting", ["uniform", "learned"])
+def test_other_weights_are_1_in_every_target(weighting: Weighting) -> None:
+    """Nothing of the noise level enters here."""
+    snr = torch.tensor([0.0, 2.0, 1e9], dtype=torch.float64)
+
+    assert all(loss_weight(weighting, target, snr).tolist() == [1, 1, 1] for target in TARGETS)
 
 
 def test_unknown_names_are_refused() -> None:
@@ -164,8 +254,12 @@ def test_unknown_names_are_refused() -> None:
         x0_and_eps_from("noise", x, x, one)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="target: got 'noise'"):
         loss_weight("min_snr", "noise", one)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="weighting: got 'p2'"):
+    with pytest.raises(ValueError, match="weighting: got 'p2', expected uniform, min_snr, soft_min_snr, learned"):
         loss_weight("p2", "eps", one)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="kind: got 'normal', expected uniform, logit_normal"):
+        draw_timesteps(one, 10, "normal")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"std: got 0\.0"):
+        draw_timesteps(one, 10, "logit_normal", std=0.0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -183,6 +277,30 @@ def test_timesteps_are_uniform() -> None:
 
     assert t.dtype == torch.int64
     assert torch.equal(t.bincount(), torch.full((1000,), 4))
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (0.8, 0.5), (-1.0, 2.0)])
+def test_logit_normal_timesteps_have_its_quantiles(mean: float, std: float) -> None:
+    """The share of draws below a timestep is the normal probability of its logit."""
+    uniform = (torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000
+
+    t = draw_timesteps(uniform, 1000, "logit_normal", mean, std)
+
+    for place in (0.05, 0.25, 0.5, 0.75, 0.95):
+        share = NormalDist(mean, std).cdf(math.log(place / (1 - place)))
+        assert float((t < 1000 * place).double().mean()) == pytest.approx(share, abs=2e-5)
+    assert bool((t.diff() >= 0).all())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("mean", [-10.0, 0.0, 10.0])
+def test_logit_normal_timesteps_stay_in_range(mean: float, dtype: torch.dtype) -> None:
+    """The smallest and the largest uniform number are finite timesteps, also where the sigmoid is 1."""
+    largest = torch.nextafter(torch.ones((), dtype=dtype), torch.zeros((), dtype=dtype))
+
+    first, last = draw_timesteps(torch.stack([0 * largest, largest]), 1000, "logit_normal", mean, 10.0).tolist()
+
+    assert (first, last) == (0, 999)
 
 
 @pytest.mark.parametrize("u", [0.0, 0.3, 1 - 2**-24])

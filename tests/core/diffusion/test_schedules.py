@@ -10,7 +10,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latentart.core.diffusion.schedules import NoiseSchedule, ScheduleKind, Spacing, make_betas, timestep_pairs
+from latentart.core.diffusion.schedules import (
+    NoiseSchedule,
+    ScheduleKind,
+    Spacing,
+    make_betas,
+    straight_alpha_bar,
+    timestep_pairs,
+)
 
 KINDS = st.sampled_from(get_args(ScheduleKind))
 SPACINGS = get_args(Spacing)
@@ -59,6 +66,78 @@ def test_alpha_bar_falls_strictly_within_0_and_1(kind: ScheduleKind, num_steps: 
     assert schedule.alpha_bar[-1] > 0
     assert schedule.alpha_bar[0] < 1
     assert bool((schedule.alpha_bar.diff() < 0).all())
+
+
+def test_straight_has_its_golden_values() -> None:
+    """By hand for four steps: τ = 1/4 … 1 give (3/4)²/((3/4)² + (1/4)²) = 9/10 and so on, to the bit."""
+    schedule = NoiseSchedule.from_alpha_bar(straight_alpha_bar(4))
+
+    assert schedule.alpha_bar.tolist() == [9 / 10, 1 / 2, 1 / 10, 0]
+    assert schedule.betas.tolist() == pytest.approx([1 / 10, 4 / 9, 4 / 5, 1], rel=1e-15)
+    assert schedule.snr.tolist() == pytest.approx([9, 1, 1 / 9, 0], rel=1e-15)
+    assert straight_alpha_bar(4, shift=3.0).tolist() == [1 / 2, 1 / 10, 1 / 82, 0]
+
+
+@pytest.mark.parametrize("shift", [1.0, 1.1, 3.0, 100.0])
+@pytest.mark.parametrize("num_steps", [1, 2, 999, 100_000])
+def test_straight_ends_in_pure_noise(num_steps: int, shift: float) -> None:
+    """The last ᾱ is 0 and the last β 1, to the bit, whatever the shift; before, ᾱ falls within 0 and 1."""
+    schedule = NoiseSchedule.from_alpha_bar(straight_alpha_bar(num_steps, shift))
+
+    assert (float(schedule.alpha_bar[-1]), float(schedule.betas[-1])) == (0, 1)
+    assert bool(((schedule.betas > 0) & (schedule.betas <= 1)).all())
+    assert bool((schedule.alpha_bar.diff() < 0).all())
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_straight_is_the_path_of_rectified_flow_at_unit_variance(shift: float) -> None:
+    """√ᾱ : √(1-ᾱ) is (1-τ) : τ with τ shifted as in Esser et al., eq. 23."""
+    alpha_bar = straight_alpha_bar(1000, shift)[:-1]
+    tau = torch.arange(1, 1000, dtype=torch.float64) / 1000
+    tau = shift * tau / (1 + (shift - 1) * tau)
+
+    length = ((1 - tau) ** 2 + tau**2).sqrt()
+
+    torch.testing.assert_close(alpha_bar.sqrt() * length, 1 - tau, atol=1e-14, rtol=0)
+    torch.testing.assert_close((1 - alpha_bar).sqrt() * length, tau, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("kind", get_args(ScheduleKind))
+def test_zero_terminal_snr_moves_the_last_and_keeps_the_first(kind: ScheduleKind) -> None:
+    """ᾱ ends at 0, starts where it did and falls in between, √ᾱ of all steps by one stretch; twice is once."""
+    before = schedule_of(1000, kind)
+
+    after = before.to_zero_terminal_snr()
+
+    assert after.alpha_bar[0] == before.alpha_bar[0]
+    assert (float(after.alpha_bar[-1]), float(after.betas[-1])) == (0, 1)
+    stretch = after.alpha_bar.sqrt().diff() / before.alpha_bar.sqrt().diff()
+    torch.testing.assert_close(stretch, stretch[500].expand(999), atol=1e-8, rtol=0)
+    assert after.to_zero_terminal_snr() is after
+    straight = NoiseSchedule.from_alpha_bar(straight_alpha_bar(10))
+    assert straight.to_zero_terminal_snr() is straight
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # between diffusers and numpy
+@pytest.mark.parametrize("kind", get_args(ScheduleKind))
+def test_zero_terminal_snr_is_that_of_diffusers(kind: ScheduleKind) -> None:
+    """The same β, in double precision."""
+    twin = pytest.importorskip("diffusers.schedulers.scheduling_ddim")
+    before = schedule_of(1000, kind)
+
+    betas = before.to_zero_terminal_snr().betas
+
+    torch.testing.assert_close(betas, twin.rescale_zero_terminal_snr(before.betas), atol=1e-11, rtol=0)
+
+
+def test_a_schedule_is_the_same_by_either_table() -> None:
+    """ᾱ made of β gives back β, and is kept as it was given."""
+    by_betas = schedule_of(1000, "cosine")
+
+    by_alpha_bar = NoiseSchedule.from_alpha_bar(by_betas.alpha_bar)
+
+    torch.testing.assert_close(by_alpha_bar.betas, by_betas.betas, atol=1e-14, rtol=0)
+    assert torch.equal(by_alpha_bar.alpha_bar, by_betas.alpha_bar)
 
 
 def test_parameters_shape_the_schedule() -> None:
@@ -123,12 +202,36 @@ def test_unsound_betas_are_refused(betas: torch.Tensor) -> None:
         NoiseSchedule.from_betas(betas)
 
 
+@pytest.mark.parametrize(
+    "alpha_bar",
+    [
+        torch.tensor([0.5]),
+        torch.zeros(0).double(),
+        torch.tensor([1.0, 0.5]).double(),
+        torch.tensor([0.5, 0.5]).double(),
+        torch.tensor([0.5, -0.1]).double(),
+        torch.tensor([0.5, float("nan")]).double(),
+    ],
+    ids=["float32", "empty", "clean", "level", "negative", "nan"],
+)
+def test_unsound_alpha_bar_is_refused(alpha_bar: torch.Tensor) -> None:
+    """A schedule is made only of float64 shares that fall from below 1 to 0 at the least."""
+    with pytest.raises(ValueError, match="alpha_bar: got"):
+        NoiseSchedule.from_alpha_bar(alpha_bar)
+
+
 def test_unsound_schedule_parameters_are_refused() -> None:
     """A wrong kind, count or range says what it got and what it expected."""
     with pytest.raises(ValueError, match="kind: got 'cosin'"):
         make_betas("cosin", 10)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="num_steps: got 0"):
         make_betas("linear", 0)
+    with pytest.raises(ValueError, match="num_steps: got 0"):
+        straight_alpha_bar(0)
+    with pytest.raises(ValueError, match=r"shift: got 0\.0, expected a number above 0"):
+        straight_alpha_bar(10, 0.0)
+    with pytest.raises(ValueError, match="num_steps: got 1, expected at least 2"):
+        schedule_of(1).to_zero_terminal_snr()
     with pytest.raises(ValueError, match=r"betas: got -0\.1 … 0\.02"):
         make_betas("quadratic", 10, beta_start=-0.1)
 

@@ -11,13 +11,20 @@ from torch import Tensor
 
 from latentart.core.diffusion.process import Target, add_noise, target_from
 from latentart.core.diffusion.samplers import Sampler, make_denoise, sample
-from latentart.core.diffusion.schedules import NoiseSchedule, make_betas, timestep_pairs
+from latentart.core.diffusion.schedules import NoiseSchedule, make_betas, straight_alpha_bar, timestep_pairs
 from latentart.core.diffusion.solvers import Denoise
 
 MEAN, STD = 1.5, 0.5
 SOLVERS: tuple[Sampler, ...] = ("euler", "heun", "dpmpp_2m", "unipc")
 DETERMINISTIC: tuple[Sampler, ...] = ("ddim", *SOLVERS)
 LINEAR, COSINE = (NoiseSchedule.from_betas(make_betas(kind, 1000)) for kind in ("linear", "cosine"))
+STRAIGHT, SHIFTED = (NoiseSchedule.from_alpha_bar(straight_alpha_bar(1000, shift)) for shift in (1.0, 3.0))
+FROM_PURE_NOISE = {
+    "straight": STRAIGHT,
+    "shifted": SHIFTED,
+    "zero-terminal linear": LINEAR.to_zero_terminal_snr(),
+    "zero-terminal cosine": COSINE.to_zero_terminal_snr(),
+}
 
 
 def even_schedule(num_steps: int = 20_001, reach: float = 3.0) -> NoiseSchedule:

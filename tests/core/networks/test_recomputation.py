@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from latentart.core.networks.autoencoder import Autoencoder, Decoder, Encoder
 from latentart.core.networks.blocks import BlockShape, MiddleBlock, set_recompute
+from latentart.core.networks.dit import DiT
 from latentart.core.networks.unet import UNet
 
 WIDTHS = (8, 16)
@@ -71,8 +72,17 @@ def build_unet(dropout: float = 0.0) -> tuple[nn.Module, Callable[[], Tensor]]:
     return network, lambda: network(x_t, t, style_id).square().mean()
 
 
+def build_dit(dropout: float = 0.0) -> tuple[nn.Module, Callable[[], Tensor]]:
+    """Return a small transformer, and its loss for two noised latents."""
+    shape = BlockShape(head_channels=8, dropout=dropout, conditioning_channels=12)
+    network = DiT(3, [5], 16, depth=4, patch_size=2, mlp_width=40, shape=shape)
+    randomize(network)
+    x_t, t, style_id = draw(2, 3, 16, 24), torch.tensor([3, 700]), torch.tensor([0, 4])
+    return network, lambda: network(x_t, t, style_id).square().mean()
+
+
 Build = Callable[..., tuple[nn.Module, Callable[[], Tensor]]]
-BUILDS: list[Build] = [build_autoencoder, build_unet]
+BUILDS: list[Build] = [build_autoencoder, build_unet, build_dit]
 
 
 def gradients(network: nn.Module, loss: Callable[[], Tensor], *, passes: int = 1) -> list[Tensor]:

@@ -1,0 +1,124 @@
+"""The denoiser's batches, and its loss on pictures that its training never sees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from latentart.core.diffusion.objective import DiffusionTask
+from latentart.core.diffusion.process import draw_timesteps, stratify
+from latentart.core.latents import sample_posterior
+from latentart.data.latent_cache import LatentCache
+from latentart.training.devices import Placement
+from latentart.training.ldm_step import LdmBatch, LossByNoise
+from latentart.training.randomness import generator_for, normal_for, sample_numbers, uniform_for
+
+HELD_OUT_DRAWS = 256
+
+
+class LatentBatches(torch.utils.data.Dataset[LdmBatch]):
+    """A step's batch by (step, indexes of its images); everything random in it follows from (seed, sample number).
+
+    Args:
+        labels: of every image of the cache, int64 [N] or [N, columns]. nulls: what says nothing, of each column.
+        dropout: share of images whose labels are dropped.
+    """
+
+    def __init__(
+        self,
+        cache: LatentCache,
+        labels: Tensor,
+        nulls: Sequence[int],
+        task: DiffusionTask,
+        *,
+        seed: int,
+        dropout: float,
+    ) -> None:
+        self.cache, self.labels, self.nulls = cache, labels, tuple(nulls)
+        self.task, self.seed, self.dropout = task, seed, dropout
+
+    def __getitem__(self, key: tuple[int, list[int]]) -> LdmBatch:
+        """Return one step's batch, on the CPU."""
+        step, indexes = key
+        seed, cache, size = self.seed, self.cache, len(indexes)
+        numbers = sample_numbers(step, size)
+        variants = (uniform_for(seed, "variant", numbers) * cache.num_variants).long().tolist()
+        noise = normal_for(seed, "posterior", numbers, cache.latent_shape)
+        x0 = cache.normalizer.normalize(sample_posterior(cache.read(indexes, variants), noise))
+        eps = normal_for(seed, "eps", numbers, cache.latent_shape)
+        shift = float(uniform_for(seed, "timestep shift", [step])[0])
+        uniform = stratify(uniform_for(seed, "timestep", numbers), torch.arange(size), size, shift)
+        labels = drop_labels(self.labels[indexes], self.nulls, seed, numbers, self.dropout)
+        return LdmBatch(x0, eps, self.task.draw_timesteps(uniform), labels)
+
+
+def drop_labels(labels: Tensor, nulls: Sequence[int], seed: int, numbers: Sequence[int], share: float) -> Tensor:
+    """Return labels int64 ``[B]`` or ``[B, columns]`` of which some say nothing, by the samples' ``numbers``.
+
+    ``share`` of the images lose all their labels (Ho & Salimans 2207.12598, algorithm 1). Where there are several
+    columns, each is also dropped alone, half as often, so that one can be asked for without the others: our choice.
+    """
+    is_dropped = uniform_for(seed, "style dropout", numbers) < share
+    if labels.ndim == 1:
+        return torch.where(is_dropped, nulls[0], labels)
+    columns = []
+    for number, (ids, null) in enumerate(zip(labels.unbind(1), nulls, strict=True)):
+        is_alone = uniform_for(seed, "label dropout", numbers, number) < share / 2
+        columns.append(torch.where(is_dropped | is_alone, null, ids))
+    return torch.stack(columns, dim=1)
+
+
+class HeldOutLoss:
+    """The plain loss on held-out pictures: always the same latents, noise and timesteps, so that it can be followed.
+
+    Args:
+        indexes: the pictures in the cache, not empty; spread over them, or again and again, there are 256 draws, as
+            many at every noise level.
+        labels: as in ``LatentBatches``; none is dropped.
+    """
+
+    def __init__(
+        self,
+        cache: LatentCache,
+        indexes: Sequence[int],
+        labels: Tensor,
+        task: DiffusionTask,
+        placement: Placement,
+        *,
+        seed: int,
+        batch_size: int,
+    ) -> None:
+        self.cache, self.labels, self.placement = cache, labels, placement
+        self.task = replace(task, weighting="uniform")
+        self.seed, self.batch_size = seed, batch_size
+        count = min(len(indexes), HELD_OUT_DRAWS)
+        self.indexes = [indexes[i % count * len(indexes) // count] for i in range(HELD_OUT_DRAWS)]
+        place = torch.randperm(HELD_OUT_DRAWS, generator=generator_for(seed, "held-out timesteps"))
+        self.t = draw_timesteps((place + 0.5) / HELD_OUT_DRAWS, task.schedule.num_steps)
+
+    @torch.no_grad()
+    def __call__(self, network: nn.Module) -> dict[str, float | None]:
+        """Return the mean loss of a network in evaluation mode, over all noise levels and in each part of them."""
+        by_noise = LossByNoise(self.task.schedule.num_steps, self.placement.device)
+        losses = []
+        for start in range(0, HELD_OUT_DRAWS, self.batch_size):
+            batch = self._draw(range(start, min(start + self.batch_size, HELD_OUT_DRAWS)))
+
+            def predict(x_t: Tensor, batch: LdmBatch = batch) -> Tensor:
+                with self.placement.autocast():
+                    return network(x_t, batch.t, batch.style_id)
+
+            loss = self.task.loss_per_image(predict, batch.x0, batch.eps, batch.t)
+            by_noise.add(batch.t, loss)
+            losses.append(loss)
+        return {"held_out_loss": float(torch.cat(losses).mean())} | by_noise.take("held_out_loss")
+
+    def _draw(self, numbers: range) -> LdmBatch:
+        indexes, send = [self.indexes[i] for i in numbers], self.placement.send
+        noise = normal_for(self.seed, "held-out posterior", numbers, self.cache.latent_shape)
+        x0 = self.cache.normalizer.normalize(sample_posterior(self.cache.read(indexes, [0] * len(numbers)), noise))
+        eps = normal_for(self.seed, "held-out eps", numbers, self.cache.latent_shape)
+        return LdmBatch(send(x0), send(eps), send(self.t[numbers.start : numbers.stop]), send(self.labels[indexes]))
