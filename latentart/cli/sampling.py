@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -22,29 +24,104 @@ from latentart.cli.options import (
 )
 from latentart.errors import UsageError
 
+if TYPE_CHECKING:
+    from latentart.config.sample import SampleConfig
+    from latentart.recipes.generate import SamplerSettings
+    from latentart.recipes.sample import SampleResult
+
+
+USUAL_STRENGTH = 0.6
+CONFLICTS = (
+    ("grid", "count", "both say how many"),
+    ("guidance", "autoguidance", "pull in two ways"),
+    ("init_image", "invert", "both name a picture to begin from"),
+    ("mask", "invert", "do not go together: what is inverted is restyled whole"),
+    *(("invert", name, "do not go together: the picture takes the place of the seed") for name in ("seed", "count")),
+    *(("invert", name, "do not go together: there is one picture per style") for name in ("grid", "walk")),
+    ("walk", "grid", "both lay out the pictures: a walk has a row for each leg"),
+    *(("movie", name, "both say what is written") for name in ("separate", "out")),
+)
+NEEDED = {"strength": ("init_image", "invert"), "mask": ("init_image",), "from_style": ("invert",)}
+
+StyleOption = Annotated[
+    list[str] | None,
+    typer.Option("--style", "-s", help="A style, all, or a blend as Cubism:0.6+Ukiyo_e:0.4; repeat it for more."),
+]
+LabelOption = Annotated[
+    list[str] | None, typer.Option("--label", metavar="COLUMN=VALUE", help="Another label, as genre=portrait; repeat.")
+]
+GridOption = Annotated[str | None, typer.Option("--grid", help="Rows x columns, as 4x4; else one row per style.")]
+CountOption = Annotated[
+    int | None, typer.Option("--count", "-n", min=1, help="Pictures per style without a grid; seeds of a --walk.")
+]
+SeedOption = Annotated[
+    int | None, typer.Option("--seed", min=0, help="Of the first picture, else 0; the next has the next.")
+]
+StepsOption = Annotated[int | None, typer.Option("--steps", min=1, help="Denoising steps.")]
+SamplerOption = Annotated[
+    Literal["ddim", "ddpm", "euler", "heun", "dpmpp_2m", "unipc"] | None,
+    typer.Option("--sampler", help="How steps are made."),
+]
+EtaOption = Annotated[float | None, typer.Option("--eta", min=0, max=1, help="DDIM's noise: 0 none, 1 DDPM.")]
+GuidanceOption = Annotated[float | None, typer.Option("--guidance", min=0, help="Pull towards the style; 1 is none.")]
+AutoguidanceOption = Annotated[
+    float | None,
+    typer.Option("--autoguidance", min=0, help="Pull away from an early average of the run instead; 1 is none."),
+]
+IntervalOption = Annotated[
+    tuple[float, float] | None,
+    typer.Option("--interval", metavar="LOW HIGH", help="Noise levels that are guided, within 0 clean … 1 noise."),
+]
+SizeOption = Annotated[
+    str | None, typer.Option("--size", metavar="WxH", help="Width x height in pixels, or one number for both.")
+]
+WalkOption = Annotated[
+    int | None, typer.Option("--walk", min=2, help="Pictures on the way from each seed to the next.")
+]
+MovieOption = Annotated[
+    Path | None, typer.Option("--movie", help="A .gif or .webp of the denoising, or of the --walk, in place of a grid.")
+]
+InitImageOption = Annotated[Path | None, typer.Option("--init-image", help="A picture to begin from.")]
+StrengthOption = Annotated[
+    float | None, typer.Option("--strength", min=0, max=1, help="How much of the steps are taken from it: 1 all.")
+]
+MaskOption = Annotated[
+    Path | None, typer.Option("--mask", help="White where --init-image is painted anew; the rest stays.")
+]
+InvertOption = Annotated[
+    Path | None, typer.Option("--invert", help="A picture to restyle: walked back to its noise, then down again.")
+]
+FromStyleOption = Annotated[
+    str | None, typer.Option("--from-style", help="The style of the picture to --invert; else none.")
+]
+FromOption = Annotated[Path | None, typer.Option("--from", help="Repeat a picture or movie that was sampled.")]
+SeparateOption = Annotated[bool, typer.Option("--separate", help="Single pictures in a folder.")]
+OutOption = Annotated[Path | None, typer.Option("--out", help="The grid's file, or the folder with --separate.")]
+
 
 def sample(
-    style: Annotated[list[str], typer.Option("--style", "-s", help="A style's name; repeat it, or say all.")],
-    grid: Annotated[str | None, typer.Option("--grid", help="Rows x columns, as 4x4; else one row per style.")] = None,
-    count: Annotated[
-        int | None, typer.Option("--count", "-n", min=1, help="Pictures per style without a grid.")
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the first picture; the next has the next.")] = 0,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Denoising steps.")] = None,
-    sampler: Annotated[
-        Literal["ddim", "ddpm", "euler", "heun", "dpmpp_2m", "unipc"] | None,
-        typer.Option("--sampler", help="How steps are made."),
-    ] = None,
-    eta: Annotated[float | None, typer.Option("--eta", min=0, max=1, help="DDIM's noise: 0 none, 1 DDPM.")] = None,
-    guidance: Annotated[
-        float | None, typer.Option("--guidance", min=0, help="Pull towards the style; 1 is none.")
-    ] = None,
-    interval: Annotated[
-        tuple[float, float] | None,
-        typer.Option("--interval", metavar="LOW HIGH", help="Noise levels that are guided, within 0 clean … 1 noise."),
-    ] = None,
-    separate: Annotated[bool, typer.Option("--separate", help="Single pictures in a folder.")] = False,
-    out: Annotated[Path | None, typer.Option("--out", help="The grid's file, or the folder with --separate.")] = None,
+    style: StyleOption = None,
+    label: LabelOption = None,
+    grid: GridOption = None,
+    count: CountOption = None,
+    seed: SeedOption = None,
+    steps: StepsOption = None,
+    sampler: SamplerOption = None,
+    eta: EtaOption = None,
+    guidance: GuidanceOption = None,
+    interval: IntervalOption = None,
+    autoguidance: AutoguidanceOption = None,
+    size: SizeOption = None,
+    walk: WalkOption = None,
+    movie: MovieOption = None,
+    init_image: InitImageOption = None,
+    strength: StrengthOption = None,
+    mask: MaskOption = None,
+    invert: InvertOption = None,
+    from_style: FromStyleOption = None,
+    source: FromOption = None,
+    separate: SeparateOption = False,
+    out: OutOption = None,
     model: ModelOption = None,
     config: ConfigOption = None,
     device: DeviceOption = None,
@@ -52,37 +129,114 @@ def sample(
     as_json: JsonOption = False,
 ) -> None:
     """Draw pictures by style into a grid. The same seed gives the same picture."""
-    cells = parse_grid(grid) if grid is not None else None
-    if cells is not None and count is not None:
-        msg = "--grid and --count both say how many."
-        raise UsageError(msg, "Give one of them.")
+    how = {"steps": steps, "sampler": sampler, "eta": eta, "guidance": guidance, "guidance_interval": interval}
+    how |= {"autoguidance": autoguidance}
+    given: dict[str, Any] = {"style": style, "label": label, "grid": grid, "count": count, "seed": seed, **how}
+    given |= {"size": size, "walk": walk, "movie": movie, "init_image": init_image, "strength": strength, "mask": mask}
+    given |= {"invert": invert, "from_style": from_style, "separate": separate or None, "out": out, "from": source}
+    check_options({name: value for name, value in given.items() if value not in (None, [])})
+    cells, shape = parse_grid(grid) if grid is not None else None, parse_size(size) if size is not None else None
+    settings, samples, folder = find_sampling(model, config)
+    from latentart.recipes.sample import sample_again, sample_pictures, settings_from
+    from latentart.recipes.sample_request import OriginRequest, SampleRequest
+
+    placement = place(device, settings.precision)
+    if source is not None:
+        report(sample_again(source, folder, samples, out, settings, placement, quiet=quiet), as_json, is_again=True)
+        return
+    origin, picture = None, init_image or invert
+    if picture is not None:
+        usual = 1.0 if invert or mask else USUAL_STRENGTH
+        origin = OriginRequest(picture, usual if strength is None else strength, mask, invert is not None, from_style)
+    chosen = settings_from(settings, how)
+    refuse_noise(eta, chosen, is_inverting=invert is not None)
+    styles, labels = tuple(style or ()), tuple(label or ())
+    request = SampleRequest(styles, cells, count, seed or 0, separate, out, labels, shape, walk, movie, origin)
+    report(sample_pictures(folder, samples, request, chosen, placement, quiet=quiet), as_json, is_again=bool(invert))
+
+
+def check_options(given: dict[str, Any]) -> None:
+    """Refuse options that say the same thing twice, or nothing without another.
+
+    Raises:
+        UsageError: the first such pair; or no style where one is needed.
+    """
+    names = {name: "--" + name.replace("guidance_", "").replace("_", "-") for name in given}
+    if "from" in given and (others := given.keys() - {"from", "out"}):
+        msg = f"--from repeats a picture as it is; leave out {', '.join(sorted(names[name] for name in others))}."
+        raise UsageError(msg, "Only --out, --model, --config, --device, --quiet and --json go with it.")
+    for one, other, why in CONFLICTS:
+        if one in given and other in given:
+            msg = f"{names[one]} and {names[other]} {why}."
+            raise UsageError(msg, "Give one of them.")
+    for one, wanted in NEEDED.items():
+        if one in given and not given.keys() & set(wanted):
+            needed = " or ".join("--" + name.replace("_", "-") for name in wanted)
+            msg = f"{names[one]} says nothing without {needed}."
+            raise UsageError(msg, f"Add {needed}, or leave it out.")
+    if not given.keys() & {"from", "style"}:
+        msg = "Missing option '--style'."
+        raise UsageError(msg, "Name one with --style, or say --style all; `latentart info` lists them.")
+    for one in ("guidance", "autoguidance"):
+        if one in given and not math.isfinite(given[one]):
+            msg = f"{names[one]} {given[one]} is no number to reckon with."
+            raise UsageError(msg)
+    interval, movie = given.get("guidance_interval"), given.get("movie")
     if interval is not None and not 0 <= interval[0] <= interval[1] <= 1:
         msg = f"--interval {interval[0]:g} {interval[1]:g} does not rise within 0 to 1."
         raise UsageError(msg, "Write low and high, as --interval 0.2 0.8.")
-    from latentart.recipes.sample import SampleRequest, sample_pictures, settings_from
+    if movie is not None and movie.suffix.lower() not in (".gif", ".webp"):
+        msg = f"--movie {movie} is neither GIF nor WebP."
+        raise UsageError(msg, "Name a file that ends in .gif or .webp.")
 
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Return (width, height) of a size written as 512x384, or as 512 for both.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    match = re.fullmatch(r"(\d{1,5})(?:[xX×](\d{1,5}))?", text.strip())
+    if match is None:
+        msg = f"'{text}' is not a size."
+        raise UsageError(msg, "Write width x height in pixels, as 512x384, or one number for both.")
+    return int(match[1]), int(match[2] or match[1])
+
+
+def find_sampling(model: Path | None, config: Path | None) -> tuple[SampleConfig, Path, Path]:
+    """Return the settings, where samples go, and the model folder: of the workspace, but for a ``--model`` alone."""
     if model is None or config is not None:
         workspace = open_workspace(config)
-        settings, samples, folder = workspace.config.sample, workspace.samples, model or workspace.ldm_run / "model"
-    else:
-        from latentart.config.sample import SampleConfig
+        return workspace.config.sample, workspace.samples, model or workspace.ldm_run / "model"
+    from latentart.config.sample import SampleConfig
 
-        settings, samples, folder = SampleConfig(), Path("samples"), model
-    changes = {"steps": steps, "sampler": sampler, "eta": eta, "guidance": guidance, "guidance_interval": interval}
-    chosen = settings_from(settings, changes)
-    if eta is not None and chosen.sampler != "ddim":
-        say(f"warning: --eta has no effect with the {chosen.sampler} sampler")
-    request = SampleRequest(tuple(style), cells, count, seed, separate, out)
-    result = sample_pictures(folder, samples, request, chosen, place(device, settings.precision), quiet=quiet)
+    return SampleConfig(), Path("samples"), model
+
+
+def refuse_noise(eta: float | None, settings: SamplerSettings, *, is_inverting: bool) -> None:
+    """Refuse noise on the way down from an inverted picture, and remark on an η that has no effect.
+
+    Raises:
+        UsageError: the sampler adds noise.
+    """
+    if is_inverting and (settings.sampler == "ddpm" or (settings.sampler == "ddim" and settings.eta > 0)):
+        msg = "--invert needs a way down without noise, or the picture is not found again."
+        raise UsageError(msg, "Add --eta 0 and a --sampler other than ddpm.")
+    if eta is not None and settings.sampler != "ddim":
+        say(f"warning: --eta has no effect with the {settings.sampler} sampler")
+
+
+def report(result: SampleResult, as_json: bool, *, is_again: bool) -> None:
+    """Write the files, and what to do next."""
     if as_json:
         write_json({"files": [str(path) for path in result.paths], "is_new": result.is_new})
         return
     for path in result.paths:
         typer.echo(path)
-    if result.is_new:
-        say(f"More of them: the same with --seed {result.next_seed}.")
-    else:
+    if not result.is_new:
         say("These pictures were there already, made with the same settings.")
+    elif not is_again:
+        say(f"More of them: the same with --seed {result.next_seed}.")
 
 
 def reconstruct(

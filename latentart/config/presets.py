@@ -87,7 +87,6 @@ _DEMO: dict[str, Any] = {
             "blocks_per_stage": 1,
             "embedding_channels": 256,
         },
-        "diffusion": {"weighting": "min_snr"},
         "training": {
             "steps": 850,
             "resolution": 64,
@@ -96,7 +95,7 @@ _DEMO: dict[str, Any] = {
             "run": {"checkpoint_every": 500, "preview_every": 1000, "log_every": 10},
         },
     },
-    "sample": {"steps": 30, "guidance": 2.5, "batch_size": 32},
+    "sample": {"steps": 30, "batch_size": 32},
 }
 
 # The recommended recipe for some 80,000 pictures on one 24 GB card. f = 8 and 4 latent channels as in latent diffusion;

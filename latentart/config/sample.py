@@ -39,6 +39,10 @@ class SampleConfig(StrictConfig):
     """How far guided predictions go back to the contrast of unguided ones, against glare at a large scale; 0 is off,
     0.7 the value of Lin et al. 2305.08891."""
 
+    autoguidance: Annotated[float, Field(ge=0)] | None = None
+    """Takes the place of guidance: how far from an early average of the same run (Karras et al. 2406.02507). null is
+    off, 1 none, 2 a good beginning. The run must have kept ldm.training.run.ema.tracks."""
+
     x0_limit: Positive | None = 5.0
     """Predicted clean latents are clamped to this many standard deviations; null leaves them alone."""
 
@@ -47,6 +51,9 @@ class SampleConfig(StrictConfig):
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Type of the network's forward pass."""
+
+    compile: bool = False
+    """Compile the denoiser first (torch.compile), which takes a minute: for many pictures on a GPU."""
 
     @field_validator("guidance_interval")
     @classmethod

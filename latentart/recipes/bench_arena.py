@@ -29,7 +29,7 @@ from latentart.scoring.judge import Judge, judge_in_batches, recognition, train_
 from latentart.training.devices import Placement
 
 PER_STYLE = 256  # pictures that are made up
-MAX_SAMPLES = 512
+MAX_SAMPLES = 256
 HELD_OUT = 0.5  # half of them teach the judge, half are the reference
 QUICK = (
     "vae.stages.l1.steps=40",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -14,10 +13,8 @@ from latentart.config.ldm import DiffusionConfig
 from latentart.config.optim import OptimizerConfig
 from latentart.recipes.bench_denoisers import build_ours
 from latentart.recipes.bench_figures import Figure, seconds_of
+from latentart.recipes.bench_training import NUM_STYLES, Setting, build_step, noise_batch, update_often
 from latentart.training.devices import Placement
-
-if TYPE_CHECKING:
-    from latentart.recipes.bench_ldm import Setting
 
 BATCH_SIZES = (32, 64, 128, 256, 512)
 SIDE = 8192  # of the matrices whose product is the chip's rate
@@ -25,8 +22,6 @@ SIDE = 8192  # of the matrices whose product is the chip's rate
 
 def bench_matrix_rate(setting: Setting, placement: Placement) -> Iterator[Figure]:
     """Measure compiled updates of our denoiser at several batch sizes beside bf16 products of large matrices."""
-    from latentart.recipes.bench_ldm import NUM_STYLES, build_step, noise_batch, update_often
-
     limit = matrix_rate(placement.device)
     yield Figure("matrix rate, bf16", f"{limit / 1e12:.0f} TFLOP/s, measured")
     network = build_ours(setting.model, 4, NUM_STYLES)

@@ -10,14 +10,19 @@ from latentart.config.ldm import LdmConfig
 from latentart.config.workspace import resolve
 from latentart.recipes.bench_arena import Arena
 from latentart.recipes.bench_figures import Figure
-from latentart.recipes.bench_ldm import TimedRun, peer_settings, score, timed, train_in_turns
+from latentart.recipes.bench_ldm import peer_settings, score
+from latentart.recipes.bench_training import TimedRun, timed, train_in_turns
 
-# what the demo's denoiser has that the seed's has not, and how it is left out
-LEFT_OUT: dict[str, Sequence[str]] = {
-    "min-SNR weights: uniform": ["ldm.diffusion.weighting=uniform"],
+# one technique of the recommended recipe replaced at a time: what it is, what takes its place, and by which settings
+REPLACED: dict[str, Sequence[str]] = {
     "velocity target: noise": ["ldm.diffusion.target=eps"],
+    "velocity target, cosine: flow, straight": ["ldm.diffusion.target=flow", "ldm.diffusion.schedule.kind=straight"],
+    "equal weights: min-SNR": ["ldm.diffusion.weighting=min_snr"],
+    "equal weights: learned": ["ldm.diffusion.weighting=learned"],
+    "even timesteps: logit-normal": ["ldm.diffusion.timesteps=logit_normal"],
     "power-function average: decay 0.9999": ["ldm.training.run.ema.decay=0.9999"],
-    "AdamW betas 0.9 and 0.99: 0.5 and 0.9": ["ldm.training.optimizer.betas=[0.5,0.9]"],
+    "AdamW: Muon": ["ldm.training.optimizer.kind=muon"],
+    "betas 0.9 and 0.99: 0.5 and 0.9": ["ldm.training.optimizer.betas=[0.5,0.9]"],
     "linear attention: none": ['ldm.model.attention=["none","none","none"]', "ldm.model.middle_attention=none"],
 }
 
@@ -28,7 +33,7 @@ def bench_recipes(arena: Arena, seconds: float) -> Iterator[Figure]:
         timed(arena, "recommended", arena.workspace.config.ldm, seconds),
         timed(arena, "the seed's", seed_recipe(), seconds),
     ]
-    for name, settings in LEFT_OUT.items():
+    for name, settings in REPLACED.items():
         runs.append(timed(arena, name, resolve({"preset": "demo"}, list(settings)).ldm, seconds))
     train_in_turns(runs)
     for run in runs:

@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from latentart.core.diffusion.editing import feather, invert, keep_known, mask_latents, slerp
 from latentart.core.diffusion.guidance import guided, timesteps_within
 from latentart.core.diffusion.objective import DiffusionTask
+from latentart.core.diffusion.process import add_noise
 from latentart.core.diffusion.samplers import Sampler, make_denoise, sample
-from latentart.core.diffusion.schedules import Spacing, timestep_pairs
-from latentart.core.latents import LatentNormalizer
+from latentart.core.diffusion.schedules import NoiseSchedule, Spacing, timestep_pairs
+from latentart.core.diffusion.solvers import Denoise
+from latentart.core.latents import LatentNormalizer, split_moments
 from latentart.core.networks.autoencoder import Autoencoder
 from latentart.core.networks.conditioning import Denoiser
-from latentart.core.pixels import to_pixels
+from latentart.core.networks.tiling import TILE, decode_tiled, encode_tiled
+from latentart.core.pixels import to_images, to_pixels
+from latentart.errors import ResourceError
 from latentart.training.devices import Placement
 from latentart.training.randomness import normal_for
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class SamplerSettings:
-    """How latents are drawn; everything but ``batch_size`` changes the picture."""
+    """How latents are drawn; everything but ``batch_size`` and ``compile`` changes the picture.
+
+    ``autoguidance`` takes the place of ``guidance`` where the generator has a weak network.
+    """
 
     sampler: Sampler = "ddim"
     steps: int = 50
@@ -33,11 +45,58 @@ class SamplerSettings:
     guidance_rescale: float = 0.0
     x0_limit: float | None = 5.0
     batch_size: int = 16
+    autoguidance: float | None = None
+    compile: bool = False
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The picture that drawing begins from, in place of noise alone.
+
+    Attributes:
+        pixels: uint8 ``[3, H, W]``.
+        strength: share of the steps that are taken, 0…1.
+        mask: float ``[1, H, W]``, 1 where it is painted anew and 0 where it stays; None is anew everywhere.
+        inverted_as: int64 ``[1]`` or ``[1, columns]``, the labels it is inverted with; None: it is noised instead.
+    """
+
+    pixels: Tensor
+    strength: float = 1.0
+    mask: Tensor | None = None
+    inverted_as: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who looks on: ``see(first, frame, pixels)`` gets x0_hat decoded, of the batch that begins with picture ``first``.
+
+    Of a walk of N steps at most ``frames`` are seen, evenly spread, the last never: it is the result.
+    """
+
+    frames: int
+    see: Callable[[int, int, Tensor], None]
+
+    def steps(self, num_steps: int) -> dict[int, int]:
+        """Return the frame's number of each step that is seen."""
+        count = min(self.frames, num_steps - 1)
+        return {i * (num_steps - 1) // count: i for i in range(count)}
+
+
+@dataclass(frozen=True)
+class _Route:
+    """What all batches of one call share; ``known`` and ``start`` are ``[1, Z, h, w]``."""
+
+    schedule: NoiseSchedule
+    pairs: list[tuple[int, int]]
+    shape: tuple[int, int, int]
+    known: Tensor | None = None
+    start: Tensor | None = None
+    mask: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Generator:
-    """A model's networks, ready to draw."""
+    """A model's networks, ready to draw; ``weak`` is the worse network of autoguidance."""
 
     autoencoder: Autoencoder
     denoiser: Denoiser
@@ -45,50 +104,178 @@ class Generator:
     task: DiffusionTask
     placement: Placement
     resolution: int
-
-    def __call__(
-        self,
-        style_ids: Sequence[int],
-        seeds: Sequence[int],
-        settings: SamplerSettings,
-        on_images: Callable[[int], None] | None = None,
-    ) -> Tensor:
-        """Return pixels uint8 ``[n, 3, H, W]``; picture i follows from ``style_ids[i]`` and ``seeds[i]`` alone."""
-        made = []
-        for start in range(0, len(seeds), settings.batch_size):
-            end = min(start + settings.batch_size, len(seeds))
-            made.append(self._draw(style_ids[start:end], seeds[start:end], settings))
-            if on_images is not None:
-                on_images(end)
-        return torch.cat(made)
+    weak: Denoiser | None = None
 
     @torch.no_grad()
-    def _draw(self, style_ids: Sequence[int], seeds: Sequence[int], settings: SamplerSettings) -> Tensor:
-        device = self.placement.device
-        side = self.resolution // self.autoencoder.factor
-        shape = (self.autoencoder.latent_channels, side, side)
-        schedule = self.task.schedule.to(device)
-        style_id = torch.tensor(style_ids, device=device)
+    def __call__(
+        self,
+        style_ids: Sequence[int] | Tensor,
+        seeds: Sequence[float],
+        settings: SamplerSettings,
+        on_images: Callable[[int], None] | None = None,
+        *,
+        size: tuple[int, int] | None = None,
+        origin: Origin | None = None,
+        watch: Watch | None = None,
+    ) -> Tensor:
+        """Return pixels uint8 ``[n, 3, H, W]``; picture i follows from ``style_ids[i]`` and ``seeds[i]`` alone.
+
+        ``style_ids`` are labels in any form that ``LabelEmbedding`` takes. Seed 3.25 lies a quarter of the way from
+        that of seed 3 to that of seed 4. ``size`` is (height, width) in pixels. Where the memory of a GPU does not
+        suffice, batches are halved.
+
+        Raises:
+            ResourceError: the memory does not suffice for one picture.
+            ValueError: the size is no multiple of what the networks halve.
+        """
+        style_id = torch.as_tensor(style_ids).to(self.placement.device)
+        try:
+            route = self._plan(settings, size, origin)
+        except torch.OutOfMemoryError:
+            raise _too_large() from None
+        made: list[Tensor] = []
+        start, batch_size = 0, settings.batch_size
+        while start < len(seeds):
+            rows = slice(start, min(start + batch_size, len(seeds)))
+            try:
+                made.append(self._draw(style_id[rows], seeds[rows], settings, route, origin, watch, start))
+            except torch.OutOfMemoryError:
+                batch_size = _halve(rows.stop - rows.start)
+            else:
+                start = rows.stop
+                if on_images is not None:
+                    on_images(start)
+        return torch.cat(made)
+
+    def _plan(self, settings: SamplerSettings, size: tuple[int, int] | None, origin: Origin | None) -> _Route:
+        schedule = self.task.schedule.to("cpu")  # its numbers reach any device's kernels without waiting
+        pairs = timestep_pairs(schedule, settings.steps, settings.spacing)
+        height, width = size or (self.resolution, self.resolution)
+        factor = self.autoencoder.factor
+        shape = (self.autoencoder.latent_channels, height // factor, width // factor)
+        if origin is None:
+            return _Route(schedule, pairs, shape)
+        pairs = pairs[len(pairs) - round(origin.strength * len(pairs)) :]
+        known, mask, start = self._encode(origin.pixels), None, None
+        if origin.mask is not None:
+            mask = mask_latents(origin.mask[None], factor).to(known)
+        if origin.inverted_as is not None:
+            style_id = origin.inverted_as.to(known.device)
+            denoise = make_denoise(
+                lambda x_t, t: self._predict(x_t, t, style_id), schedule, self.task.target, settings.x0_limit
+            )
+            start = invert(denoise, known, pairs, schedule)
+        return _Route(schedule, pairs, shape, known, start, mask)
+
+    def _draw(
+        self,
+        style_id: Tensor,
+        seeds: Sequence[float],
+        settings: SamplerSettings,
+        route: _Route,
+        origin: Origin | None,
+        watch: Watch | None,
+        first: int,
+    ) -> Tensor:
+        frames = watch.steps(len(route.pairs)) if watch is not None and len(route.pairs) > 1 else {}
+
+        def look(i: int, _x_prev: Tensor, x0_hat: Tensor) -> None:
+            if watch is not None and i in frames:
+                watch.see(first, frames[i], self._decode(x0_hat, origin))
+
+        latents = sample(
+            self._denoise(style_id, settings, route),
+            self._start(seeds, route),
+            route.pairs,
+            route.schedule,
+            eta=settings.eta,
+            noise=lambda i: self._noise("step noise", seeds, route.shape, i),
+            sampler=settings.sampler,
+            on_step=look,
+        )
+        return self._decode(latents, origin)
+
+    def _denoise(self, style_id: Tensor, settings: SamplerSettings, route: _Route) -> Denoise:
+        scale, weak = settings.guidance, None
+        if self.weak is not None and settings.autoguidance is not None:
+            scale, weak = settings.autoguidance, self._predict_weak
         predict = guided(
             self._predict,
             self.denoiser.null_like,
-            settings.guidance,
-            within=timesteps_within(settings.guidance_interval, schedule.num_steps),
+            scale,
+            weak=weak,
+            within=timesteps_within(settings.guidance_interval, route.schedule.num_steps),
             rescale=settings.guidance_rescale,
         )
-        latents = sample(
-            make_denoise(lambda x_t, t: predict(x_t, t, style_id), schedule, self.task.target, settings.x0_limit),
-            normal_for(0, "x_T", seeds, shape).to(device),
-            timestep_pairs(schedule, settings.steps, settings.spacing),
-            schedule,
-            eta=settings.eta,
-            noise=lambda i: normal_for(0, "step noise", seeds, shape, i).to(device),
-            sampler=settings.sampler,
+        denoise = make_denoise(
+            lambda x_t, t: predict(x_t, t, style_id), route.schedule, self.task.target, settings.x0_limit
         )
+        if route.mask is None or route.known is None:
+            return denoise
+        return keep_known(denoise, route.known, route.mask, route.schedule)
+
+    def _start(self, seeds: Sequence[float], route: _Route) -> Tensor:
+        if route.start is not None:
+            return route.start.repeat(len(seeds), 1, 1, 1)
+        x_T = self._noise("x_T", seeds, route.shape)
+        if route.known is None:
+            return x_T
+        first = route.pairs[0][0] if route.pairs else -1
+        return add_noise(route.known.expand_as(x_T), x_T, route.schedule.alpha_bar_at(first))
+
+    def _noise(self, purpose: str, seeds: Sequence[float], shape: tuple[int, ...], *counters: int) -> Tensor:
+        whole = [math.floor(seed) for seed in seeds]
+        noise = normal_for(0, purpose, whole, shape, *counters)
+        between = torch.tensor([seed - base for seed, base in zip(seeds, whole, strict=True)], dtype=torch.float64)
+        if between.any():
+            noise = slerp(noise, normal_for(0, purpose, [base + 1 for base in whole], shape, *counters), between)
+        layout = torch.channels_last if self.placement.device.type == "cuda" else torch.contiguous_format
+        return noise.to(self.placement.device, memory_format=layout)
+
+    def _encode(self, pixels: Tensor) -> Tensor:
+        images = to_images(pixels[None].to(self.placement.device))
         with self.placement.autocast():
-            images = self.autoencoder.decode(self.normalizer.denormalize(latents))
-        return to_pixels(images).cpu()
+            mean, _ = split_moments(encode_tiled(self.autoencoder, images))
+        return self.normalizer.normalize(mean)
+
+    def _decode(self, latents: Tensor, origin: Origin | None) -> Tensor:
+        """Return pixels on the CPU, of at most so many pictures at once as fill one tile; what is known stays."""
+        factor = self.autoencoder.factor
+        at_once = max(1, TILE**2 // (latents.shape[-1] * latents.shape[-2] * factor**2))
+        made = []
+        for part in torch.split(self.normalizer.denormalize(latents), at_once):
+            with self.placement.autocast():
+                made.append(to_pixels(decode_tiled(self.autoencoder, part)).cpu())
+        pixels = torch.cat(made)
+        if origin is None or origin.mask is None:
+            return pixels
+        new = feather(origin.mask[None], factor)
+        return (origin.pixels + new * (pixels.float() - origin.pixels)).round().to(torch.uint8)
 
     def _predict(self, x_t: Tensor, t: Tensor, style_id: Tensor) -> Tensor:
         with self.placement.autocast():
-            return self.denoiser(x_t, t, style_id)
+            return self.denoiser(x_t, t.to(x_t.device, non_blocking=True), style_id)
+
+    def _predict_weak(self, x_t: Tensor, t: Tensor, style_id: Tensor) -> Tensor:
+        assert self.weak is not None
+        with self.placement.autocast():
+            return self.weak(x_t, t.to(x_t.device, non_blocking=True), style_id)
+
+
+def _halve(count: int) -> int:
+    """Return the size of smaller batches where one of ``count`` did not fit.
+
+    Raises:
+        ResourceError: there is nothing to halve.
+    """
+    if count == 1:
+        raise _too_large()
+    logger.info("out of memory with %d pictures at once: going on with %d", count, count // 2)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return count // 2
+
+
+def _too_large() -> ResourceError:
+    msg = "the device's memory does not suffice for one picture."
+    return ResourceError(msg, "Give a smaller --size, or --device cpu.")

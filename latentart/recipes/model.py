@@ -62,13 +62,48 @@ class Model:
         Raises:
             UsageError: no such style; the nearest is offered.
         """
-        if style in self.style_names:
-            return self.style_names.index(style)
-        folded = [_fold(name) for name in self.style_names]
-        if folded.count(_fold(style)) == 1:
-            return folded.index(_fold(style))
-        msg = f"this model has no style '{style}'.{nearest(style, self.style_names)}"
-        raise UsageError(msg, f"Styles: {', '.join(self.style_names)}.")
+        found = _find(style, self.style_names)
+        if found is None:
+            msg = f"this model has no style '{style}'.{nearest(style, self.style_names)}"
+            raise UsageError(msg, f"Styles: {', '.join(self.style_names)}.")
+        return found
+
+    @property
+    def label_columns(self) -> dict[str, list[str]]:
+        """The values of each column of labels beside the style, in the order of their ids; a folder may have none."""
+        return {str(column["name"]): list(column["values"]) for column in self.about.get("labels", [])}
+
+    def label(self, text: str) -> tuple[str, str]:
+        """Return (column, value) of ``column=value``, each asked for as a style is.
+
+        Raises:
+            UsageError: no such column or value; the nearest is offered.
+        """
+        columns = self.label_columns
+        if not columns:
+            msg = f"'{text}': this model knows no labels beside its styles."
+            raise UsageError(msg, "Train one with ldm.labels=[…], which names columns of the table of labels.")
+        name, equals, value = text.partition("=")
+        name = next((known for known in columns if text.startswith(f"{known}=")), name)
+        place = _find(name, list(columns))
+        if not equals or place is None:
+            msg = f"'{text}' names no column of labels.{nearest(name, columns)}"
+            raise UsageError(msg, f"Write COLUMN=VALUE. Columns: {', '.join(columns)}.")
+        column = list(columns)[place]
+        value = text[len(name) + 1 :]
+        found = _find(value, columns[column])
+        if found is None:
+            msg = f"this model has no {column} '{value}'.{nearest(value, columns[column])}"
+            raise UsageError(msg, f"Values: {', '.join(columns[column])}.")
+        return column, columns[column][found]
+
+
+def _find(name: str, known: list[str]) -> int | None:
+    """Return the place of a name as written, else of the only one that is the same but for case and separators."""
+    if name in known:
+        return known.index(name)
+    folded = [_fold(one) for one in known]
+    return folded.index(_fold(name)) if folded.count(_fold(name)) == 1 else None
 
 
 def _fold(name: str) -> str:

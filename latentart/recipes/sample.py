@@ -1,51 +1,47 @@
-"""`latentart sample`: styles × seeds → a grid or single pictures, each with its settings inside.
+"""`latentart sample`: styles × seeds → a grid, single pictures or a movie, each with its settings inside.
 
 Launch: ``latentart sample --style High_Renaissance --eta 0.8 --grid 4x4``.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
 
-from latentart import __version__
 from latentart.config.sample import SampleConfig
-from latentart.data.datasets import picture_from
-from latentart.data.grids import save_png, tile_grid
-from latentart.data.slug import slug, slugs
-from latentart.errors import ResourceError, UsageError
-from latentart.recipes.generate import Generator, SamplerSettings
-from latentart.recipes.model import Model, load_model, require_denoiser, weights_hash
+from latentart.core.networks.conditioning import Denoiser
+from latentart.data.datasets import picture_from, pixels_from
+from latentart.data.movies import shrink_to
+from latentart.errors import UsageError
+from latentart.recipes.autoguidance import build_weak, choose_weak
+from latentart.recipes.averages import Average
+from latentart.recipes.blends import labels_of, parse_blend
+from latentart.recipes.generate import Generator, Origin, SamplerSettings, Watch
+from latentart.recipes.model import Model, load_model, require_denoiser
+from latentart.recipes.reconstruct import open_picture
+from latentart.recipes.sample_files import (
+    choose_paths,
+    free_path,
+    holds,
+    make_grid,
+    require_free,
+    save_frames,
+    save_pictures,
+)
+from latentart.recipes.sample_request import OriginRequest, Plan, choose_size, make_plan
+from latentart.recipes.sample_request import SampleRequest as SampleRequest
+from latentart.recipes.sample_settings import Drawing, describe, hashes_of, read_drawing, require_weights
 from latentart.training.devices import Placement
 from latentart.training.progress import Progress
 
-SETTINGS_KEY = "latentart"
-DEFAULT_COLUMNS = 4
-
-
-@dataclass(frozen=True)
-class SampleRequest:
-    """What to draw.
-
-    Attributes:
-        styles: as the user wrote them; ``all`` stands for every style.
-        grid: (rows, columns); None takes one row per style.
-        count: pictures per style where there is no grid.
-        separate: single pictures in a folder, in place of a grid.
-        out: the grid's file or, with ``separate``, the folder; None names it after the settings.
-    """
-
-    styles: tuple[str, ...]
-    grid: tuple[int, int] | None = None
-    count: int | None = None
-    seed: int = 0
-    separate: bool = False
-    out: Path | None = None
+FRAMES = 30  # of the movie of a denoising, at most
+FRAME_PIXELS = 2_000_000
+MOVIE_PIXELS = 60_000_000  # of all frames; a longer or larger movie is made smaller
 
 
 @dataclass(frozen=True)
@@ -59,18 +55,11 @@ class SampleResult:
 
 def settings_from(config: SampleConfig, changes: dict[str, Any]) -> SamplerSettings:
     """Return the config's sampling settings with the options that were given on top."""
-    settings = SamplerSettings(
-        config.sampler,
-        config.steps,
-        config.spacing,
-        config.eta,
-        config.guidance,
-        config.guidance_interval,
-        config.guidance_rescale,
-        config.x0_limit,
-        config.batch_size,
-    )
-    return replace(settings, **{name: value for name, value in changes.items() if value is not None})
+    settings = SamplerSettings(**config.model_dump(exclude={"precision"}))
+    changes = {name: value for name, value in changes.items() if value is not None}
+    if "guidance" in changes:  # asked for on its own, it is what the config's autoguidance gives way to
+        settings = replace(settings, autoguidance=None)
+    return replace(settings, **changes)
 
 
 def sample_pictures(
@@ -85,152 +74,195 @@ def sample_pictures(
     """Draw what is asked for; what was drawn before with the same settings is left as it is.
 
     Raises:
-        ModelError: there is no model, or it has no denoiser.
-        UsageError: an unknown style, more steps than the model's, or a file in the way.
+        ModelError: there is no model, it has no denoiser, or autoguidance finds no weak network.
+        DataError: the picture to begin from, or its mask, cannot be read.
+        UsageError: an unknown style or label, a size or number of steps that cannot be, or a file in the way.
     """
     model = load_model(model_folder, placement)
     denoiser, task = require_denoiser(model, model_folder)
     if not 1 <= settings.steps <= task.schedule.num_steps:
         msg = f"--steps {settings.steps} is not within 1 to {task.schedule.num_steps}, the model's own steps."
         raise UsageError(msg)
-    cells = choose_cells(model, request)
-    described = describe(model, model_folder, cells, request, settings)
-    paths = choose_paths(samples, cells, request, settings, model)
-    if request.out is None:
-        paths = [free_path(path, text) for path, text in zip(paths, described, strict=True)]
-    next_seed = 1 + max(cell.seed for cell in cells)
-    missing = [i for i, path in enumerate(paths) if not holds(path, described[i])]
-    if not missing:
-        return SampleResult(paths, is_new=False, next_seed=next_seed)
-    for i in missing:
-        require_free(paths[i])
-    if request.separate:  # those that are there were begun by an earlier call
-        cells = [cells[i] for i in missing]
-    generator = Generator(model.autoencoder, denoiser, model.normalizer, task, placement, model.resolution)
-    with Progress("sample", len(cells), quiet=quiet) as progress:
-        pixels = generator([c.style_id for c in cells], [c.seed for c in cells], settings, progress.update)
-    pictures = [picture_from(p) for p in pixels]
-    save_all(pictures, [paths[i] for i in missing], [described[i] for i in missing], cells, request, model)
-    return SampleResult(paths, is_new=True, next_seed=next_seed)
+    if request.origin is not None and request.origin.from_style is not None:
+        parse_blend(model, request.origin.from_style)
+    opened = open_origin(request.origin)
+    plan = make_plan(model, request, unit_of(model, denoiser), opened[0].size if opened else None)
+    weak = None
+    if settings.autoguidance is not None:  # it takes the other's place
+        weak, settings = choose_weak(model, model_folder), replace(settings, guidance=1.0)
+    drawing = Drawing(plan, settings, hashes_of(model_folder, weak.sha256 if weak else None))
+    out = request.movie or request.out
+    return draw(Studio(model, denoiser, placement, weak), drawing, samples, out, quiet=quiet)
+
+
+def sample_again(
+    source: Path,
+    model_folder: Path,
+    samples: Path,
+    out: Path | None,
+    config: SampleConfig,
+    placement: Placement,
+    *,
+    quiet: bool = False,
+) -> SampleResult:
+    """Draw a picture or movie once more, from the settings inside it.
+
+    Raises:
+        ModelError: there is no model, or it is not the one that the picture was drawn with.
+        DataError: a file that it was drawn from is gone or changed.
+        UsageError: the picture holds no settings, or a file is in the way.
+    """
+    model = load_model(model_folder, placement)
+    denoiser, task = require_denoiser(model, model_folder)
+    drawing = read_drawing(source, model)
+    require_weights(source, drawing, model_folder)
+    choose_size(model, drawing.plan.size, unit_of(model, denoiser), None)
+    if drawing.settings.steps > task.schedule.num_steps:
+        raise UsageError(f"{source} took {drawing.settings.steps} steps, more than the model has.")
+    weak_hash = drawing.hashes.get("weak_denoiser")
+    weak = choose_weak(model, model_folder, weak_hash) if weak_hash else None
+    settings = replace(drawing.settings, batch_size=config.batch_size, compile=config.compile)
+    studio = Studio(model, denoiser, placement, weak)
+    suffix = source.suffix.lower() if drawing.plan.is_movie else ".png"
+    return draw(studio, replace(drawing, settings=settings), samples, out, quiet=quiet, suffix=suffix)
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One picture: a style and a seed."""
+class Studio:
+    """What draws: a model, where it runs, and autoguidance's weak network."""
 
-    style_id: int
-    seed: int
+    model: Model
+    denoiser: Denoiser
+    placement: Placement
+    weak: Average | None
 
-
-def choose_cells(model: Model, request: SampleRequest) -> list[Cell]:
-    """Return the pictures to draw, row by row; every style starts again at the first seed."""
-    names = model.style_names if "all" in request.styles else list(dict.fromkeys(request.styles))
-    style_ids = list(dict.fromkeys(model.style_id(name) for name in names))
-    if request.grid is None:
-        columns = request.count or DEFAULT_COLUMNS
-        return [Cell(style, request.seed + i) for style in style_ids for i in range(columns)]
-    total = request.grid[0] * request.grid[1]
-    if total < len(style_ids):
-        msg = f"a grid of {request.grid[0]}x{request.grid[1]} has no room for {len(style_ids)} styles."
-        raise UsageError(msg, "Give a larger --grid, or leave it out for one row per style.")
-    shares = [i * len(style_ids) // total for i in range(total)]
-    return [Cell(style_ids[k], request.seed + i - shares.index(k)) for i, k in enumerate(shares)]
-
-
-def shape_of(cells: Sequence[Cell], request: SampleRequest) -> tuple[int, int]:
-    """Return the grid's (rows, columns)."""
-    if request.grid is not None:
-        return request.grid
-    columns = request.count or DEFAULT_COLUMNS
-    return len(cells) // columns, columns
+    def generator(self, *, compiles: bool) -> Generator:
+        """Return the networks, ready to draw."""
+        model, task = self.model, self.model.task
+        assert task is not None
+        weak = None if self.weak is None else build_weak(self.denoiser, self.weak)
+        for network in (self.denoiser, weak) if compiles else ():
+            if network is not None:
+                network.compile()
+        return Generator(
+            model.autoencoder, self.denoiser, model.normalizer, task, self.placement, model.resolution, weak
+        )
 
 
-def describe(
-    model: Model, folder: Path, cells: Sequence[Cell], request: SampleRequest, settings: SamplerSettings
-) -> list[str]:
-    """Return the settings that go into each file: all that is needed to make it again."""
-    common = {name: value for name, value in asdict(settings).items() if name != "batch_size"}
-    common |= {
-        "latentart": __version__,
-        "autoencoder": weights_hash(folder, "autoencoder"),
-        "denoiser": weights_hash(folder, "denoiser"),
-    }
-    names = model.style_names
-    if request.separate:
-        return [json.dumps({"style": names[c.style_id], "seed": c.seed, **common}) for c in cells]
-    rows, columns = shape_of(cells, request)
-    about = {"styles": [names[c.style_id] for c in cells], "seeds": [c.seed for c in cells], "grid": [rows, columns]}
-    return [json.dumps({**about, **common})]
+def unit_of(model: Model, denoiser: Denoiser) -> int:
+    """Return what the sides of a model's pictures are multiples of, in pixels."""
+    return model.autoencoder.factor * denoiser.factor
 
 
-def choose_paths(
-    samples: Path, cells: Sequence[Cell], request: SampleRequest, settings: SamplerSettings, model: Model
-) -> list[Path]:
-    """Return where the pictures go, named after what was asked for."""
-    way = f"eta{settings.eta:g}" if settings.sampler == "ddim" else settings.sampler
-    names = list(dict.fromkeys(model.style_names[c.style_id] for c in cells))
-    who = "all" if len(names) == len(model.style_names) > 1 else "+".join(slug(name) for name in names)
-    who = who if len(who) <= 120 else f"{len(names)}_styles"
-    if request.separate:
-        folder = request.out or samples / f"{who}_{way}"
-        return [folder / f"{slugs(names)[model.style_names[c.style_id]]}_seed{c.seed}.png" for c in cells]
-    rows, columns = shape_of(cells, request)
-    return [request.out or samples / f"{who}_{way}_{rows}x{columns}.png"]
+def draw(
+    studio: Studio, drawing: Drawing, samples: Path, out: Path | None, *, quiet: bool, suffix: str = ".png"
+) -> SampleResult:
+    """Draw those of the files that are not there yet, and write them."""
+    plan, settings, model = drawing.plan, drawing.settings, studio.model
+    described = describe(drawing, model)
+    paths = choose_paths(samples, plan, settings, model, out, suffix)
+    if out is None:
+        paths = [free_path(path, text) for path, text in zip(paths, described, strict=True)]
+    missing = [i for i, path in enumerate(paths) if not holds(path, described[i])]
+    if not missing:
+        return SampleResult(paths, is_new=False, next_seed=plan.next_seed)
+    for i in missing:
+        require_free(paths[i])
+    wanted = replace(plan, cells=tuple(plan.cells[i] for i in missing)) if plan.kind == "separate" else plan
+    pictures, frames = make_pictures(studio, wanted, settings, quiet=quiet)
+    if plan.is_movie:
+        save_frames(frames, paths[0], described[0])
+    else:
+        pictures = pictures if plan.kind == "separate" else [make_grid(plan, pictures)]
+        save_pictures(pictures, [paths[i] for i in missing], [described[i] for i in missing])
+    return SampleResult(paths, is_new=True, next_seed=plan.next_seed)
 
 
-def holds(path: Path, described: str) -> bool:
-    """Tell whether a file is a picture that was made with exactly these settings."""
-    if not path.is_file():
-        return False
-    try:
-        with Image.open(path, formats=["PNG"]) as picture:
-            return bool(picture.info.get(SETTINGS_KEY) == described)
-    except (OSError, SyntaxError, ValueError):
-        return False
+def make_pictures(
+    studio: Studio, plan: Plan, settings: SamplerSettings, *, quiet: bool
+) -> tuple[list[Image.Image], list[Image.Image]]:
+    """Return the pictures of a plan and, of a movie, its frames."""
+    generator = studio.generator(compiles=settings.compile)
+    origin = load_origin(studio, plan)
+    labels = labels_of(studio.model, studio.denoiser, [cell.style for cell in plan.cells], plan.labels)
+    film = Film(plan)
+    with Progress("sample", len(plan.cells), quiet=quiet) as progress:
+        pixels = generator(
+            labels,
+            [cell.seed for cell in plan.cells],
+            settings,
+            progress.update,
+            size=(plan.size[1], plan.size[0]),
+            origin=origin,
+            watch=Watch(FRAMES - 1, film.see) if plan.kind == "denoising" else None,
+        )
+    pictures = [picture_from(one) for one in pixels]
+    return pictures, film.cut(pictures) if plan.is_movie else []
 
 
-def free_path(path: Path, described: str) -> Path:
-    """Return ``path``, or with a number added where another picture has that name."""
-    number, candidate = 1, path
-    while candidate.exists() and not holds(candidate, described):
-        number += 1
-        candidate = path.with_stem(f"{path.stem}_{number}")
-    return candidate
+class Film:
+    """Collects the frames of a movie, small enough to be kept in memory."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        length = len(plan.cells) // plan.rows if plan.kind == "walk" else FRAMES
+        budget = min(FRAME_PIXELS, MOVIE_PIXELS / length)
+        self.size = shrink_to(plan.size, budget / (plan.rows * plan.columns))
+        self.seen: dict[int, dict[int, Image.Image]] = {}
+
+    def see(self, first: int, frame: int, pixels: Tensor) -> None:
+        """Take the pictures of a batch, of which ``first`` is the first, in a frame."""
+        shots = self.seen.setdefault(frame, {})
+        for i, one in enumerate(pixels, start=first):
+            shots[i] = self._shrink(picture_from(one))
+
+    def cut(self, pictures: list[Image.Image]) -> list[Image.Image]:
+        """Return the frames, whole grids: of a denoising the result comes last."""
+        small = [self._shrink(picture) for picture in pictures]
+        if self.plan.kind == "walk":
+            length = len(small) // self.plan.rows
+            shots = [[small[row * length + i] for row in range(self.plan.rows)] for i in range(length)]
+        else:
+            shots = [[shot[i] for i in sorted(shot)] for _, shot in sorted(self.seen.items())] + [small]
+        return [make_grid(self.plan, shot) for shot in shots]
+
+    def _shrink(self, picture: Image.Image) -> Image.Image:
+        return picture if picture.size == self.size else picture.resize(self.size, Image.Resampling.LANCZOS)
 
 
-def require_free(path: Path) -> None:
-    """Refuse to write over what is there.
+def open_origin(request: OriginRequest | None) -> tuple[Image.Image, Image.Image | None] | None:
+    """Return the picture to begin from and its mask.
 
     Raises:
-        UsageError: something has that name.
+        DataError: one cannot be read.
+        UsageError: they differ in size, or the mask is white nowhere.
     """
-    if path.exists():
-        msg = f"{path} exists and was made otherwise; nothing is overwritten."
-        raise UsageError(msg, "Name another place with --out, or move it away.")
+    if request is None:
+        return None
+    picture = open_picture(request.picture)
+    if request.mask is None:
+        return picture, None
+    mask = open_picture(request.mask).convert("L")
+    if mask.size != picture.size:
+        sizes = f"{mask.width}x{mask.height}, {request.picture} {picture.width}x{picture.height}"
+        raise UsageError(f"{request.mask} has {sizes}: they must be of one size.")
+    if mask.getextrema()[1] < 128:  # type: ignore[operator]
+        raise UsageError(f"{request.mask} is white nowhere.", "White is what is painted anew.")
+    return picture, mask
 
 
-def save_all(
-    pictures: list[Image.Image],
-    paths: list[Path],
-    described: list[str],
-    cells: Sequence[Cell],
-    request: SampleRequest,
-    model: Model,
-) -> None:
-    """Write the grid or the single pictures.
-
-    Raises:
-        ResourceError: a file cannot be written.
-    """
-    if not request.separate:
-        rows, columns = shape_of(cells, request)
-        row_styles = [{c.style_id for c in cells[i * columns : (i + 1) * columns]} for i in range(rows)]
-        is_labeled = len({c.style_id for c in cells}) > 1 and all(len(styles) == 1 for styles in row_styles)
-        labels = [model.style_names[styles.pop()] for styles in row_styles] if is_labeled else []
-        pictures = [tile_grid(pictures, rows, columns, labels)]
-    try:
-        for picture, path, text in zip(pictures, paths, described, strict=True):
-            save_png(picture, path, {SETTINGS_KEY: text})
-    except OSError as error:
-        msg = f"{error.filename or paths[0]} cannot be written: {error.strerror or error}."
-        raise ResourceError(msg, "Name another place with --out.") from None
+def load_origin(studio: Studio, plan: Plan) -> Origin | None:
+    """Return the picture to begin from at the plan's size: the largest part in its middle of that shape."""
+    request, opened = plan.origin, open_origin(plan.origin)
+    if request is None or opened is None:
+        return None
+    picture, mask = (None if one is None else ImageOps.fit(one, plan.size, Image.Resampling.LANCZOS) for one in opened)
+    assert picture is not None
+    inverted_as = None
+    if request.inverts:
+        inverted_as = studio.denoiser.null_like(torch.zeros(1, dtype=torch.int64))
+        if request.from_style is not None:
+            blend = parse_blend(studio.model, request.from_style)
+            inverted_as = labels_of(studio.model, studio.denoiser, [blend], plan.labels)
+    shown = None if mask is None else (pixels_from(mask)[:1] >= 128).float()
+    return Origin(pixels_from(picture), request.strength, shown, inverted_as)

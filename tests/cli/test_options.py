@@ -25,7 +25,8 @@ OPTIONS = {
     "clean-data": {"--out", "--dry-run", "--near-duplicates", "--json", *CONFIG, *QUIET},
     "encode": {"--device", "--json", *CONFIG, *QUIET},
     "sample": {"--style", "-s", "--grid", "--count", "-n", "--seed", "--steps", "--sampler", "--eta", "--guidance"}
-    | {"--interval", "--separate", "--out", "--model", "--device", "--json", *CONFIG, *QUIET},
+    | {"--interval", "--autoguidance", "--label", "--size", "--walk", "--movie", "--init-image", "--strength", "--mask"}
+    | {"--invert", "--from-style", "--from", "--separate", "--out", "--model", "--device", "--json", *CONFIG, *QUIET},
     "ema": {"--relative-std", "--step", "--out", "--json", *CONFIG},
     "reconstruct": {"--size", "--out", "--model", "--device", "--json", *CONFIG},
     "bench data": {"--only", "--quick", "--folder", "--device", "--json"},
@@ -41,8 +42,8 @@ OPTIONS = {
     "config validate": CONFIG,
     "config schema": set(),
     "config diff": {"--preset", *CONFIG},
-    "train vae": {"--stage", "--device", "--json", *CONFIG, *QUIET},
-    "train ldm": {"--device", "--json", *CONFIG, *QUIET},
+    "train vae": {"--stage", "--resume", "--max-time", "--max-steps", "--device", "--json", *CONFIG, *QUIET},
+    "train ldm": {"--resume", "--max-time", "--max-steps", "--device", "--json", *CONFIG, *QUIET},
 }
 
 

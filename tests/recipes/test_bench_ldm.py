@@ -14,7 +14,8 @@ from latentart.config.workspace import resolve
 from latentart.data.index import IndexEntry
 from latentart.recipes.bench_arena import alternate, compare
 from latentart.recipes.bench_denoisers import build_ours, build_peers, count_parameters
-from latentart.recipes.bench_ldm import Setting, TimedRun, bench_ldm, bench_speed, build_step, noise_batch
+from latentart.recipes.bench_ldm import bench_ldm, bench_speed
+from latentart.recipes.bench_training import Setting, TimedRun, build_step, noise_batch
 from latentart.scoring.judge import Judge
 from latentart.training.devices import Placement
 
@@ -65,7 +66,7 @@ def test_speed_names_every_contender_and_its_rate() -> None:
 
 
 def test_a_run_that_diverges_stops_and_keeps_its_average() -> None:
-    """Its seconds are used up at once, and the average holds only finite weights."""
+    """At the tenth update in a row that is not finite; the average holds only finite weights."""
     step_fn = build_step(build_ours(TINY.model, 4, 27), DiffusionConfig(), OptimizerConfig(), CPU)
     good = noise_batch(TINY, CPU)
     run = TimedRun(
@@ -78,7 +79,7 @@ def test_a_run_that_diverges_stops_and_keeps_its_average() -> None:
 
     run.advance(30.0)
 
-    assert (run.is_broken, run.steps, run.seconds) == (True, 3, 60.0)
+    assert (run.is_broken, run.steps, run.seconds) == (True, 12, 60.0)
     assert all(torch.isfinite(weight).all() for weight in step_fn.ema.network.parameters())
 
 

@@ -1,4 +1,4 @@
-"""Classifier-free guidance: a denoiser that exaggerates what its style adds."""
+"""Guidance: a denoiser that exaggerates what its style adds, or what its training did."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ def guided(
     null_like: Callable[[Tensor], Tensor],
     scale: float,
     *,
+    weak: Predict | None = None,
     within: range | None = None,
     rescale: float = 0.0,
 ) -> Predict:
@@ -26,8 +27,12 @@ def guided(
     one plain call, 0 leaves the style out. Both branches run in one call of twice the batch. Linear, so it means
     the same for eps, x0 and v.
 
+    With ``weak``, a predictor that makes the same mistakes but larger, its answer to the same style takes the place of
+    null: autoguidance (Karras et al. 2406.02507, eq. 3), at one call of each network.
+
     ``within`` guides at these timesteps only (Kynkäänniemi et al. 2404.07724); elsewhere the scale is 1, and a
-    batch that is wholly elsewhere costs one plain call. None is everywhere. ``rescale`` goes to ``rescaled``.
+    batch that is wholly elsewhere costs one plain call. None is everywhere. Have ``t`` on the CPU, or this waits for
+    its device. ``rescale`` goes to ``rescaled``.
 
     Raises:
         ValueError: ``rescale`` outside 0 … 1.
@@ -41,11 +46,14 @@ def guided(
         is_within = None if within is None else (t >= within.start) & (t < within.stop)
         if is_within is not None and not is_within.any():
             return predict(x_t, t, style_id)
-        style_ids = torch.cat([style_id, null_like(style_id)])
+        if weak is not None:
+            both = torch.cat([predict(x_t, t, style_id), weak(x_t, t, style_id)])
+        else:
+            style_ids = torch.cat([style_id, null_like(style_id)])
+            both = predict(torch.cat([x_t, x_t]), torch.cat([t, t]), style_ids)
         # in the precision of x_t: the scale would magnify what bf16 rounds off
-        both = predict(torch.cat([x_t, x_t]), torch.cat([t, t]), style_ids).to(x_t.dtype)
-        styled, null = both.chunk(2)
-        prediction = null + scale * (styled - null)
+        styled, base = both.to(x_t.dtype).chunk(2)
+        prediction = base + scale * (styled - base)
         if rescale:
             prediction = rescaled(prediction, styled, rescale)
         return prediction if is_within is None else torch.where(expand_to(is_within, x_t) > 0, prediction, styled)

@@ -36,10 +36,13 @@ def make_denoise(
     target: Target,
     x0_limit: float | None = None,
 ) -> Denoise:
-    """Return the closure a sampler needs around ``predict(x_t, t) -> prediction``, t int64 [B]."""
+    """Return the closure a sampler needs around ``predict(x_t, t) -> prediction``, t int64 [B] on the CPU.
+
+    There it can be looked at without waiting for a device; ``predict`` moves it where it needs it.
+    """
 
     def denoise(x_t: Tensor, t: int) -> tuple[Tensor, Tensor]:
-        prediction = predict(x_t, torch.full((len(x_t),), t, device=x_t.device))
+        prediction = predict(x_t, torch.full((len(x_t),), t))
         return x0_and_eps_from(target, prediction, x_t, schedule.alpha_bar_at(t), x0_limit)
 
     return denoise

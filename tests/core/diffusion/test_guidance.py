@@ -1,4 +1,4 @@
-"""Classifier-free guidance: its formula and its cost."""
+"""Classifier-free guidance and autoguidance: their formulas and their cost."""
 
 from __future__ import annotations
 
@@ -151,3 +151,36 @@ def test_guidance_is_rescaled_after_it_is_scaled() -> None:
     assert not torch.allclose(prediction, guided(predict, null_like, 4.0)(X_T, T, STYLE_ID))
     with pytest.raises(ValueError, match=r"rescale: got 1\.5, expected 0 to 1"):
         guided(predict, null_like, 4.0, rescale=1.5)
+
+
+def test_autoguidance_extrapolates_from_the_weak_network() -> None:
+    """The answer is weak + scale (strong - weak), both for the style itself, from one call of each network."""
+    strong_sizes: list[int] = []
+    weak_sizes: list[int] = []
+    weak_plain = make_predict(weak_sizes)
+
+    def weak(x_t: Tensor, t: Tensor, style_id: Tensor) -> Tensor:
+        return 0.5 * weak_plain(x_t, t, style_id)
+
+    prediction = guided(make_predict(strong_sizes), null_like, 2.0, weak=weak)(X_T, T, STYLE_ID)
+
+    styled = make_predict([])(X_T, T, STYLE_ID)
+    torch.testing.assert_close(prediction, 0.5 * styled + 2.0 * (styled - 0.5 * styled))
+    assert (strong_sizes, weak_sizes) == ([2], [2])
+
+
+def test_autoguidance_keeps_to_its_interval() -> None:
+    """Outside of it the weak network is not asked; inside each image has its own timestep."""
+    weak_sizes: list[int] = []
+    weak = make_predict(weak_sizes)
+
+    def strong(x_t: Tensor, t: Tensor, style_id: Tensor) -> Tensor:
+        return 3 * make_predict([])(x_t, t, style_id)
+
+    outside = guided(strong, null_like, 2.0, weak=weak, within=range(20, 30))(X_T, T, STYLE_ID)
+    both = guided(strong, null_like, 2.0, weak=weak, within=range(5, 10))(X_T, T, STYLE_ID)
+
+    assert torch.equal(outside, strong(X_T, T, STYLE_ID))
+    assert weak_sizes == [2]
+    assert torch.equal(both[:1], strong(X_T, T, STYLE_ID)[:1])
+    torch.testing.assert_close(both[1:], 5 * make_predict([])(X_T, T, STYLE_ID)[1:])

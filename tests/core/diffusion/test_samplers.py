@@ -19,11 +19,22 @@ from latentart.core.diffusion.samplers import (
     make_denoise,
     sample,
 )
-from latentart.core.diffusion.schedules import NoiseSchedule, ScheduleKind, make_betas, timestep_pairs
+from latentart.core.diffusion.schedules import (
+    NoiseSchedule,
+    ScheduleKind,
+    make_betas,
+    straight_alpha_bar,
+    timestep_pairs,
+)
 from latentart.core.diffusion.solvers import Denoise
 
 MEAN, STD = 1.5, 0.5
 SCHEDULES = {kind: NoiseSchedule.from_betas(make_betas(kind, 1000)) for kind in ("linear", "cosine")}
+FROM_PURE_NOISE = {
+    "straight": NoiseSchedule.from_alpha_bar(straight_alpha_bar(1000)),
+    "zero-terminal linear": SCHEDULES["linear"].to_zero_terminal_snr(),
+    "zero-terminal cosine": SCHEDULES["cosine"].to_zero_terminal_snr(),
+}
 
 
 def refuse_noise(step: int) -> Tensor:
@@ -64,7 +75,7 @@ def draw(seed: int, *shape: int) -> Tensor:
     return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("target", ["eps", "x0", "v"])
+@pytest.mark.parametrize("target", get_args(Target))
 @pytest.mark.parametrize("kind", ["linear", "cosine"])
 @pytest.mark.parametrize("num_steps", [1, 10, 333])
 def test_ddim_is_the_affine_map_of_the_gaussian_oracle(kind: ScheduleKind, target: Target, num_steps: int) -> None:
@@ -116,6 +127,33 @@ def test_noisy_samplers_have_the_oracle_moments(
     if mean is not None:
         assert float(x0[0]) == pytest.approx(mean, abs=5e-5)
         assert sample_std == pytest.approx(std, abs=5e-5)
+
+
+@pytest.mark.parametrize("name", FROM_PURE_NOISE)
+@pytest.mark.parametrize("target", ["x0", "v", "flow"])
+@pytest.mark.parametrize(("sampler", "eta"), [("ddim", 0.0), ("ddim", 0.8), ("ddim", 1.0), ("ddpm", 1.0)])
+@pytest.mark.parametrize("num_steps", [1, 50])
+def test_samplers_start_from_pure_noise(
+    sampler: Sampler, eta: float, target: Target, num_steps: int, name: str
+) -> None:
+    """Mean and spread of a run from ᾱ = 0 are those of the scalar recursion, whatever the network predicts."""
+    schedule = FROM_PURE_NOISE[name]
+    pairs = timestep_pairs(schedule, num_steps)
+    units = torch.eye(num_steps + 2, dtype=torch.float64)[:, :, None, None, None]
+
+    x0 = sample(
+        gaussian_denoise(schedule, target),
+        units[1],
+        pairs,
+        schedule,
+        eta=eta,
+        noise=lambda i: units[i + 2],
+        sampler=sampler,
+    ).flatten()
+
+    slope, offset, var = affine_run(schedule.alpha_bar.tolist(), pairs, eta)
+    assert float(x0[0]) == pytest.approx(offset, abs=1e-9)
+    assert float((x0[1:] - x0[0]).square().sum().sqrt()) == pytest.approx(math.sqrt(slope**2 + var), abs=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["linear", "cosine"])

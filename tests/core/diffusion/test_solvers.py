@@ -17,6 +17,7 @@ from latentart.core.diffusion.solvers import Denoise
 MEAN, STD = 1.5, 0.5
 SOLVERS: tuple[Sampler, ...] = ("euler", "heun", "dpmpp_2m", "unipc")
 DETERMINISTIC: tuple[Sampler, ...] = ("ddim", *SOLVERS)
+OTHERS: tuple[Target, ...] = ("eps", "v", "flow")
 LINEAR, COSINE = (NoiseSchedule.from_betas(make_betas(kind, 1000)) for kind in ("linear", "cosine"))
 STRAIGHT, SHIFTED = (NoiseSchedule.from_alpha_bar(straight_alpha_bar(1000, shift)) for shift in (1.0, 3.0))
 FROM_PURE_NOISE = {
@@ -128,6 +129,38 @@ def test_a_whole_walk_comes_to_the_exact_end(sampler: Sampler, schedule: NoiseSc
     assert at_1000 < min(0.005, at_50 / 5)
 
 
+@pytest.mark.parametrize("name", FROM_PURE_NOISE)
+@pytest.mark.parametrize("target", ["x0", "v", "flow"])
+@pytest.mark.parametrize("sampler", DETERMINISTIC)
+def test_a_whole_walk_from_pure_noise_comes_to_the_exact_end(sampler: Sampler, target: Target, name: str) -> None:
+    """From ᾱ = 0, where the first step is endless in λ, 50 steps are near, 1000 nearer; one step is the mean."""
+    schedule, x_T = FROM_PURE_NOISE[name], draw(0, 16, 1, 1, 1)
+    exact = exact_path(schedule, x_T, 999, -1)
+
+    denoise = gaussian_denoise(schedule, target)
+    at_50, at_1000 = (float((run(sampler, denoise, schedule, N, x_T) - exact).abs().max()) for N in (50, 1000))
+
+    assert schedule.alpha_bar[-1] == 0
+    assert at_50 < (0.1 if sampler in ("ddim", "euler") else 0.015)
+    assert at_1000 < min(0.005, at_50 / 5)
+    torch.testing.assert_close(run(sampler, denoise, schedule, 1, x_T), torch.full_like(x_T, MEAN), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize(("schedule", "shift"), [(STRAIGHT, 1), (SHIFTED, 3)], ids=["straight", "shifted"])
+@pytest.mark.parametrize("num_steps", [1, 7, 50])
+def test_euler_on_the_straight_path_is_the_textbooks(schedule: NoiseSchedule, shift: float, num_steps: int) -> None:
+    """A walk in rectified flow's own variable, by hand: x' = x + (τ' - τ) u with x = x_t √((1-τ)² + τ²)."""
+    x_T = draw(0, 2, 1, 4, 4)
+    x = x_T
+    for t, t_prev in timestep_pairs(schedule, num_steps):
+        tau, tau_prev = (shift * p / (1 + (shift - 1) * p) for p in ((t + 1) / 1000, (t_prev + 1) / 1000))
+        x = x + (tau_prev - tau) * curved(x / math.hypot(1 - tau, tau), t)
+
+    x_0 = run("euler", make_denoise(curved, schedule, "flow"), schedule, num_steps, x_T)
+
+    torch.testing.assert_close(x_0, x, atol=1e-11, rtol=0)
+
+
 @pytest.mark.parametrize("schedule", [LINEAR, COSINE], ids=["linear", "cosine"])
 @pytest.mark.parametrize("num_steps", [1, 10, 333])
 def test_euler_is_ddim_without_noise(schedule: NoiseSchedule, num_steps: int) -> None:
@@ -179,13 +212,13 @@ def test_a_constant_x0_hat_is_reached_along_the_straight_path(sampler: Sampler, 
 
 @pytest.mark.parametrize("sampler", SOLVERS)
 def test_it_does_not_matter_what_the_network_predicts(sampler: Sampler) -> None:
-    """One denoiser told as eps, x0 or v gives one picture."""
+    """One denoiser told as eps, x0, v or flow gives one picture."""
     x_T = draw(0, 4, 1, 2, 2)
 
-    by_eps, by_x0, by_v = (run(sampler, gaussian_denoise(COSINE, how), COSINE, 20, x_T) for how in ("eps", "x0", "v"))
+    by_x0, *others = (run(sampler, gaussian_denoise(COSINE, how), COSINE, 20, x_T) for how in ("x0", *OTHERS))
 
-    torch.testing.assert_close(by_eps, by_x0, atol=1e-9, rtol=0)
-    torch.testing.assert_close(by_v, by_x0, atol=1e-9, rtol=0)
+    for other in others:
+        torch.testing.assert_close(other, by_x0, atol=1e-9, rtol=0)
 
 
 @pytest.mark.parametrize("sampler", SOLVERS)
@@ -300,3 +333,24 @@ def test_walks_as_diffusers_does(sampler: Sampler, num_steps: int) -> None:
     for x_prev, twins, (_, t_prev) in zip(ours, theirs, pairs, strict=True):
         scale = LINEAR.alpha_bar_at(t_prev).sqrt() if is_in_sigma else 1.0
         torch.testing.assert_close(x_prev, scale * twins, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # between diffusers and numpy
+@pytest.mark.parametrize(("schedule", "shift"), [(STRAIGHT, 1.0), (SHIFTED, 3.0)], ids=["straight", "shifted"])
+@pytest.mark.parametrize("num_steps", [5, 20])
+def test_flows_as_diffusers_does(schedule: NoiseSchedule, shift: float, num_steps: int) -> None:
+    """Every state of a walk along the straight path is that of diffusers' flow matching, told at unit variance."""
+    diffusers = pytest.importorskip("diffusers")
+    twin = diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
+    pairs, x_T = timestep_pairs(schedule, num_steps), draw(0, 2, 1, 4, 4)
+    twin.set_timesteps(sigmas=[(t + 1) / 1000 for t, _ in pairs])
+    state, theirs = x_T, []
+    for i, (t, _) in enumerate(pairs):
+        u = curved(state / math.hypot(1 - twin.sigmas[i], twin.sigmas[i]), t)
+        state = twin.step(u, twin.timesteps[i], state).prev_sample
+        theirs.append(state / math.hypot(1 - twin.sigmas[i + 1], twin.sigmas[i + 1]))
+
+    ours = walk("euler", make_denoise(curved, schedule, "flow"), schedule, pairs, x_T)
+
+    for x_prev, twins in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(x_prev, twins.double(), atol=1e-5, rtol=1e-5)

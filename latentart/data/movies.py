@@ -1,0 +1,57 @@
+"""Short movies of pictures, GIF or WebP, with text inside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import ExifTags, Image
+
+SUFFIXES = (".gif", ".webp")
+FRAME_MS = 100
+HOLD_MS = 2000
+
+
+def save_movie(frames: Sequence[Image.Image], path: Path, text: str, *, frame_ms: int = FRAME_MS) -> None:
+    """Write RGB frames of one size as an endless movie, the last held longer; the file appears whole or not at all.
+
+    The suffix says which: GIF has 256 colors a frame, WebP all, slightly rounded. ``text``, of ASCII, goes into the
+    comment of a GIF and into the EXIF description of a WebP.
+
+    Raises:
+        ValueError: no frames, or another suffix.
+    """
+    suffix = path.suffix.lower()
+    if not frames or suffix not in SUFFIXES:
+        msg = f"movie: got {len(frames)} frames for {path.name}, expected some for one of {', '.join(SUFFIXES)}"
+        raise ValueError(msg)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    first, *others = frames
+    durations = [*[frame_ms] * len(others), HOLD_MS]
+    if suffix == ".gif":
+        first.save(
+            temporary, "GIF", save_all=True, append_images=others, duration=durations, loop=0, comment=text.encode()
+        )
+    else:
+        exif = Image.Exif()
+        exif[ExifTags.Base.ImageDescription] = text
+        first.save(
+            temporary, "WEBP", save_all=True, append_images=others, duration=durations, loop=0, exif=exif, quality=90
+        )
+    temporary.replace(path)
+
+
+def read_movie_text(movie: Image.Image) -> str | None:
+    """Return the text that ``save_movie`` put into an opened GIF or WebP, None where there is none."""
+    if movie.format == "GIF":
+        comment = movie.info.get("comment")
+        return comment.decode("utf-8", "replace") if isinstance(comment, bytes) else None
+    text = movie.getexif().get(ExifTags.Base.ImageDescription)
+    return text if isinstance(text, str) else None
+
+
+def shrink_to(size: tuple[int, int], max_pixels: float) -> tuple[int, int]:
+    """Return width and height of the same shape with at most ``max_pixels`` pixels, at least 1 each."""
+    scale = min(1.0, (max_pixels / (size[0] * size[1])) ** 0.5)
+    return max(1, int(size[0] * scale)), max(1, int(size[1] * scale))

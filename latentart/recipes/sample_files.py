@@ -1,0 +1,113 @@
+"""Where samples go and how they are written; nothing is ever overwritten."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image
+
+from latentart.data.grids import save_png, tile_grid
+from latentart.data.movies import save_movie
+from latentart.data.slug import slug, slugs
+from latentart.errors import ResourceError, UsageError
+from latentart.recipes.blends import Blend
+from latentart.recipes.generate import SamplerSettings
+from latentart.recipes.model import Model
+from latentart.recipes.sample_request import Plan
+from latentart.recipes.sample_settings import SETTINGS_KEY, read_text
+
+LONGEST = 120
+
+
+def choose_paths(
+    samples: Path, plan: Plan, settings: SamplerSettings, model: Model, out: Path | None, suffix: str = ".png"
+) -> list[Path]:
+    """Return where the pictures go, named after what was asked for."""
+    way = f"eta{settings.eta:g}" if settings.sampler == "ddim" else settings.sampler
+    is_all = len(plan.styles) > 1 and {style.text for style in plan.styles} == set(model.style_names)
+    who = "all" if is_all else "+".join(map(file_name, plan.styles))
+    who = who if len(who) <= LONGEST else f"{len(plan.styles)}_styles"
+    parts = [who, *(slug(value) for _, value in plan.labels), way]
+    if plan.origin is not None:
+        parts.append(f"{'of' if plan.origin.inverts else 'from'}_{slug(plan.origin.picture.stem)}")
+    parts += ["walk"] * plan.is_walk
+    if plan.kind == "separate":
+        folder = out or samples / "_".join(parts)
+        names = slugs(file_name(style) for style in plan.styles)
+        return [folder / f"{names[file_name(c.style)]}_seed{c.seed:.17g}.png" for c in plan.cells]
+    return [out or samples / f"{'_'.join(parts)}_{plan.rows}x{plan.columns}{suffix}"]
+
+
+def file_name(style: Blend) -> str:
+    """Return a safe name of a style or blend, as Cubism-0.6+Ukiyo_e-0.4."""
+    if len(style.parts) == 1:
+        return slug(style.parts[0][0])
+    return "+".join(f"{slug(name)}-{weight:g}" for name, weight in style.parts)
+
+
+def holds(path: Path, described: str) -> bool:
+    """Tell whether a file is a picture or movie that was made with exactly these settings."""
+    try:
+        return path.is_file() and read_text(path) == described
+    except OSError:
+        return False
+
+
+def free_path(path: Path, described: str) -> Path:
+    """Return ``path``, or with a number added where another picture has that name."""
+    number, candidate = 1, path
+    while candidate.exists() and not holds(candidate, described):
+        number += 1
+        candidate = path.with_stem(f"{path.stem}_{number}")
+    return candidate
+
+
+def require_free(path: Path) -> None:
+    """Refuse to write over what is there.
+
+    Raises:
+        UsageError: something has that name.
+    """
+    if path.exists():
+        msg = f"{path} exists and was made otherwise; nothing is overwritten."
+        raise UsageError(msg, "Name another place with --out or --movie, or move it away.")
+
+
+def make_grid(plan: Plan, pictures: list[Image.Image]) -> Image.Image:
+    """Return the pictures in a grid; its rows are labelled where they differ in style."""
+    styles = [cell.style for cell in plan.cells]
+    if plan.kind == "walk":
+        styles = plan.styles
+    row_styles = [set(styles[i * plan.columns : (i + 1) * plan.columns]) for i in range(plan.rows)]
+    is_labeled = len(plan.styles) > 1 and all(len(row) == 1 for row in row_styles)
+    return tile_grid(pictures, plan.rows, plan.columns, [row.pop().text for row in row_styles] if is_labeled else [])
+
+
+def save_pictures(pictures: list[Image.Image], paths: list[Path], described: list[str]) -> None:
+    """Write a grid, or single pictures, each with its settings.
+
+    Raises:
+        ResourceError: a file cannot be written.
+    """
+    try:
+        for picture, path, text in zip(pictures, paths, described, strict=True):
+            save_png(picture, path, {SETTINGS_KEY: text})
+    except OSError as error:
+        _refuse_disk(error, paths[0])
+
+
+def save_frames(frames: list[Image.Image], path: Path, described: str) -> None:
+    """Write a movie with its settings.
+
+    Raises:
+        ResourceError: the file cannot be written.
+    """
+    try:
+        save_movie(frames, path, described)
+    except OSError as error:
+        _refuse_disk(error, path)
+
+
+def _refuse_disk(error: OSError, path: Path) -> None:
+    msg = f"{error.filename or path} cannot be written: {error.strerror or error}."
+    raise ResourceError(msg, "Name another place with --out or --movie.") from None

@@ -1,0 +1,199 @@
+"""What `sample` is asked for, and the plan that comes of it: which pictures, in which order, how large."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from latentart.data.images import MAX_PIXELS
+from latentart.errors import UsageError
+from latentart.recipes.blends import Blend, parse_blend
+from latentart.recipes.model import Model
+
+DEFAULT_COLUMNS = 4
+MAX_PICTURES = 64 * 64
+LARGEST_WALKED_SEED = 2**40  # beyond it a float has no room left for what lies between two seeds
+
+Kind = Literal["grid", "separate", "denoising", "walk"]
+
+
+@dataclass(frozen=True)
+class OriginRequest:
+    """The picture to begin from: ``strength`` as in ``generate.Origin``; ``inverts`` walks its own way back up.
+
+    Attributes:
+        mask: a picture that is white where it is painted anew.
+        from_style: the style it is inverted as; None says nothing of it.
+    """
+
+    picture: Path
+    strength: float = 1.0
+    mask: Path | None = None
+    inverts: bool = False
+    from_style: str | None = None
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """What to draw.
+
+    Attributes:
+        styles: as the user wrote them, blends too; ``all`` stands for every style.
+        grid: (rows, columns); None takes one row per style.
+        count: pictures per style where there is no grid; of a walk, seeds.
+        separate: single pictures in a folder, in place of a grid.
+        out: the grid's file or, with ``separate``, the folder; None names it after the settings.
+        labels: as the user wrote them, ``column=value``.
+        size: (width, height) in pixels; None is the model's own.
+        walk: pictures on the way from each seed to the next.
+        movie: a GIF or WebP to be made in place of the grid.
+    """
+
+    styles: tuple[str, ...]
+    grid: tuple[int, int] | None = None
+    count: int | None = None
+    seed: int = 0
+    separate: bool = False
+    out: Path | None = None
+    labels: tuple[str, ...] = ()
+    size: tuple[int, int] | None = None
+    walk: int | None = None
+    movie: Path | None = None
+    origin: OriginRequest | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One picture: a style or blend, and a seed; seed 3.25 lies between those of 3 and 4."""
+
+    style: Blend
+    seed: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be drawn: the pictures row by row, or, for the movie of a walk, one style's after the other's.
+
+    Attributes:
+        labels: (column, value) pairs that hold for all.
+        size: (width, height) in pixels.
+    """
+
+    cells: tuple[Cell, ...]
+    rows: int
+    columns: int
+    kind: Kind
+    size: tuple[int, int]
+    labels: tuple[tuple[str, str], ...] = ()
+    origin: OriginRequest | None = None
+
+    @cached_property
+    def styles(self) -> list[Blend]:
+        """The different styles in their order."""
+        return list(dict.fromkeys(cell.style for cell in self.cells))
+
+    @property
+    def is_movie(self) -> bool:
+        """Whether it is a movie and not a picture."""
+        return self.kind in ("denoising", "walk")
+
+    @property
+    def is_walk(self) -> bool:
+        """Whether there are pictures between seeds."""
+        return any(cell.seed % 1 for cell in self.cells)
+
+    @property
+    def next_seed(self) -> int:
+        """The first seed that none of the pictures uses."""
+        return 1 + math.floor(max(cell.seed for cell in self.cells))
+
+
+def make_plan(model: Model, request: SampleRequest, unit: int, picture_size: tuple[int, int] | None) -> Plan:
+    """Return the plan of a request; ``unit`` is what the sides of a picture must be multiples of.
+
+    ``picture_size`` is the (width, height) of the picture to begin from, whose shape is kept where no size is given.
+
+    Raises:
+        UsageError: an unknown style or label, a grid without room, too many pictures, or a size that does not divide.
+    """
+    size = choose_size(model, request.size, unit, picture_size)
+    labels = dict(model.label(text) for text in request.labels)
+    names = model.style_names if "all" in request.styles and "all" not in model.style_names else request.styles
+    styles = list(dict.fromkeys(parse_blend(model, name) for name in names))
+    kind: Kind = "separate" if request.separate else "denoising" if request.movie is not None else "grid"
+    if request.walk is not None:
+        kind = "walk" if request.movie is not None else kind
+        cells, columns = walk_cells(styles, request, is_movie=kind == "walk")
+    else:
+        cells, columns = choose_cells(styles, request)
+    rows = len(styles) if kind == "walk" else len(cells) // columns
+    if len(cells) > MAX_PICTURES:
+        msg = f"that would be {len(cells)} pictures, and {MAX_PICTURES} are the most."
+        raise UsageError(msg, "Ask for fewer at a time; the next have the next seeds.")
+    return Plan(tuple(cells), rows, 1 if kind == "walk" else columns, kind, size, tuple(labels.items()), request.origin)
+
+
+def choose_cells(styles: list[Blend], request: SampleRequest) -> tuple[list[Cell], int]:
+    """Return the pictures to draw, row by row, and the columns; every style starts again at the first seed."""
+    if request.origin is not None and request.origin.inverts:  # the picture takes the place of the seed
+        return [Cell(style, 0) for style in styles], 1
+    if request.grid is None:
+        columns = request.count or DEFAULT_COLUMNS
+        return [Cell(style, request.seed + i) for style in styles for i in range(columns)], columns
+    total = request.grid[0] * request.grid[1]
+    if total < len(styles):
+        msg = f"a grid of {request.grid[0]}x{request.grid[1]} has no room for {len(styles)} styles."
+        raise UsageError(msg, "Give a larger --grid, or leave it out for one row per style.")
+    shares = [i * len(styles) // total for i in range(total)]
+    return [Cell(styles[k], request.seed + i - shares.index(k)) for i, k in enumerate(shares)], request.grid[1]
+
+
+def walk_cells(styles: list[Blend], request: SampleRequest, *, is_movie: bool) -> tuple[list[Cell], int]:
+    """Return the pictures of walks, and the columns: a row for each leg with both of its ends, a movie without repeats.
+
+    Raises:
+        UsageError: there are not two pictures or two seeds to walk between, or a seed is too large for it.
+    """
+    steps, seeds = request.walk or 0, request.count or 2
+    if steps < 2 or seeds < 2:
+        msg = f"--walk {steps} over {seeds} seeds leads nowhere."
+        raise UsageError(msg, "Give at least 2 pictures a leg, and at least --count 2 seeds.")
+    if request.seed + seeds > LARGEST_WALKED_SEED:
+        msg = f"--seed {request.seed} is too large to walk from."
+        raise UsageError(msg, f"Seeds up to {LARGEST_WALKED_SEED - seeds} will do.")
+    first, last = request.seed, request.seed + seeds - 1
+    if is_movie:
+        way = [leg + (i / steps if i else 0) for leg in range(first, last) for i in range(steps)] + [last]
+    else:
+        inner = range(1, steps - 1)
+        way = [seed for leg in range(first, last) for seed in (leg, *(leg + i / (steps - 1) for i in inner), leg + 1)]
+    return [Cell(style, seed) for style in styles for seed in way], steps
+
+
+def choose_size(
+    model: Model, asked: tuple[int, int] | None, unit: int, picture_size: tuple[int, int] | None
+) -> tuple[int, int]:
+    """Return (width, height) in pixels: as asked, else of the picture to begin from, else the model's own.
+
+    Raises:
+        UsageError: a side is no multiple of ``unit``, or there are too many pixels.
+    """
+    if asked is None and picture_size is None:
+        return model.resolution, model.resolution
+    if asked is None:
+        assert picture_size is not None
+        scale = model.resolution / min(picture_size)
+        asked = tuple(max(unit, int(side * scale + 1e-6) // unit * unit) for side in picture_size)  # type: ignore[assignment]
+        assert asked is not None
+    elif asked[0] % unit or asked[1] % unit or not min(asked):
+        below = "x".join(str(max(unit, side // unit * unit)) for side in asked)
+        above = "x".join(str(max(unit, -(-side // unit) * unit)) for side in asked)
+        msg = f"--size {asked[0]}x{asked[1]}: this model draws multiples of {unit} pixels."
+        raise UsageError(msg, f"Nearest: {below} or {above}." if below != above else f"Nearest: {below}.")
+    if asked[0] * asked[1] > MAX_PIXELS:
+        msg = f"pictures of {asked[0]}x{asked[1]} would have more than {MAX_PIXELS} pixels, the most that are made."
+        raise UsageError(msg, "Give a smaller --size.")
+    return asked

@@ -1,0 +1,198 @@
+"""The settings inside a picture: all that is needed to draw it again, written and read side by side."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from latentart import __version__
+from latentart.config.sample import SampleConfig
+from latentart.data.movies import read_movie_text
+from latentart.errors import DataError, ModelError, UsageError
+from latentart.recipes.blends import Blend
+from latentart.recipes.generate import SamplerSettings
+from latentart.recipes.model import Model, weights_hash
+from latentart.recipes.sample_request import MAX_PICTURES, Cell, Kind, OriginRequest, Plan
+
+SETTINGS_KEY = "latentart"
+NOT_DESCRIBED = ("batch_size", "compile")  # they change the speed, not the picture
+INPUTS = {"invert": "the inverted picture", "init_image": "the picture to begin from", "mask": "the mask"}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A plan, how it is drawn, and the SHA-256 of each weights file it is drawn with."""
+
+    plan: Plan
+    settings: SamplerSettings
+    hashes: dict[str, str]
+
+
+def hashes_of(folder: Path, weak: str | None) -> dict[str, str]:
+    """Return the SHA-256 of a model's weights files, and of autoguidance's weak network."""
+    hashes = {name: weights_hash(folder, name) for name in ("autoencoder", "denoiser")}
+    return hashes if weak is None else {**hashes, "weak_denoiser": weak}
+
+
+def describe(drawing: Drawing, model: Model) -> list[str]:
+    """Return the settings that go into each file; what was not asked for is not named.
+
+    Raises:
+        DataError: a picture to begin from, or its mask, cannot be read.
+    """
+    plan, settings = drawing.plan, drawing.settings
+    common = {name: value for name, value in asdict(settings).items() if name not in NOT_DESCRIBED}
+    if settings.autoguidance is None:
+        del common["autoguidance"]
+    common |= {"latentart": __version__, **drawing.hashes}
+    if plan.labels:
+        common["labels"] = dict(plan.labels)
+    if plan.size != (model.resolution, model.resolution):
+        common["size"] = list(plan.size)
+    if plan.origin is not None:
+        common |= _describe_origin(plan.origin)
+    if plan.kind == "separate":
+        return [json.dumps({"style": c.style.to_json(), "seed": c.seed, **common}) for c in plan.cells]
+    if plan.is_movie:
+        common["movie"] = plan.kind
+    about = {"styles": [c.style.to_json() for c in plan.cells], "seeds": [c.seed for c in plan.cells]}
+    return [json.dumps({**about, "grid": [plan.rows, plan.columns], **common})]
+
+
+def _describe_origin(origin: OriginRequest) -> dict[str, Any]:
+    about: dict[str, Any] = {"invert" if origin.inverts else "init_image": _describe_file(origin.picture)}
+    if origin.mask is not None:
+        about["mask"] = _describe_file(origin.mask)
+    if origin.inverts:
+        about["from_style"] = origin.from_style
+    return {**about, "strength": origin.strength}
+
+
+def _describe_file(path: Path) -> dict[str, str]:
+    """Return a file's path from the current folder, in its own name where there is none, and its SHA-256."""
+    try:
+        relative = Path(os.path.relpath(path)).as_posix()
+    except ValueError:  # on another drive
+        relative = path.name
+    return {"file": relative, "sha256": sha256_of(path)}
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None
+
+
+def read_text(path: Path) -> str | None:
+    """Return the settings inside a picture or movie, None where it holds none or is neither.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+    try:
+        with Image.open(path, formats=["PNG", "GIF", "WEBP"]) as picture:
+            text = picture.info.get(SETTINGS_KEY) if picture.format == "PNG" else read_movie_text(picture)
+    except (UnidentifiedImageError, SyntaxError, ValueError):
+        return None
+    return text if isinstance(text, str) else None
+
+
+def read_drawing(path: Path, model: Model) -> Drawing:
+    """Return what a picture or movie that ``sample`` wrote was drawn from; the older forms too.
+
+    Raises:
+        UsageError: it holds no settings of ours, or a style or label that the model lacks.
+        DataError: it cannot be read, or a file that it was drawn from is gone or changed.
+    """
+    try:
+        about = json.loads(read_text(path) or "null")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None
+    except ValueError:
+        about = None
+    known = SamplerSettings.__dataclass_fields__.keys() - set(NOT_DESCRIBED)
+    try:
+        config = SampleConfig.model_validate({name: about[name] for name in known if name in about})
+        settings = SamplerSettings(**config.model_dump(include=set(known)))
+        plan = _read_plan(path, about, model)
+        hashes = {name: str(about[name]) for name in ("autoencoder", "denoiser", "weak_denoiser") if name in about}
+    except (AttributeError, KeyError, TypeError, ValueError):
+        msg = f"{path} holds no settings of `latentart sample`."
+        hint = "Name a picture or movie as it was written; editors and messengers drop what is inside."
+        raise UsageError(msg, hint) from None
+    for name in {name for cell in plan.cells for name, _ in cell.style.parts}:
+        model.style_id(name)
+    for column, value in plan.labels:
+        model.label(f"{column}={value}")
+    return Drawing(plan, settings, hashes)
+
+
+def _read_plan(path: Path, about: Mapping[str, Any], model: Model) -> Plan:
+    if "style" in about:
+        kind: Kind = "separate"
+        cells, rows, columns = [Cell(Blend.from_json(about["style"]), about["seed"])], 1, 1
+    else:
+        kind = about.get("movie", "grid")
+        pairs = zip(about["styles"], about["seeds"], strict=True)
+        cells, (rows, columns) = [Cell(Blend.from_json(style), seed) for style, seed in pairs], about["grid"]
+    if not all(isinstance(cell.seed, (int, float)) and 0 <= cell.seed < math.inf for cell in cells):
+        raise ValueError("seeds: got something else, expected numbers from 0 on")
+    if not 1 <= len(cells) <= MAX_PICTURES or len(cells) > rows * columns * (MAX_PICTURES if kind == "walk" else 1):
+        raise ValueError(f"cells: got {len(cells)} for {rows}x{columns}")
+    width, height = about.get("size", (model.resolution, model.resolution))
+    labels = tuple(dict(about.get("labels", {})).items())
+    return Plan(tuple(cells), rows, columns, kind, (width, height), labels, _read_origin(path, about))
+
+
+def _read_origin(path: Path, about: Mapping[str, Any]) -> OriginRequest | None:
+    found = {key: _find_input(path, INPUTS[key], about[key]) for key in INPUTS if key in about}
+    picture = found.get("invert", found.get("init_image"))
+    if picture is None:
+        return None
+    if not 0 <= about["strength"] <= 1:
+        raise ValueError(f"strength: got {about['strength']}, expected 0 to 1")
+    return OriginRequest(picture, about["strength"], found.get("mask"), "invert" in found, about.get("from_style"))
+
+
+def _find_input(path: Path, what: str, about: Mapping[str, str]) -> Path:
+    """Return a file that a picture was drawn from: where it was, seen from here, else beside the picture.
+
+    Raises:
+        DataError: it is gone, or not as it was.
+    """
+    places = [Path(about["file"]), path.parent / about["file"], path.parent / Path(about["file"]).name]
+    there = [place for place in places if place.is_file()]
+    for place in there:
+        if sha256_of(place) == about["sha256"]:
+            return place
+    if there:
+        raise DataError(f"{what} of {path}, {there[0]}, is not what it was.", "Bring back the file it was drawn from.")
+    raise DataError(f"{what} of {path}, {about['file']}, is not here.", f"Put it there, or beside {path}.")
+
+
+def require_weights(path: Path, drawing: Drawing, folder: Path) -> None:
+    """Refuse a model of other weights than a picture was drawn with.
+
+    Raises:
+        ModelError: the hash of a weights file differs.
+    """
+    now = hashes_of(folder, None)
+    for name, sha256 in drawing.hashes.items():
+        if name in now and now[name] != sha256:
+            msg = f"{path} was drawn with another {name} than that of {folder}: {sha256[:12]}…, not {now[name][:12]}…."
+            raise ModelError(msg, "Give the folder of that model with --model.")
