@@ -162,6 +162,9 @@ def explain(error: ValidationError, schema: Mapping[str, Any], where: str) -> Co
     context, given = first.get("ctx", {}), first["input"]
     choices = re.findall(r"'([^']*)'", str(context.get("expected_tags", context.get("expected", ""))))
     message = first["msg"].removeprefix("Value error, ")
+    if first["type"].startswith("union_tag"):  # pydantic's own words are about tags
+        message = f"kind must be one of {', '.join(choices)}" if choices else "kind must be named"
+        given = context.get("tag")
     shown = "" if isinstance(given, (dict, list)) else json.dumps(given, ensure_ascii=False)
     got = f" (got {shown[:40]}{'…' if len(shown) > 40 else ''})" if shown else ""
     tag = context.get("tag", given)

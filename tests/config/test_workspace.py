@@ -79,7 +79,10 @@ MISTAKES: list[tuple[Any, str]] = [
     ({"ldm": {"training": {"batchsize": 1}}}, "unknown setting ldm.training.batchsize. Did you mean 'batch_size'?"),
     ({"ldm": {"diffusion": {"schedule": {"ofset": 1}}}}, "diffusion.schedule.ofset. Did you mean 'offset'?"),
     ({"ldm": {"diffusion": {"schedule": {"kind": "linear", "beta": 1}}}}, "schedule.beta. Did you mean 'beta_end'?"),
-    ({"ldm": {"diffusion": {"schedule": {"kind": "cosin"}}}}, "'straight'. Did you mean 'cosine'?"),
+    (
+        {"ldm": {"diffusion": {"schedule": {"kind": "cosin"}}}},
+        "sigmoid, straight (got \"cosin\"). Did you mean 'cosine'?",
+    ),
     ({"ldm": {"diffusion": {"schedule": {"kind": 5}}}}, "ldm.diffusion.schedule: "),
     ({"ldm": {"diffusion": {"target": "epsilon"}}}, "(got \"epsilon\"). Did you mean 'eps'?"),
     ({"kind": "x"}, "unknown setting kind."),
