@@ -102,6 +102,14 @@ def main() -> None:
     except LatentArtError as error:
         write_error(error.message, error.hint)
         sys.exit(error.exit_code)
+    except (RuntimeError, MemoryError) as error:
+        from latentart.training.memory import explain_out_of_memory
+
+        explained = explain_out_of_memory(error, sys.argv[1:])
+        if explained is None:
+            raise
+        write_error(explained.message, explained.hint)
+        sys.exit(explained.exit_code)
     except OSError as error:  # the disk's or the owner's, wherever it came up
         if error.errno not in NO_ROOM_OR_NO_RIGHT:
             raise

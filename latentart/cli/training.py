@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -17,11 +19,31 @@ from latentart.cli.options import (
     say,
     write_json,
 )
+from latentart.errors import UsageError
+
+if TYPE_CHECKING:
+    from latentart.recipes.resuming import Call
+    from latentart.recipes.run import Pause
+
+ResumeOption = Annotated[
+    str, typer.Option("--resume", metavar="auto|PATH|never", help="The newest sound checkpoint, that one, or none.")
+]
+MaxTimeOption = Annotated[
+    str | None, typer.Option("--max-time", metavar="8h|90m|3600", help="Save and stop after this time.")
+]
+MaxStepsOption = Annotated[
+    int | None, typer.Option("--max-steps", min=1, help="Save and stop after this many steps of this call.")
+]
+
+_UNITS = {"h": 3600, "m": 60, "s": 1, "": 1}
 
 
 def train_vae(
     overrides: Overrides = None,
     stage: Annotated[str, typer.Option("--stage", help="l1, adversarial, lpips, hires, or all that is left.")] = "all",
+    resume: ResumeOption = "auto",
+    max_time: MaxTimeOption = None,
+    max_steps: MaxStepsOption = None,
     config: ConfigOption = None,
     device: DeviceOption = None,
     quiet: QuietOption = False,
@@ -29,12 +51,17 @@ def train_vae(
 ) -> None:
     """Train the autoencoder: one stage, or all from where it stands."""
     workspace = open_workspace(config, overrides)
+    call = build_call(resume, max_time, max_steps)
     from latentart.recipes.train_vae import train_vae as run_train_vae
 
-    result = run_train_vae(workspace, stage, place(device), quiet=quiet)
+    result = run_train_vae(workspace, stage, place(device), call, quiet=quiet)
     if as_json:
         scores = result.scores.to_json() if result.scores else None
-        write_json({"model": str(result.model), "stages": result.stages, "scores": scores})
+        paused = {"paused_at": result.pause.step if result.pause else None}
+        write_json({"model": str(result.model), "stages": result.stages, "scores": scores, **paused})
+        return
+    if result.pause:
+        say_paused(result.pause, workspace.vae_run, resume)
         return
     typer.echo(result.model)
     names = [known.name for known in workspace.config.vae.stages]
@@ -49,6 +76,9 @@ def train_vae(
 
 def train_ldm(
     overrides: Overrides = None,
+    resume: ResumeOption = "auto",
+    max_time: MaxTimeOption = None,
+    max_steps: MaxStepsOption = None,
     config: ConfigOption = None,
     device: DeviceOption = None,
     quiet: QuietOption = False,
@@ -56,12 +86,54 @@ def train_ldm(
 ) -> None:
     """Train the denoiser on the cached latents. It goes on from where it stands."""
     workspace = open_workspace(config, overrides)
+    call = build_call(resume, max_time, max_steps)
     from latentart.recipes.train_ldm import train_ldm as run_train_ldm
 
-    result = run_train_ldm(workspace, place(device, workspace.config.ldm.training.run.precision), quiet=quiet)
+    result = run_train_ldm(workspace, place(device, workspace.config.ldm.training.run.precision), call, quiet=quiet)
     if as_json:
-        write_json({"model": str(result.model), "is_new": result.is_new})
+        paused = {"paused_at": result.pause.step if result.pause else None}
+        write_json({"model": str(result.model), "is_new": result.is_new, **paused})
+        return
+    if result.pause:
+        say_paused(result.pause, workspace.ldm_run, resume)
         return
     typer.echo(result.model)
     done = f"Previews: {result.preview}." if result.is_new else "Nothing was left to do: the denoiser is finished."
     say(f"{done} Next: latentart sample --style all")
+
+
+def parse_duration(text: str) -> int:
+    """Return the seconds of a duration written as 8h, 90m or 3600.
+
+    Raises:
+        UsageError: it is none, or not at least a second.
+    """
+    match = re.fullmatch(r"(\d{1,9})([hms]?)", text, re.ASCII)
+    seconds = int(match[1]) * _UNITS[match[2]] if match else 0
+    if seconds < 1:
+        msg = f"'{text}' is not a duration."
+        raise UsageError(msg, "Write whole hours, minutes or seconds, as 8h, 90m or 3600.")
+    return seconds
+
+
+def build_call(resume: str, max_time: str | None, max_steps: int | None) -> Call:
+    """Return what the options ask for.
+
+    Raises:
+        UsageError: a duration that is none, or a checkpoint that is not there.
+    """
+    seconds = parse_duration(max_time) if max_time is not None else None
+    if resume not in ("auto", "never") and not Path(resume).is_dir():
+        msg = f"--resume: there is no checkpoint folder '{resume}'."
+        raise UsageError(msg, "Give auto, never, or a folder as runs/vae/checkpoints/step-00001000.")
+    from latentart.recipes.resuming import Call
+
+    words: dict[str, Literal["auto", "never"]] = {"auto": "auto", "never": "never"}
+    return Call(words.get(resume, Path(resume)), seconds, max_steps)
+
+
+def say_paused(pause: Pause, run: Path, resume: str) -> None:
+    """Say why a call ended before the training did, and how it goes on; its checkpoint goes to stdout."""
+    typer.echo(run / "checkpoints" / f"step-{pause.step:08d}")
+    option = "" if resume == "auto" else " without --resume"
+    say(f"Stopped by --max-{pause.limit}: step {pause.step} is saved. Run the same command again{option} to go on.")

@@ -132,6 +132,10 @@ class LdmTrainingConfig(StepsOrEpochs):
     batch_size: Count = 128
     """Latents per optimizer step; the seed's value."""
 
+    micro_batch: Count | Literal["auto"] | None = None
+    """Latents that go through the network at once: less memory, and the step is still that of the whole batch. null:
+    all; auto: on a GPU the largest of all, a half, a quarter … that its memory has room for at the start."""
+
     style_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of pictures whose style and labels are dropped, which guidance needs (Ho & Salimans 2207.12598). Where
     there are labels, each column is also dropped alone, half as often."""

@@ -134,6 +134,10 @@ class RunConfig(StrictConfig):
     ema: EmaConfig = EmaConfig()
     """The average of the weights that results are made with."""
 
+    max_skipped: Count = 10
+    """Updates in a row that may be left out because loss or gradient is not finite. Then the run goes back once to its
+    last checkpoint with half the rate. One or two come from a rare batch or bf16, ten from the weights. Our choice."""
+
     checkpoint_every: Count = 1000
     """Steps between checkpoints."""
 

@@ -41,7 +41,7 @@ from latentart.recipes.bench_vae import time_in_turns
 from latentart.recipes.generate import SamplerSettings
 from latentart.training.devices import Placement
 
-PEER_RATES = (1e-4, 3e-4, 1e-3, 3e-3)
+PEER_RATES = (3e-4, 1e-3, 3e-3, 1e-2)
 PILOT_SHARE = 0.25
 GUIDANCE = 1.5
 OUR_TARGET = ", told to learn what ours does"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from latentart.core.diffusion.process import draw_timesteps, stratify
 from latentart.core.latents import sample_posterior
 from latentart.data.latent_cache import LatentCache
 from latentart.training.devices import Placement
-from latentart.training.ldm_step import LdmBatch, LossByNoise
+from latentart.training.ldm_step import LdmBatch, LdmStep, LossByNoise
 from latentart.training.randomness import generator_for, normal_for, sample_numbers, uniform_for
 
 HELD_OUT_DRAWS = 256
@@ -52,7 +53,7 @@ class LatentBatches(torch.utils.data.Dataset[LdmBatch]):
         shift = float(uniform_for(seed, "timestep shift", [step])[0])
         uniform = stratify(uniform_for(seed, "timestep", numbers), torch.arange(size), size, shift)
         labels = drop_labels(self.labels[indexes], self.nulls, seed, numbers, self.dropout)
-        return LdmBatch(x0, eps, self.task.draw_timesteps(uniform), labels)
+        return LdmBatch(x0, eps, self.task.draw_timesteps(uniform), labels, tuple(indexes))
 
 
 def drop_labels(labels: Tensor, nulls: Sequence[int], seed: int, numbers: Sequence[int], share: float) -> Tensor:
@@ -69,6 +70,25 @@ def drop_labels(labels: Tensor, nulls: Sequence[int], seed: int, numbers: Sequen
         is_alone = uniform_for(seed, "label dropout", numbers, number) < share / 2
         columns.append(torch.where(is_dropped | is_alone, null, ids))
     return torch.stack(columns, dim=1)
+
+
+def choose_micro_batch(
+    step_fn: LdmStep, wanted: int | Literal["auto"] | None, latent_shape: tuple[int, ...], labels: Tensor, size: int
+) -> str:
+    """Set how many of a batch of ``size`` go through the network at once; return a sentence for the log, or nothing.
+
+    ``auto`` tries what a GPU has room for, with empty latents; elsewhere memory cannot be tried, and all go at once.
+
+    Raises:
+        ResourceError: not even one image has room.
+    """
+    step_fn.micro_batch = None if wanted == "auto" else wanted
+    device = step_fn.placement.device
+    if wanted == "auto" and device.type == "cuda":
+        x0, t = torch.zeros(size, *latent_shape, device=device), torch.zeros(size, dtype=torch.int64, device=device)
+        step_fn.fit_micro_batch(LdmBatch(x0, x0, t, labels[:1].to(device).expand(size, *labels.shape[1:]).contiguous()))
+    part = min(step_fn.micro_batch or size, size)
+    return f"batches of {size} go through the network in parts of {part}" if part < size or wanted == "auto" else ""
 
 
 class HeldOutLoss:

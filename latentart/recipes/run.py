@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
+import logging
 import platform
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from latentart import __version__
+from latentart.config.optim import RunConfig
 from latentart.config.workspace import Config
 from latentart.data.index import IndexEntry, index_fingerprint
 from latentart.errors import DataError, ModelError, ResourceError, StoppedBySignal
-from latentart.training.checkpoint import Checkpoint, checkpoint_folder, prune_checkpoints, save_checkpoint
+from latentart.training.checkpoint import list_checkpoints
+from latentart.training.disk import checkpoint_bytes, folder_bytes, require_room, require_writable, tensor_bytes
 from latentart.training.folders import remove_leftovers, write_json_atomic
+from latentart.training.limits import Limits
+from latentart.training.locks import hold_lock
 from latentart.training.log import RunLog
 from latentart.training.loop import StepReport
 from latentart.training.progress import Progress
+from latentart.training.signals import StopSignal, without_harm_from_requests
+from latentart.training.writer import CheckpointWriter
+
+logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -37,16 +45,15 @@ def open_run(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         msg = f"{folder} cannot be made: {error.strerror}."
-        raise ResourceError(msg) from None
-    lock = folder / "lock"
-    _take_lock(lock)
+        raise ResourceError(msg, "Check who may use that folder, and what lies in its place.") from None
     try:
-        for parent in (folder, folder / "checkpoints", folder / "averages"):
-            if parent.is_dir():
-                remove_leftovers(parent)
-        yield
+        with hold_lock(folder), without_harm_from_requests():
+            for parent in (folder, folder / "checkpoints", folder / "averages"):
+                if parent.is_dir():
+                    # `latentart ema` writes into the first; in the others a killed run's id may be in use again
+                    remove_leftovers(parent, is_locked=parent != folder)
+            yield
     finally:
-        lock.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # it holds files
             folder.rmdir()
             folder.parent.rmdir()
@@ -56,28 +63,6 @@ def record_run(folder: Path, config: Config) -> None:
     """Write the resolved config and the machine into a run's folder."""
     write_json_atomic(folder / "config.json", config.to_json())
     write_json_atomic(folder / "machine.json", describe_machine())
-
-
-def _take_lock(lock: Path) -> None:
-    try:
-        holder = int(lock.read_text())
-        os.kill(holder, 0)
-    except (FileNotFoundError, ValueError, ProcessLookupError):
-        pass
-    except PermissionError:
-        raise _locked(lock, "another user's process") from None
-    else:
-        if holder != os.getpid():
-            raise _locked(lock, f"process {holder}")
-    try:
-        lock.write_text(str(os.getpid()))
-    except OSError as error:
-        msg = f"{lock.parent} cannot be written: {error.strerror}."
-        raise ResourceError(msg) from None
-
-
-def _locked(lock: Path, holder: str) -> ResourceError:
-    return ResourceError(f"{lock.parent} is in use by {holder}.", f"Wait for it, or delete {lock} if it is gone.")
 
 
 def describe_machine() -> dict[str, Any]:
@@ -91,70 +76,6 @@ def describe_machine() -> dict[str, Any]:
         "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "arguments": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }
-
-
-NETWORKS = ("vae.model", "vae.discriminator", "ldm.model")
-OTHERS = ("vae.optimizer", "ldm.training.optimizer", "ldm.training.run.ema", "ldm.diffusion")
-# of those groups only these settings shape what is saved
-SHAPING = (
-    "vae.optimizer.kind ",
-    "ldm.training.optimizer.kind ",
-    "ldm.training.run.ema.tracks ",
-    "ldm.diffusion.weighting ",
-)
-# what shapes no network
-HARMLESS = tuple(
-    f"vae.discriminator.{name} "
-    for name in (
-        "lr",
-        "weight_decay",
-        "loss",
-        "adaptive_limit",
-        "r1",
-        "r1_every",
-        "plateau_steps",
-        "plateau_gain",
-        "guard",
-    )
-)
-
-
-@contextlib.contextmanager
-def fitting(run: Path, checkpoint: Checkpoint | None, config: Config) -> Iterator[None]:
-    """Say what to do where a checkpoint does not fit the config's networks or optimizer, and which settings changed.
-
-    Raises:
-        ModelError: it does not.
-    """
-    try:
-        yield
-    except ModelError as error:
-        saved, now = checkpoint.state.get("config", {}) if checkpoint else {}, config.to_json()
-        changes = [
-            change
-            for path in (*NETWORKS, *OTHERS)
-            for change in changed_settings(_group(saved, path), _group(now, path), path)
-            if (change.startswith(SHAPING) if path in OTHERS else not change.startswith(HARMLESS))
-        ]
-        why = f" {'; '.join(changes)}." if changes else ""
-        msg = f"the checkpoint in {run} does not fit the config: {error.message}{why}"
-        hint = f"Put the config back as it was ({run / 'config.json'}), or move {run} away to begin anew."
-        raise ModelError(msg, hint) from None
-
-
-def _group(tree: Mapping[str, Any], path: str) -> Mapping[str, Any]:
-    for name in path.split("."):
-        tree = tree.get(name, {})
-    return tree
-
-
-def changed_settings(saved: Mapping[str, Any], now: Mapping[str, Any], path: str) -> list[str]:
-    """Say in words which settings of one group had another value when a run began."""
-    return [
-        f"{path}.{name} was {json.dumps(saved[name])} and is {json.dumps(value)}"
-        for name, value in now.items()
-        if name in saved and saved[name] != value
-    ]
 
 
 def describe_pictures(entries: list[IndexEntry], style_names: list[str], held_out: float) -> dict[str, Any]:
@@ -203,23 +124,68 @@ def _label_changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return f" (columns: {names[0]} then, {names[1]} now)" if names[0] != names[1] else ""
 
 
-class RunKeeper:
-    """Says what happens once in a while in a run: numbers to the log, progress to the screen, checkpoints."""
+@dataclass(frozen=True)
+class Pause:
+    """Where a call ended because the time or the steps it was given were used up; its checkpoint is saved."""
 
-    def __init__(self, run: Path, log: RunLog, progress: Progress, *, log_every: int, keep: int) -> None:
-        self.run, self.log, self.progress = run, log, progress
-        self.log_every, self.keep = log_every, keep
+    step: int
+    limit: Literal["time", "steps"]
+
+
+def require_disk(
+    run: Path,
+    config: RunConfig,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    optimizers: Sequence[torch.optim.Optimizer],
+    more: int = 0,
+) -> None:
+    """Refuse a run whose checkpoints, model and ``more`` bytes its disk has no room for, or that cannot be written.
+
+    Raises:
+        ResourceError: so it is; the line names the settings that help.
+    """
+    keep, size = config.keep_checkpoints, checkpoint_bytes(tensors, optimizers)
+    there = sum(map(folder_bytes, list_checkpoints(run)[-keep:]))  # these go when others come
+    needed = max(size, (keep + 1) * size - there) + tensor_bytes(tensors["ema"]) + more
+    group = "vae.run" if "autoencoder" in tensors else "ldm.training.run"
+    hint = f"Make room, lower {group}.keep_checkpoints ({keep}), or have the workspace or data.root on another disk."
+    require_room(run, needed, hint)
+    require_writable(run / "checkpoints")
+
+
+class RunKeeper:
+    """Says what happens once in a while in a run: numbers to the log, progress to the screen, checkpoints, the end."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        log: RunLog,
+        progress: Progress,
+        writer: CheckpointWriter,
+        stop: StopSignal,
+        limits: Limits,
+    ) -> None:
+        self.config, self.log, self.progress, self.writer = config, log, progress, writer
+        self.stop, self.limits = stop, limits
+        self.is_ending = False
+        self._limit: Literal["time", "steps"] | None = None
         self._rate: float | None = None
         self._seconds, self._data_seconds = 0.0, 0.0
 
     def is_due(self, at: int, *, is_last: bool) -> bool:
         """Tell whether the run's step ``at`` is logged."""
-        return is_last or at % self.log_every == 0
+        return is_last or at % self.config.log_every == 0
 
     def report(
         self, report: StepReport, batch_size: int, *, at: int, is_last: bool, **extra: str | float | None
     ) -> None:
-        """Show a step, and log it where it is due; ``at`` is the run's own step."""
+        """Show a step, and log it where it is due; ``at`` is the run's own step.
+
+        Raises:
+            ResourceError: the third checkpoint in a row could not be written.
+        """
+        self.writer.check()
+        self.limits.count_step()
         rate = batch_size / max(report.seconds, 1e-9)
         self._rate = rate if self._rate is None else 0.95 * self._rate + 0.05 * rate
         self._seconds += report.seconds
@@ -238,14 +204,39 @@ class RunKeeper:
             )
             self._seconds, self._data_seconds = 0.0, 0.0
 
-    def save(
-        self, step: int, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any], milestones: list[int]
-    ) -> None:
-        """Write a checkpoint, in place of a damaged one of this step, then let the oldest go."""
-        save_checkpoint(checkpoint_folder(self.run, step), tensors, {"step": step, **state})
-        prune_checkpoints(self.run, self.keep, milestones)
+    def wants_checkpoint(self, step: int, *, is_sound: bool = True) -> bool:
+        """Tell whether one is due: by count, on request, or as the call ends with this step, which ``is_ending`` tells.
 
+        By count only where the last update was made, ``is_sound``: a run may have to go back to it. Asked once a step:
+        a signal that comes later is heeded in the next.
+        """
+        is_asked = self.stop.take_request()
+        if is_asked:
+            self.log.note(f"step {step}: a checkpoint was asked for")
+        self._limit = self.limits.reached()
+        self.is_ending = bool(self.stop.received or self._limit)
+        return is_asked or self.is_ending or (is_sound and step % self.config.checkpoint_every == 0)
 
-def stop_for(received: int, run: Path, step: int) -> StoppedBySignal:
-    """Return the error that ends a run which a signal stopped."""
-    return StoppedBySignal(f"stopped by a signal; step {step} is saved in {run}.", received)
+    def attempt(self, write: Callable[[], object]) -> None:
+        """Write what a run can do without; if the disk does not take it, that is a warning."""
+        try:
+            write()
+        except ResourceError as error:
+            logger.warning("%s", error)
+        except OSError as error:
+            logger.warning("%s cannot be written: %s.", error.filename or "A file", error.strerror or error)
+
+    def leave(self, step: int) -> Pause:
+        """Wait until the step's checkpoint stands, and say which limit ends the call.
+
+        Raises:
+            StoppedBySignal: a signal ends it.
+            ResourceError: the checkpoint could not be written.
+        """
+        self.writer.finish()
+        if self.stop.received or self._limit is None:
+            raise StoppedBySignal(
+                f"stopped by a signal; step {step} is saved in {self.writer.run}.", self.stop.received or 0
+            )
+        self.log.note(f"step {step}: stopped and saved, the {self._limit} of this call are used up")
+        return Pause(step, self._limit)

@@ -8,86 +8,84 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from latentart.builders import (
-    build_denoiser,
-    build_ema,
-    build_optimizer,
-    build_rate_plan,
-    build_tracks,
-    count_steps,
-    prepare_network,
-)
+from latentart.builders import build_rate_plan, count_steps
 from latentart.config.denoiser import advise
-from latentart.config.sample import SampleConfig
-from latentart.core.diffusion.uncertainty import LearnedUncertainty
-from latentart.core.networks.conditioning import Denoiser
-from latentart.data.datasets import picture_from
-from latentart.data.grids import save_png, tile_grid
 from latentart.data.held_out import split_held_out
 from latentart.data.index import IndexEntry
 from latentart.data.latent_cache import LatentCache
 from latentart.data.loading import build_order, choose_workers, load_items, prefetch
 from latentart.recipes.averages import drop_averages, save_average
 from latentart.recipes.encode import encode, find_autoencoder, load_autoencoder
-from latentart.recipes.generate import Generator, SamplerSettings
 from latentart.recipes.labels import LabelColumn, describe_labels, label_columns, label_ids
-from latentart.recipes.ldm_batches import HeldOutLoss, LatentBatches
+from latentart.recipes.ldm_batches import HeldOutLoss, LatentBatches, choose_micro_batch
+from latentart.recipes.ldm_networks import build_ldm_step
+from latentart.recipes.ldm_previews import PreviewPage
 from latentart.recipes.model import build_task, save_model, trained_steps, weights_hash
+from latentart.recipes.recovery import train_or_go_back
+from latentart.recipes.resuming import Call, find_start, fitting, require_same_settings
 from latentart.recipes.run import (
+    Pause,
     RunKeeper,
     describe_pictures,
-    fitting,
     open_run,
     record_run,
+    require_disk,
     require_same_data,
-    stop_for,
 )
-from latentart.recipes.sample import settings_from
 from latentart.recipes.workspace import Workspace
-from latentart.training.checkpoint import Checkpoint, find_checkpoint
+from latentart.training.checkpoint import Checkpoint
 from latentart.training.devices import Placement
-from latentart.training.ldm_step import LdmBatch, LdmStep
+from latentart.training.disk import tensor_bytes
+from latentart.training.ldm_step import LdmBatch
+from latentart.training.limits import Limits
 from latentart.training.log import RunLog
 from latentart.training.loop import train
 from latentart.training.progress import Progress
-from latentart.training.randomness import generator_for, seed_for
-from latentart.training.signals import StopSignal
+from latentart.training.randomness import seed_for
+from latentart.training.signals import StopSignal, leave_requests_to_main
+from latentart.training.writer import CheckpointWriter
 
-PREVIEW_STYLES = 32
-PREVIEW_COLUMNS = 4
-PREVIEW_CALLS = 20  # of the network, for one page
 LATENT_WORKERS = 4
 
 
 @dataclass(frozen=True)
 class LdmResult:
-    """Where the model lies, whether anything was left to train, and the last page of previews."""
+    """Where the model lies, whether anything was left to train, the last page of previews; the pause at a limit."""
 
     model: Path
     is_new: bool
     preview: Path | None
+    pause: Pause | None = None
 
 
-def train_ldm(workspace: Workspace, placement: Placement, *, quiet: bool = False) -> LdmResult:
-    """Train the denoiser, going on from the newest checkpoint; encode first where the cache is missing or stale.
+def train_ldm(
+    workspace: Workspace, placement: Placement, call: Call | None = None, *, quiet: bool = False
+) -> LdmResult:
+    """Train the denoiser from where the call wants it; encode first where the cache is missing or stale.
 
     Raises:
+        UsageError: what the call wants would overwrite checkpoints.
         ModelError: there is no trained autoencoder, or a checkpoint does not fit.
         DataError: the pictures or their labels have changed since the run began, or there is no such label column.
     """
-    run = workspace.ldm_run
+    run, call, changes = workspace.ldm_run, call or Call(), list[str]()
+    limits = Limits(call.max_seconds, call.max_steps)
     with open_run(run):
-        data, checkpoint = describe_data(workspace), find_checkpoint(run)
+        checkpoint, data = find_start(run, call.resume, "ldm"), describe_data(workspace)
         if checkpoint is not None:
             require_same_data(checkpoint.state["data"], data, run)
+            changes = require_same_settings(run, checkpoint, workspace.config, "ldm")
         cache = LatentCache.open(encode(workspace, placement, quiet=quiet))
-        return LdmRun(workspace, cache, data, placement, quiet=quiet).train(checkpoint)
+        return train_or_go_back(
+            run, lambda: LdmRun(workspace, cache, data, placement, limits, changes, quiet=quiet), checkpoint
+        )
 
 
 def describe_data(workspace: Workspace) -> dict[str, Any]:
@@ -100,19 +98,22 @@ def describe_data(workspace: Workspace) -> dict[str, Any]:
     }
 
 
-def preview_settings(config: SampleConfig) -> SamplerSettings:
-    """Return the config's sampling settings with no more steps than a page of previews may take."""
-    calls = 2 if config.sampler == "heun" else 1
-    return settings_from(config, {"steps": min(PREVIEW_CALLS // calls, config.steps)})
-
-
 class LdmRun:
     """The denoiser's run, from where it stands to its end."""
 
     def __init__(
-        self, workspace: Workspace, cache: LatentCache, data: dict[str, Any], placement: Placement, *, quiet: bool
+        self,
+        workspace: Workspace,
+        cache: LatentCache,
+        data: dict[str, Any],
+        placement: Placement,
+        limits: Limits,
+        changes: list[str],
+        *,
+        quiet: bool,
     ) -> None:
         self.workspace, self.cache, self.data, self.quiet = workspace, cache, data, quiet
+        self.limits, self.changes = limits, changes
         self.style_names: list[str] = data["style_names"]
         self.config, self.seed = workspace.config.ldm, workspace.config.seed
         self.settings = self.config.training
@@ -125,7 +126,9 @@ class LdmRun:
         self.labels = self._labels_of(entries)
         self.training, self.held_out = split_held_out(entries, workspace.config.data.held_out)
         self.num_steps = count_steps(self.settings, len(self.training), self.settings.batch_size)
-        self.step_fn = self._build_step()
+        self.step_fn = build_ldm_step(
+            self.config, self.cache.latent_shape[0], self.counts, self.num_steps, self.placement, self.seed
+        )
 
     def train(self, checkpoint: Checkpoint | None) -> LdmResult:
         """Train to the end; leave checkpoints, previews and the model folder."""
@@ -134,24 +137,32 @@ class LdmRun:
             if trained_steps(self.run / "model", "ldm") != first:  # cut short before the model was written
                 self._save_model(first)
             return LdmResult(self.run / "model", is_new=False, preview=None)
+        self._require_disk(first)
         record_run(self.run, self.workspace.config)
         drop_averages(self.run, after=first)
-        log, held_out = RunLog(self.run, resume_step=first), self._build_held_out()
+        log = RunLog(self.run, resume_step=first)
         log.note(f"denoiser: steps {first} to {self.num_steps}, {self.placement.precision}")
+        for change in self.changes:
+            log.note(change)
+        whole, wanted = self.settings.batch_size, self.settings.micro_batch
+        if parts_note := choose_micro_batch(self.step_fn, wanted, self.cache.latent_shape, self.labels, whole):
+            log.note(parts_note)
+        held_out = self._build_held_out()
         if advice := advise(len(self.training), sum(p.numel() for p in self.step_fn.denoiser.parameters())):
             log.note(advice)
-        run, preview = self.settings.run, None
+        run, page = self.settings.run, self._build_page()
         with (
             Progress("ldm", self.num_steps, first, quiet=self.quiet) as progress,
             StopSignal() as stop,
             log.watch(),
+            CheckpointWriter(self.run, run.keep_checkpoints) as writer,
             closing(prefetch(self._batches(first))) as batches,
         ):
-            keeper = RunKeeper(self.run, log, progress, log_every=run.log_every, keep=run.keep_checkpoints)
+            keeper = RunKeeper(run, log, progress, writer, stop, self.limits)
             for report in train(
                 self.step_fn,
                 batches,
-                build_rate_plan(self.settings.optimizer, self.num_steps),
+                self.step_fn.numbers.scale(build_rate_plan(self.settings.optimizer, self.num_steps)),
                 first_step=first,
                 last_step=self.num_steps,
                 batch_size=self.settings.batch_size,
@@ -160,38 +171,30 @@ class LdmRun:
                 parts = self.step_fn.by_noise.take() if keeper.is_due(step, is_last=is_last) else {}
                 keeper.report(report, self.settings.batch_size, at=step, is_last=is_last, **parts)
                 if step % run.ema.snapshot_interval(self.num_steps) == 0 or is_last:
-                    self._save_averages(step)  # before the checkpoint: a run that goes on from it lacks none
-                if step % run.checkpoint_every == 0 or is_last or stop.received:
-                    self._save(keeper, step)
+                    # before the checkpoint: a run that goes on from it lacks none
+                    keeper.attempt(partial(self._save_averages, step))
+                if keeper.wants_checkpoint(step, is_sound=self.step_fn.numbers.is_sound) or is_last:
+                    self._save(keeper, step, is_last=is_last)
                 if step % run.preview_every == 0 or is_last:
-                    preview = self._preview(step)
+                    keeper.attempt(partial(page.draw, step))
                 if held_out is not None and (step % run.evaluate_every == 0 or is_last):
                     log.metrics(step, **held_out(self.step_fn.ema.network))
-                if stop.received and not is_last:
-                    raise stop_for(stop.received, self.run, step)
+                if keeper.is_ending and not is_last:
+                    return LdmResult(self.run / "model", is_new=True, preview=page.last, pause=keeper.leave(step))
+            writer.finish()
         log.note(f"the denoiser is finished at step {self.num_steps}")
-        return LdmResult(self.run / "model", is_new=True, preview=preview)
+        return LdmResult(self.run / "model", is_new=True, preview=page.last)
 
-    def _build_step(self) -> LdmStep:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(generator_for(self.seed, "denoiser weights").initial_seed())
-            denoiser = build_denoiser(self.config.model, self.cache.latent_shape[0], self.counts)
-        self.placement.place(denoiser)
-        task = build_task(self.config.diffusion).to(self.placement.device)
-        ema, tracks = build_ema(denoiser, self.settings.run.ema), build_tracks(denoiser, self.settings.run.ema)
-        uncertainty = LearnedUncertainty().to(self.placement.device) if task.weighting == "learned" else None
-        prepare_network(denoiser, self.settings.run)
-        return LdmStep(
-            denoiser,
-            ema,
-            build_optimizer(denoiser, self.settings.optimizer),
-            task,
-            self.placement,
-            clip_norm=self.settings.optimizer.clip_norm,
-            seed=self.seed,
-            tracks=tracks,
-            uncertainty=uncertainty,
+    def _require_disk(self, first: int) -> None:
+        """Refuse a run that its disk has no room for."""
+        tensors, _ = self.step_fn.state()
+        ema = self.settings.run.ema
+        snapshots = self.num_steps // ema.snapshot_interval(self.num_steps) - first // ema.snapshot_interval(
+            self.num_steps
         )
+        averages = len(ema.tracks) * snapshots * tensor_bytes(tensors["ema"])
+        autoencoder = tensor_bytes(self.autoencoder.autoencoder.state_dict())
+        require_disk(self.run, self.settings.run, tensors, [self.step_fn.optimizer], averages + autoencoder)
 
     def _labels_of(self, entries: list[IndexEntry]) -> Tensor:
         """Return what each image of the cache is conditioned on: its style, and its labels where there are columns."""
@@ -201,6 +204,17 @@ class LdmRun:
         labels[:, 0] = self.cache.style_id
         labels[self.cache.replaced, 1:] = torch.tensor(self.counts[1:])  # they show another picture
         return labels
+
+    def _build_page(self) -> PreviewPage:
+        return PreviewPage(
+            self.run / "previews",
+            self.autoencoder.autoencoder,
+            self.cache.normalizer,
+            self.step_fn,
+            self.settings.resolution,
+            self.style_names,
+            self.workspace.config.sample,
+        )
 
     def _build_held_out(self) -> HeldOutLoss | None:
         """Return what measures the loss on held-out pictures; None where a set is so small that none are."""
@@ -213,23 +227,26 @@ class LdmRun:
             self.step_fn.task,
             self.placement,
             seed=self.seed,
-            batch_size=self.settings.batch_size,
+            batch_size=min(self.step_fn.micro_batch or self.settings.batch_size, self.settings.batch_size),
         )
 
     def _take(self, checkpoint: Checkpoint | None) -> int:
         """Take a checkpoint's weights and return the step to go on from."""
         if checkpoint is None:
             return 0
-        with fitting(self.run, checkpoint, self.workspace.config):
+        with fitting(self.run):
             self.step_fn.restore(checkpoint.tensors, checkpoint.state["optimizers"])
         return checkpoint.step
 
-    def _save(self, keeper: RunKeeper, step: int) -> None:
+    def _save(self, keeper: RunKeeper, step: int, *, is_last: bool) -> None:
         """Write a checkpoint and, from the average, the model that `sample` uses."""
         tensors, optimizers = self.step_fn.state()
-        state = {"optimizers": optimizers, "data": self.data, "config": self.workspace.config.to_json()}
-        keeper.save(step, tensors, state, milestones=[])
-        self._save_model(step)
+        state = {"step": step, "optimizers": optimizers, "data": self.data, "config": self.workspace.config.to_json()}
+        keeper.writer.save(step, tensors, state)
+        if is_last:
+            self._save_model(step)
+        else:
+            keeper.attempt(partial(self._save_model, step))
 
     def _save_averages(self, step: int) -> None:
         for track in self.step_fn.tracks.values():
@@ -255,6 +272,7 @@ class LdmRun:
 
     def _batches(self, first: int) -> Iterator[LdmBatch]:
         """Yield the batches from step ``first`` on, on the device."""
+        leave_requests_to_main()
         data, settings, send = self.workspace.config.data, self.settings, self.placement.send
         task = build_task(self.config.diffusion)
         dropout = settings.style_dropout
@@ -271,24 +289,4 @@ class LdmRun:
         # beside a GPU a thread would do too, but each of its many small draws would hold up the step's own calls
         workers = choose_workers(data.workers, self.placement.device.type, at_most=LATENT_WORKERS)
         for batch in load_items(batches, keys, workers=workers):
-            yield LdmBatch(send(batch.x0), send(batch.eps), send(batch.t), send(batch.style_id))
-
-    def _preview(self, step: int) -> Path:
-        """Write one labelled row per style, from fixed seeds, by the averaged weights."""
-        denoiser = self.step_fn.ema.network
-        assert isinstance(denoiser, Denoiser)
-        generator = Generator(
-            self.autoencoder.autoencoder,
-            denoiser,
-            self.cache.normalizer,
-            self.step_fn.task,
-            self.placement,
-            self.settings.resolution,
-        )
-        settings = preview_settings(self.workspace.config.sample)
-        names = self.style_names[:PREVIEW_STYLES]
-        style_ids = [i for i in range(len(names)) for _ in range(PREVIEW_COLUMNS)]
-        pixels = generator(style_ids, list(range(PREVIEW_COLUMNS)) * len(names), settings)
-        path = self.run / "previews" / f"step-{step:08d}.png"
-        save_png(tile_grid([picture_from(p) for p in pixels], len(names), PREVIEW_COLUMNS, names), path)
-        return path
+            yield LdmBatch(send(batch.x0), send(batch.eps), send(batch.t), send(batch.style_id), batch.pictures)

@@ -8,25 +8,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from latentart.builders import (
-    build_adversary,
-    build_autoencoder,
-    build_crop,
-    build_discriminator,
-    build_ema,
-    build_optimizer,
-    build_perceptual,
-    build_rate_plan,
-    build_terms,
-    count_steps,
-    prepare_network,
-)
+from latentart.builders import build_crop, build_rate_plan, count_steps
 from latentart.config.vae import StageConfig
 from latentart.core.equivariance import draw_transform
 from latentart.core.pixels import to_images
@@ -34,53 +21,59 @@ from latentart.data.datasets import PictureDataset
 from latentart.data.index import IndexEntry
 from latentart.data.loading import build_order, choose_workers, load_batches, prefetch
 from latentart.recipes.model import save_model
+from latentart.recipes.recovery import train_or_go_back
+from latentart.recipes.resuming import Call, find_start, fitting, require_same_settings
 from latentart.recipes.run import (
+    Pause,
     RunKeeper,
     describe_pictures,
-    fitting,
     open_run,
     record_run,
+    require_disk,
     require_same_data,
-    stop_for,
 )
 from latentart.recipes.stages import (
     choose_stages,
-    former_stage,
     is_model_behind,
     require_former_stage,
     require_perceptual_weights,
     stages_done,
 )
 from latentart.recipes.vae_evaluation import Evaluation, VaeScores, find_perceptual
+from latentart.recipes.vae_networks import announce_discriminator, build_vae_step
 from latentart.recipes.workspace import Workspace
-from latentart.training.adversary import Adversary
 from latentart.training.checkpoint import Checkpoint, find_checkpoint
 from latentart.training.devices import Placement
+from latentart.training.limits import Limits
 from latentart.training.log import RunLog
 from latentart.training.loop import train
 from latentart.training.progress import Progress
 from latentart.training.randomness import generator_for, normal_for, sample_numbers, seed_for
-from latentart.training.signals import StopSignal
-from latentart.training.vae_step import VaeBatch, VaeStep
+from latentart.training.signals import StopSignal, leave_requests_to_main
+from latentart.training.vae_step import VaeBatch
+from latentart.training.writer import CheckpointWriter
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class VaeResult:
-    """Where the trained autoencoder lies; ``stages`` are those that were trained now."""
+    """Where the trained autoencoder lies; ``stages`` are those that were finished now, ``pause`` is one at a limit."""
 
     model: Path
     stages: list[str]
     scores: VaeScores | None
     preview: Path | None
+    pause: Pause | None = None
 
 
-def train_vae(workspace: Workspace, stage_name: str, placement: Placement, *, quiet: bool = False) -> VaeResult:
-    """Train one stage, or all that are left, going on from the newest checkpoint.
+def train_vae(
+    workspace: Workspace, stage_name: str, placement: Placement, call: Call | None = None, *, quiet: bool = False
+) -> VaeResult:
+    """Train one stage, or all that are left, from where the call wants it.
 
     Raises:
-        UsageError: no such stage.
+        UsageError: no such stage, or what the call wants would overwrite checkpoints.
         ModelError: the stage before it is not finished, or a checkpoint does not fit.
         DataError: the pictures have changed since the run began.
         DownloadError: a stage needs LPIPS weights that are not here.
@@ -88,23 +81,34 @@ def train_vae(workspace: Workspace, stage_name: str, placement: Placement, *, qu
     stages = choose_stages(workspace, stage_name)
     entries, style_names = workspace.read_pictures()
     run = workspace.vae_run
+    call = call or Call()
+    limits = Limits(call.max_seconds, call.max_steps)
     with open_run(run):
-        done = stages_done(find_checkpoint(run))
+        checkpoint = find_start(run, call.resume, "vae")
+        done = stages_done(checkpoint)
         require_perceptual_weights(workspace, [stage for stage in stages if stage.name not in done])
         data = describe_pictures(entries, style_names, workspace.config.data.held_out)
-        trained, result = [], VaeResult(run / "model", [], None, None)
+        trained: list[str] = []
+        result = VaeResult(run / "model", [], None, None)
         for stage in stages:
-            checkpoint = find_checkpoint(run)
+            changes: list[str] = []
             if checkpoint is not None:
                 require_same_data(checkpoint.state["data"], data, run)
+                changes = require_same_settings(run, checkpoint, workspace.config, "vae")
             if stage.name in stages_done(checkpoint) and not is_model_behind(run, stage, checkpoint):
                 logger.info("stage %s is finished", stage.name)
                 continue
             require_former_stage(workspace, stage, checkpoint)
-            trainer = StageRun(workspace, stage, entries, data, placement, quiet=quiet)
-            result = trainer.train(checkpoint)
+            if checkpoint is not None and trained and (limit := limits.reached()):
+                result = replace(result, pause=Pause(checkpoint.step, limit))
+                break
+            build = partial(StageRun, workspace, stage, entries, data, placement, limits, changes, quiet=quiet)
+            result = train_or_go_back(run, build, checkpoint)
+            if result.pause:
+                break
             trained.append(stage.name)
-    return VaeResult(run / "model", trained, result.scores, result.preview)
+            checkpoint = find_checkpoint(run)
+    return replace(result, stages=trained)
 
 
 class StageRun:
@@ -117,38 +121,44 @@ class StageRun:
         entries: list[IndexEntry],
         data: dict[str, Any],
         placement: Placement,
+        limits: Limits,
+        changes: list[str],
         *,
         quiet: bool,
     ) -> None:
+        self.limits, self.changes = limits, changes
         self.workspace, self.stage, self.entries, self.data = workspace, stage, entries, data
         self.config, self.seed = workspace.config.vae, workspace.config.seed
         self.placement, self.quiet = Placement(placement.device, self.config.run.precision), quiet
         self.run = workspace.vae_run
         self.evaluation = Evaluation(workspace, entries, data["style_names"], stage.resolution, self.placement)
         self.num_steps = count_steps(stage, len(self.evaluation.training), stage.batch_size)
-        self.step_fn = self._build_step()
+        self.step_fn = build_vae_step(self.config, stage, self.num_steps, self.placement, self.seed)
 
     def train(self, checkpoint: Checkpoint | None) -> VaeResult:
         """Train to the end of the stage; leave checkpoints, previews and the model folder."""
-        with fitting(self.run, checkpoint, self.workspace.config):
+        with fitting(self.run):
             first, base, done = self._take(checkpoint)
+        self._require_disk()
         record_run(self.run, self.workspace.config)
         log = RunLog(self.run, resume_step=base + first)
         log.note(f"stage {self.stage.name}: steps {first} to {self.num_steps}, {self.placement.precision}")
-        self._announce_discriminator(log)
+        for change in self.changes:
+            log.note(change)
+        announce_discriminator(log, self.step_fn, self.num_steps)
+        run = self.config.run
         with (
             Progress(f"vae {self.stage.name}", self.num_steps, first, quiet=self.quiet) as progress,
             StopSignal() as stop,
             log.watch(),
+            CheckpointWriter(self.run, run.keep_checkpoints) as writer,
             closing(prefetch(self._batches(first))) as batches,
         ):
-            keeper = RunKeeper(
-                self.run, log, progress, log_every=self.config.run.log_every, keep=self.config.run.keep_checkpoints
-            )
+            keeper = RunKeeper(run, log, progress, writer, stop, self.limits)
             for report in train(
                 self.step_fn,
                 batches,
-                build_rate_plan(self.config.optimizer, self.num_steps, self.stage.lr),
+                self.step_fn.numbers.scale(build_rate_plan(self.config.optimizer, self.num_steps, self.stage.lr)),
                 first_step=first,
                 last_step=self.num_steps,
                 batch_size=self.stage.batch_size,
@@ -158,77 +168,35 @@ class StageRun:
                 self._tell(log, step)
                 if is_last:
                     break
-                if step % self.config.run.checkpoint_every == 0 or stop.received:
-                    self._save(keeper, report.step, base, done)
-                if step % self.config.run.preview_every == 0:
-                    self._preview(step)
-                if step % self.config.run.evaluate_every == 0:
+                if keeper.wants_checkpoint(step, is_sound=self.step_fn.numbers.is_sound):
+                    self._save(writer, report.step, base, done)
+                if step % run.preview_every == 0:
+                    keeper.attempt(partial(self._preview, step))
+                if step % run.evaluate_every == 0:
                     error = self.evaluation.error(self.step_fn.ema.network)
                     log.metrics(step, stage=self.stage.name, held_out_reconstruction=error)
-                if stop.received:
-                    raise stop_for(stop.received, self.run, step)
+                if keeper.is_ending:
+                    return VaeResult(self.run / "model", [], None, None, keeper.leave(step))
             # a stage that was shortened below where it stands is finished too
             last = max(first, self.num_steps)
-            self._save(keeper, last, base, {**done, self.stage.name: base + last})
+            self._save(writer, last, base, {**done, self.stage.name: base + last})
+            writer.finish()
+            if stop.received:
+                keeper.leave(base + last)
         return self._finish(base + last, log)
 
-    def _announce_discriminator(self, log: RunLog) -> None:
-        """Say when the adversarial term will come in, as far as that is known, and whether the stage is long enough."""
-        adversary = self.step_fn.adversary
-        entry = adversary.schedule.first_influence() if adversary and self.stage.weights.adversarial > 0 else None
-        if entry is None:
-            return
-        if entry >= self.num_steps:
-            log.note("the discriminator moves nothing in this stage: its start and warm-up lie beyond the last step")
-        else:
-            log.note(f"the discriminator moves the autoencoder from step {entry + 1} of this stage on")
+    def _require_disk(self) -> None:
+        """Refuse a stage that its disk has no room for."""
+        optimizers = [self.step_fn.optimizer]
+        if self.step_fn.adversary is not None:
+            optimizers.append(self.step_fn.adversary.optimizer)
+        require_disk(self.run, self.config.run, self.step_fn.state()[0], optimizers)
 
     def _tell(self, log: RunLog, step: int) -> None:
         """Put into the log what the step has to say."""
         for note in self.step_fn.notes:
             log.note(f"step {step}: {note}")
         self.step_fn.notes.clear()
-
-    def _build_step(self) -> VaeStep:
-        """Build networks and optimizers; what a stage's weights leave out is not built."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(generator_for(self.seed, "vae weights").initial_seed())
-            autoencoder = build_autoencoder(self.config.model)
-            adversary = self._build_adversary()
-        autoencoder.uses_tanh = self.stage.tanh
-        self.placement.place(autoencoder)
-        perceptual = None
-        if self.stage.weights.perceptual > 0:
-            perceptual = build_perceptual(self.config.perceptual)
-            self.placement.place(perceptual)
-        ema = build_ema(autoencoder, self.config.run.ema)
-        for network in (autoencoder.encoder, autoencoder.decoder):
-            prepare_network(network, self.config.run)
-        return VaeStep(
-            autoencoder,
-            ema,
-            build_optimizer(autoencoder, self.config.optimizer),
-            build_terms(self.stage, self.config.optimizer.clip_norm, former_stage(self.config, self.stage)),
-            self.placement,
-            adversary=adversary,
-            perceptual=perceptual,
-            seed=seed_for(self.seed, f"vae step {self.stage.name}"),
-        )
-
-    def _build_adversary(self) -> Adversary | None:
-        """Build the discriminator's side where any stage has one: its weights go from stage to stage."""
-        if not any(stage.weights.adversarial > 0 for stage in self.config.stages):
-            return None
-        discriminator = build_discriminator(self.config.discriminator)
-        self.placement.place(discriminator)
-        return build_adversary(
-            discriminator,
-            self.config.discriminator,
-            self.stage,
-            self.num_steps,
-            self.placement,
-            self.config.optimizer.betas,
-        )
 
     def _take(self, checkpoint: Checkpoint | None) -> tuple[int, int, dict[str, int]]:
         """Take a checkpoint's weights; return this stage's first step, the run's step before it, and what is done."""
@@ -247,9 +215,10 @@ class StageRun:
         )
         return 0, state["step"], state["stages_done"]
 
-    def _save(self, keeper: RunKeeper, stage_step: int, base: int, done: dict[str, int]) -> None:
+    def _save(self, writer: CheckpointWriter, stage_step: int, base: int, done: dict[str, int]) -> None:
         tensors, optimizers = self.step_fn.state()
         state = {
+            "step": base + stage_step,
             "stage": self.stage.name,
             "stage_step": stage_step,
             "stages_done": done,
@@ -257,10 +226,11 @@ class StageRun:
             "data": self.data,
             "config": self.workspace.config.to_json(),
         }
-        keeper.save(base + stage_step, tensors, state, milestones=list(done.values()))
+        writer.save(base + stage_step, tensors, state, milestones=list(done.values()))
 
     def _batches(self, first: int) -> Iterator[VaeBatch]:
         """Yield the stage's batches from step ``first`` on; order, crops and noise follow from the seed."""
+        leave_requests_to_main()
         stage, data, send = self.stage, self.workspace.config.data, self.placement.send
         order_seed = seed_for(self.seed, f"vae order {stage.name}")
         crop = build_crop(stage.resolution, data, order_seed, stage.crop)
@@ -273,11 +243,12 @@ class StageRun:
         shape = (self.config.model.latent_channels, side, side)
         loaded = load_batches(dataset, order, workers=choose_workers(data.workers, self.placement.device.type))
         needs_transform = stage.weights.equivariance > 0
-        for step, (pixels, _, _) in enumerate(loaded, start=first):
+        for step, (pixels, _, index) in enumerate(loaded, start=first):
             noise = normal_for(self.seed, f"posterior {stage.name}", sample_numbers(step, stage.batch_size), shape)
             chance = generator_for(self.seed, f"equivariance {stage.name}", step)
             transform = draw_transform(chance) if needs_transform else None
-            yield VaeBatch(to_images(send(pixels)), send(noise), transform)
+            pictures = tuple(self.evaluation.training[i] for i in index.tolist())
+            yield VaeBatch(to_images(send(pixels)), send(noise), transform, pictures)
 
     def _preview(self, step: int) -> Path:
         """Write a page of pictures over their reconstructions by the averaged weights."""

@@ -19,7 +19,7 @@ from latentart.core.networks.discriminator import PatchDiscriminator
 from latentart.training.adversarial_schedule import AdversarialSchedule
 from latentart.training.checkpoint import flatten_optimizer, load_matching, restore_optimizer
 from latentart.training.devices import Placement
-from latentart.training.optim import clip_finite, set_learning_rate
+from latentart.training.optim import clip_gradients, gradient_norm, set_learning_rate
 
 
 class Adversary:
@@ -64,11 +64,10 @@ class Adversary:
         factor = adaptive_weight(other_terms, adversarial, last_layer, self.adaptive_limit)
         return factor * adversarial, scalars | {"adversarial_factor": factor}
 
-    def update(self, images: Tensor, images_hat: Tensor, step: int, clip_norm: float) -> dict[str, Tensor]:
-        """Look at pictures and detached reconstructions and, unless the guard holds it back, learn from them.
+    def judge(self, images: Tensor, images_hat: Tensor, step: int) -> dict[str, Tensor]:
+        """Look at pictures and detached reconstructions and, unless the guard holds it back, take gradients from them.
 
-        Raises:
-            TrainingDivergedError: loss or gradient is not finite; no weight was touched.
+        No weight is touched; the scalars have a ``discriminator_norm`` where ``learn`` is to follow.
         """
         is_training = self.schedule.trains(step)
         with self.placement.autocast(), torch.set_grad_enabled(is_training):
@@ -81,12 +80,16 @@ class Adversary:
                 loss = loss + 0.5 * self.r1 * self.r1_every * self._penalty
             self.optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
-            clip_finite(self.discriminator, loss, clip_norm, "discriminator", step)
-            set_learning_rate(self.optimizer, self.lr)
-            self.optimizer.step()
+            scalars["discriminator_norm"] = gradient_norm(self.discriminator)
         if self._penalty is not None:
             self._penalty = scalars["r1"] = self._penalty.detach()
         return {name: value.detach() for name, value in scalars.items()}
+
+    def learn(self, norm: Tensor, clip_norm: float, rate_factor: float = 1.0) -> None:
+        """Update the discriminator by the gradients of that norm."""
+        clip_gradients(self.discriminator, norm, clip_norm)
+        set_learning_rate(self.optimizer, rate_factor * self.lr)
+        self.optimizer.step()
 
     def _r1(self, images: Tensor) -> Tensor:
         """Return the mean penalty; in float32, as a slope of slopes needs it."""

@@ -5,6 +5,7 @@ runs/<name>/checkpoints/step-00001200/{model,ema,optimizer}.safetensors, state.j
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Collection, Mapping
@@ -47,10 +48,59 @@ def checkpoint_folder(run: Path, step: int) -> Path:
     return run / "checkpoints" / f"step-{step:08d}"
 
 
-def save_checkpoint(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
-    """Write a checkpoint that holds finite numbers only; ``folder`` comes from ``checkpoint_folder``.
+def list_checkpoints(run: Path) -> list[Path]:
+    """List the checkpoint folders of a run, oldest first, sound or not."""
+    folders = (run / "checkpoints").glob("step-*")
+    return sorted((folder for folder in folders if _FOLDER.fullmatch(folder.name)), key=step_of)
+
+
+def step_of(folder: Path) -> int:
+    """Return the step in the name of a checkpoint folder."""
+    return int(folder.name.removeprefix("step-"))
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A copy of everything that a checkpoint holds, in host memory: what training changes later does not reach it."""
+
+    step: int
+    tensors: dict[str, dict[str, Tensor]]
+    state: dict[str, Any]
+
+
+def take_snapshot(step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> Snapshot:
+    """Copy what a checkpoint holds, finite numbers only.
+
+    Raises:
+        TrainingDivergedError: a floating tensor holds NaN or infinity.
+        ValueError: a name that is not ours, or a state that JSON cannot hold.
+    """
+    for name in tensors:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"checkpoint part: got {name!r}, expected a lower-case word")
+    copies = {name: _copy_finite(name, part) for name, part in tensors.items()}
+    return Snapshot(step, copies, json.loads(json.dumps(dict(state), allow_nan=False)))
+
+
+def write_snapshot(run: Path, snapshot: Snapshot) -> None:
+    """Write a checkpoint into a run.
 
     A checkpoint already there (a damaged one that the run fell back over) goes once the new one stands.
+
+    Raises:
+        ResourceError: the disk does not take it.
+    """
+
+    def write(temporary: Path) -> None:
+        for name, part in snapshot.tensors.items():
+            write_tensors(temporary / f"{name}.safetensors", part)
+        write_json_atomic(temporary / _STATE, {"step": snapshot.step, "state": snapshot.state})
+
+    commit_folder(checkpoint_folder(run, snapshot.step), write, replace=True)
+
+
+def save_checkpoint(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
+    """Take a snapshot and write it at once; ``folder`` comes from ``checkpoint_folder``.
 
     Raises:
         TrainingDivergedError: a floating tensor holds NaN or infinity; nothing is written.
@@ -60,17 +110,7 @@ def save_checkpoint(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], s
     match = _FOLDER.fullmatch(folder.name)
     if match is None:
         raise ValueError(f"checkpoint folder: got {folder.name!r}, expected a name like 'step-00001200'")
-    for name in tensors:
-        if not _NAME.fullmatch(name):
-            raise ValueError(f"checkpoint part: got {name!r}, expected a lower-case word")
-    parts = {name: _snapshot(name, part) for name, part in tensors.items()}
-
-    def write(temporary: Path) -> None:
-        for name, part in parts.items():
-            write_tensors(temporary / f"{name}.safetensors", part)
-        write_json_atomic(temporary / _STATE, {"step": int(match[1]), "state": dict(state)})
-
-    commit_folder(folder, write, replace=True)
+    write_snapshot(folder.parent.parent, take_snapshot(int(match[1]), tensors, state))
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
@@ -91,7 +131,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 
 def find_checkpoint(run: Path) -> Checkpoint | None:
     """Return the newest checkpoint of a run that verifies, or None; damaged ones are named in a warning."""
-    for folder in reversed(_step_folders(run)):
+    for folder in reversed(list_checkpoints(run)):
         try:
             return load_checkpoint(folder)
         except (ModelError, ResourceError) as error:
@@ -99,19 +139,20 @@ def find_checkpoint(run: Path) -> Checkpoint | None:
     return None
 
 
-def prune_checkpoints(run: Path, keep: int = 2, milestones: Collection[int] = ()) -> None:
+def prune_checkpoints(run: Path, keep: int = 2, milestones: Collection[int] = (), *, newest: int | None = None) -> None:
     """Delete all checkpoints but the newest ``keep`` and the steps in ``milestones``.
 
     Nothing is deleted before one of those that stay has been verified. A checkpoint that cannot be deleted is
-    a warning: it never stops a run.
+    a warning: it never stops a run. Checkpoints of later steps than ``newest``, damaged ones that the run fell back
+    over, neither go nor count.
 
     Raises:
         ValueError: ``keep`` is less than 2.
     """
     if keep < 2:
         raise ValueError(f"keep: got {keep}, expected at least 2")
-    folders = _step_folders(run)
-    old = [folder for folder in folders[:-keep] if _step_of(folder) not in milestones]
+    folders = [folder for folder in list_checkpoints(run) if newest is None or step_of(folder) <= newest]
+    old = [folder for folder in folders[:-keep] if step_of(folder) not in milestones]
     staying = [folder for folder in folders if folder not in old]
     if not old:
         return
@@ -158,14 +199,18 @@ def flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tenso
     return tensors, {"param_groups": saved["param_groups"], "others": others}
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], json: Mapping[str, Any]) -> None:
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], values: Mapping[str, Any]
+) -> None:
     """Give an optimizer, bit for bit, the state that ``flatten_optimizer`` took.
+
+    Its own settings stay (rate, betas, decay): one that was edited in the config holds from here on.
 
     Raises:
         ModelError: the state belongs to other parameters.
     """
     own = optimizer.state_dict()["param_groups"]
-    saved, others = json.get("param_groups"), json.get("others")
+    saved, others = values.get("param_groups"), values.get("others")
     if (
         not isinstance(others, dict)
         or not isinstance(saved, list)
@@ -184,8 +229,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
                 f"The saved optimizer does not fit: '{key}' has shape {list(value.shape)}, not {list(parameter.shape)}."
             )
         state.setdefault(int(index), {})[name] = _laid_out_like(parameter, value)
-    groups = [_merge_group(mine, theirs) for mine, theirs in zip(own, saved, strict=True)]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    optimizer.load_state_dict({"state": state, "param_groups": own})
 
 
 def _laid_out_like(parameter: Tensor, value: Any) -> Any:
@@ -220,31 +264,15 @@ def load_matching(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -
     module.load_state_dict(dict(tensors))
 
 
-def _merge_group(own: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
-    """Take what is saved; a key that a newer torch has added keeps its own value, and tuples stay tuples."""
-    merged = {key: saved.get(key, value) for key, value in own.items()}
-    return {key: tuple(value) if isinstance(own[key], tuple) else value for key, value in merged.items()}
-
-
-def _snapshot(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _copy_finite(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copy tensors to the CPU: contiguous, each with its own memory, finite."""
     copies = {}
     for name, tensor in tensors.items():
-        copy = tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-        if (copy.is_floating_point() or copy.is_complex()) and not torch.isfinite(copy).all():
+        found = tensor.detach()
+        if (found.is_floating_point() or found.is_complex()) and not torch.isfinite(found).all():
             raise TrainingDivergedError(f"'{name}' of the {part} is not finite: no checkpoint is written.")
-        copies[name] = copy
+        copies[name] = found.to("cpu", copy=True, memory_format=torch.contiguous_format)
     return copies
-
-
-def _step_folders(run: Path) -> list[Path]:
-    """List the checkpoint folders of a run, oldest first."""
-    folders = (run / "checkpoints").glob("step-*")
-    return sorted((folder for folder in folders if _FOLDER.fullmatch(folder.name)), key=_step_of)
-
-
-def _step_of(folder: Path) -> int:
-    return int(folder.name.removeprefix("step-"))
 
 
 def _verifies(folder: Path) -> bool:

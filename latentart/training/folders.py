@@ -35,8 +35,7 @@ _LEFT_BY_FILE_BROWSERS = {".DS_Store", "Thumbs.db", "desktop.ini"}
 _HINTS = {
     errno.ENOSPC: "Free some space on that disk, then run the same command again.",
     errno.EDQUOT: "Free some of your disk quota, then run the same command again.",
-    errno.EACCES: "Check who may use that folder.",
-    errno.EPERM: "Check who may use that folder.",
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "Check who may use that folder."),
     errno.EROFS: "Choose a folder on a disk that can be written to.",
     errno.EEXIST: "Move it away, or choose another name.",
 }
@@ -106,8 +105,8 @@ def discard_folder(folder: Path) -> None:
         shutil.rmtree(temporary)
 
 
-def remove_leftovers(parent: Path) -> None:
-    """Clean up in ``parent`` after processes that were killed; what a living process writes is left alone."""
+def remove_leftovers(parent: Path, *, is_locked: bool = False) -> None:
+    """Clean up after killed processes; what a living one writes stays, unless a lock tells that none writes here."""
     with _file_errors("clean up", parent):
         for old in list(parent.glob(".old-*")):
             recover_folder(parent / old.name.removeprefix(".old-"))
@@ -115,7 +114,7 @@ def remove_leftovers(parent: Path) -> None:
                 discard_folder(old)
         for path in list(parent.glob(".tmp-*")):
             match = _TEMPORARY.fullmatch(path.name)
-            if match and not _is_alive(int(match[1])):
+            if match and (is_locked or not is_alive(int(match[1]))):
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
@@ -281,7 +280,8 @@ def _old_beside(final: Path) -> Path:
     return final.with_name(f".old-{final.name}")
 
 
-def _is_alive(process: int) -> bool:
+def is_alive(process: int) -> bool:
+    """Tell whether a process of that id runs; on Windows, where that cannot be asked, it always does."""
     if os.name != "nt":  # there os.kill(pid, 0) ends the process
         try:
             os.kill(process, 0)

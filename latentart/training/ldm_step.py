@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,9 @@ from latentart.core.networks.conditioning import Denoiser
 from latentart.errors import ModelError
 from latentart.training.checkpoint import flatten_optimizer, load_matching, restore_optimizer
 from latentart.training.devices import Placement
-from latentart.training.optim import clip_finite, set_learning_rate
+from latentart.training.memory import fit_micro_batch
+from latentart.training.numbers import Numbers, norms_by_module, read_numbers
+from latentart.training.optim import clip_gradients, gradient_norm, set_learning_rate
 from latentart.training.randomness import seed_dropout
 
 NUM_PARTS = 8
@@ -26,13 +29,20 @@ NUM_PARTS = 8
 class LdmBatch:
     """Latents ``x0`` and noise ``eps`` ``[B, Z, h, w]``, timesteps ``t`` [B], and labels with drops done.
 
-    ``style_id`` is int64 [B], or [B, columns] where other labels stand beside the style.
+    ``style_id`` is int64 [B], or [B, columns] where other labels stand beside the style. ``pictures`` says which ones
+    they are, for a report.
     """
 
     x0: Tensor
     eps: Tensor
     t: Tensor
     style_id: Tensor
+    pictures: tuple[int, ...] = ()
+
+    def split(self, size: int) -> list[LdmBatch]:
+        """Return the batch in parts of at most ``size`` images."""
+        parts = (torch.split(tensor, size) for tensor in (self.x0, self.eps, self.t, self.style_id))
+        return [LdmBatch(*part) for part in zip(*parts, strict=True)]
 
 
 class LossByNoise:
@@ -61,6 +71,10 @@ class LdmStep:
     Args:
         ema: the average that results are made with. tracks: others, each of its own width, for snapshots.
         uncertainty: what learned weights need; it is trained without decay.
+        numbers: says which updates may be made.
+
+    ``micro_batch`` is how many images go through the network at once, None all of them: the update is that of the
+    whole batch. What is dropped inside the network is then drawn part by part.
     """
 
     def __init__(
@@ -75,8 +89,11 @@ class LdmStep:
         seed: int = 0,
         tracks: Sequence[Ema] = (),
         uncertainty: LearnedUncertainty | None = None,
+        numbers: Numbers | None = None,
     ) -> None:
         self.seed = seed
+        self.numbers = numbers or Numbers("denoiser")
+        self.micro_batch: int | None = None
         self.denoiser, self.ema, self.optimizer = denoiser, ema, optimizer
         self.task, self.placement, self.clip_norm = task, placement, clip_norm
         self.tracks = {_track_name(track): track for track in tracks}
@@ -86,19 +103,69 @@ class LdmStep:
             optimizer.add_param_group({"params": list(uncertainty.parameters()), "weight_decay": 0.0})
 
     def __call__(self, batch: LdmBatch, step: int, lr: float) -> dict[str, Tensor]:
-        """Make one update and return its scalars."""
+        """Make one update, unless its numbers are not finite, and return its scalars.
+
+        Raises:
+            LostNumbersError: too many updates in a row were left out.
+        """
         set_learning_rate(self.optimizer, lr)
         seed_dropout(self.denoiser, self.seed, step)
-        losses, plain = self._losses(batch)
-        loss = losses.mean()
+        loss, plain = self._backward(batch, self.micro_batch)
+        norm = gradient_norm(self.denoiser)
+        values = read_numbers({"loss": loss, "gradient_norm": norm, "plain_loss": plain.mean()})
+        if self.numbers.allow(step, values, "plain_loss", lambda: self._evidence(batch, lr)):
+            clip_gradients(self.denoiser, norm, self.clip_norm)
+            self.optimizer.step()
+            for average in (self.ema, *self.tracks.values()):
+                average.update(self.denoiser, step + 1)
+            self.by_noise.add(batch.t, plain)
+        return {"loss": loss, "gradient_norm": norm, "skipped_steps": torch.tensor(float(self.numbers.skipped))}
+
+    def _backward(self, batch: LdmBatch, size: int | None) -> tuple[Tensor, Tensor]:
+        """Give every weight the gradient of the mean over the batch; return that mean, and the plain losses [B]."""
         self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        norm = clip_finite(self.denoiser, loss, self.clip_norm, "denoiser", step)
-        self.optimizer.step()
-        for average in (self.ema, *self.tracks.values()):
-            average.update(self.denoiser, step + 1)
-        self.by_noise.add(batch.t, plain)
-        return {"loss": loss.detach(), "gradient_norm": norm.detach()}
+        whole, total, plains = len(batch.t), torch.zeros((), device=batch.t.device), []
+        for part in [batch] if size is None or size >= whole else batch.split(size):
+            losses, plain = self._losses(part)
+            loss = losses.mean() * (len(part.t) / whole)
+            torch.autograd.backward(loss)
+            total = total + loss.detach()
+            plains.append(plain.detach())
+        return total, torch.cat(plains)
+
+    def _evidence(self, batch: LdmBatch, lr: float) -> dict[str, Any]:
+        """Return what may say why an update went wrong."""
+        modules = norms_by_module(self.denoiser)
+        return {"lr": lr, "seed": self.seed, "pictures": list(batch.pictures), "gradient_norms": modules}
+
+    def fit_micro_batch(self, batch: LdmBatch) -> int:
+        """Set ``micro_batch`` to the largest part of the batch that memory has room for, and return it.
+
+        Each size is tried with updates that are taken back; weights and moments wait on the CPU meanwhile.
+
+        Raises:
+            ResourceError: not even one image has room.
+        """
+        tensors, values = self.state()
+        parts = {
+            name: {key: value.to("cpu", copy=True) for key, value in part.items()} for name, part in tensors.items()
+        }
+        values = copy.deepcopy(values)
+        del tensors
+        try:
+            self.micro_batch = fit_micro_batch(lambda size: self._rehearse(batch, size), len(batch.t))
+        finally:
+            self.optimizer.zero_grad(set_to_none=True)
+            self.optimizer.state.clear()  # or there were two of all moments for a moment
+            self.restore(parts, values)
+        return self.micro_batch
+
+    def _rehearse(self, batch: LdmBatch, size: int) -> None:
+        """Make two updates in parts of ``size``: the second meets the moments of the first."""
+        for _ in range(2):
+            self._backward(batch, size)
+            clip_gradients(self.denoiser, gradient_norm(self.denoiser), self.clip_norm)
+            self.optimizer.step()
 
     def loss_per_image(self, batch: LdmBatch) -> Tensor:
         """Return the weighted loss of every image, ``[B]``."""
@@ -120,7 +187,7 @@ class LdmStep:
         if self.uncertainty is not None:
             tensors["uncertainty"] = dict(self.uncertainty.state_dict())
         tensors["optimizer"], optimizer = flatten_optimizer(self.optimizer)
-        return tensors, {"optimizer": optimizer}
+        return tensors, {"optimizer": optimizer, "numbers": self.numbers.state()}
 
     def restore(self, tensors: Mapping[str, Mapping[str, Tensor]], values: Mapping[str, Any]) -> None:
         """Take everything back.
@@ -140,6 +207,7 @@ class LdmStep:
         if self.uncertainty is not None:
             load_matching(self.uncertainty, tensors["uncertainty"], "uncertainty")
         restore_optimizer(self.optimizer, tensors["optimizer"], values["optimizer"])
+        self.numbers.restore(values.get("numbers", {}))  # older checkpoints have none
 
 
 def _track_name(track: Ema) -> str:

@@ -84,17 +84,29 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr * group.get("lr_scale", 1.0)
 
 
+def gradient_norm(network: nn.Module) -> Tensor:
+    """Return the norm of all gradients of a network."""
+    return nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
+
+
+def clip_gradients(network: nn.Module, norm: Tensor, clip_norm: float) -> None:
+    """Scale gradients of that norm down to ``clip_norm``; 0 leaves them."""
+    if clip_norm > 0:
+        nn.utils.clip_grads_with_norm_(network.parameters(), clip_norm, norm)
+
+
 def clip_finite(network: nn.Module, loss: Tensor, clip_norm: float, what: str, step: int) -> Tensor:
-    """Scale a network's gradients down to ``clip_norm`` (0: leave them) and return their norm before that.
+    """Clip gradients where a run has nothing to go back to, and return their norm before that.
 
     Raises:
         TrainingDivergedError: the loss or the norm is not finite; no weight was touched.
     """
-    norm = nn.utils.clip_grad_norm_(network.parameters(), clip_norm if clip_norm > 0 else float("inf"))
+    norm = gradient_norm(network)
     if not bool(torch.isfinite(loss) & torch.isfinite(norm)):
         numbers = f"loss {float(loss.detach()):.4g}, gradient norm {float(norm):.4g}"
         msg = f"the {what} diverged at step {step + 1}: {numbers}."
         raise TrainingDivergedError(msg, "Its last checkpoint is sound; go on from it with a lower learning rate.")
+    clip_gradients(network, norm, clip_norm)
     return norm
 
 

@@ -1,23 +1,28 @@
-"""A polite stop: a signal sets a flag, the loop finishes its step, saves and ends."""
+"""Polite signals: a flag is set, the loop finishes its step, then saves and ends, or saves and goes on."""
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Self
 
 _STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_SAVING = [getattr(signal, name) for name in ("SIGUSR1",) if hasattr(signal, name)]  # not on Windows
 
 
 class StopSignal:
     """While entered, remembers the first stopping signal in ``received``; a second one acts as it would without us.
 
-    A signal that the process ignores stays ignored: under nohup a closed terminal does not end a run.
+    SIGUSR1 asks for a checkpoint: ``take_request`` tells. A stopping signal that the process ignores stays ignored:
+    under nohup a closed terminal does not end a run.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self._is_asked = False
         self._former: dict[int, object] = {}
 
     def __enter__(self) -> Self:
@@ -25,20 +30,47 @@ class StopSignal:
         if threading.current_thread() is threading.main_thread():
             heeded = [number for number in _STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
             self._former = {number: signal.signal(number, self._remember) for number in heeded}
+            self._former |= {number: signal.signal(number, self._note_request) for number in _SAVING}
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Give the signals back."""
-        self._restore()
+        self._restore([*self._former])
+
+    def take_request(self) -> bool:
+        """Tell whether a checkpoint was asked for since the last time."""
+        asked, self._is_asked = self._is_asked, False
+        return asked
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         del frame
         self.received = number
-        self._restore()
+        self._restore([known for known in self._former if known not in _SAVING])
 
-    def _restore(self) -> None:
-        for number, handler in self._former.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-        self._former = {}
+    def _note_request(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self._is_asked = True
+
+    def _restore(self, numbers: list[int]) -> None:
+        for number in numbers:
+            signal.signal(number, self._former.pop(number))  # type: ignore[arg-type]
+
+
+@contextlib.contextmanager
+def without_harm_from_requests() -> Iterator[None]:
+    """Let SIGUSR1 pass while no loop runs that could save: its default is to end the process."""
+    is_main = threading.current_thread() is threading.main_thread()
+    former = {number: signal.signal(number, signal.SIG_IGN) for number in _SAVING if is_main}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def leave_requests_to_main() -> None:
+    """Block SIGUSR1 in this thread: processes that it starts inherit that, and one sent to all ends none of them."""
+    if _SAVING and hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SAVING)

@@ -20,7 +20,8 @@ from latentart.training.adversarial_schedule import ramp_share
 from latentart.training.adversary import Adversary
 from latentart.training.checkpoint import flatten_optimizer, load_matching, restore_optimizer
 from latentart.training.devices import Placement
-from latentart.training.optim import clip_finite, set_learning_rate
+from latentart.training.numbers import Numbers, norms_by_module, read_numbers
+from latentart.training.optim import clip_gradients, gradient_norm, set_learning_rate
 from latentart.training.randomness import generator_for, seed_dropout
 
 
@@ -47,18 +48,35 @@ class VaeTerms:
 
 @dataclass(frozen=True)
 class VaeBatch:
-    """Images ``[B, 3, H, W]`` in -1…1, posterior noise ``[B, Z, h, w]``, both on the device; the step's transform."""
+    """Images ``[B, 3, H, W]`` in -1…1, posterior noise ``[B, Z, h, w]``, both on the device; the step's transform.
+
+    ``pictures`` says which ones they are, for a report.
+    """
 
     images: Tensor
     noise: Tensor
     transform: Transform | None = None
+    pictures: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Reconstructed:
+    """What one pass through the autoencoder leaves: reconstructions, scalars, and with a quantizer chosen codes."""
+
+    images_hat: Tensor
+    scalars: dict[str, Tensor]
+    z: Tensor
+    code_ids: Tensor | None
 
 
 class VaeStep:
     """Owns the autoencoder, its average and optimizer, and the adversary if there is one.
 
-    ``seed`` is what dropped features and revived codes follow from, with the step. ``notes`` collects sentences for the
-    log; whoever reads them empties the list.
+    ``seed`` is what dropped features and revived codes follow from, with the step. ``numbers`` says which updates may
+    be made: both networks' or neither's. ``notes`` collects sentences for the log; whoever reads them empties the list.
+
+    All images of a batch go through at once: the factor between the gradients of reconstruction and adversary, and the
+    codes of a quantizer, are those of a whole batch, so parts of one would be another training.
     """
 
     def __init__(
@@ -72,8 +90,10 @@ class VaeStep:
         adversary: Adversary | None = None,
         perceptual: PerceptualDistance | None = None,
         seed: int = 0,
+        numbers: Numbers | None = None,
     ) -> None:
         self.seed = seed
+        self.numbers = numbers or Numbers("autoencoder")
         self.autoencoder, self.ema, self.optimizer = autoencoder, ema, optimizer
         self.terms, self.placement = terms, placement
         self.adversary, self.perceptual = adversary, perceptual
@@ -86,18 +106,53 @@ class VaeStep:
             raise ValueError(msg)
 
     def __call__(self, batch: VaeBatch, step: int, lr: float) -> dict[str, Tensor]:
-        """Update the autoencoder, then the discriminator on the same pictures; return the scalars."""
+        """Update the autoencoder and the discriminator on the same pictures, unless numbers are not finite.
+
+        Returns the scalars.
+
+        Raises:
+            LostNumbersError: too many updates in a row were left out.
+        """
         set_learning_rate(self.optimizer, lr)
         seed_dropout(self.autoencoder, self.seed, step)
-        images_hat, scalars = self._update_autoencoder(batch, step)
-        self.ema.update(self.autoencoder, step + 1)
-        if self.terms.adversarial > 0 and self.adversary is not None:
-            gap, found = self._update_adversary(self.adversary, batch.images, images_hat.detach(), step)
-            self.notes += self.adversary.schedule.observe(step, float(scalars["reconstruction"]), gap, lr)
-            scalars |= found
+        made = self._reconstruct(batch, step)
+        scalars, adversary = made.scalars, self.adversary if self.terms.adversarial > 0 else None
+        read = {name: scalars[name] for name in ("loss", "gradient_norm", "reconstruction")}
+        if adversary is not None:
+            scalars["adversarial_share"] = torch.tensor(adversary.schedule.share(step))
+        if adversary is not None and adversary.schedule.has_begun(step):
+            judged = adversary.judge(batch.images, made.images_hat, step)
+            scalars |= judged
+            read["gap"] = judged["real_logits"] - judged["fake_logits"]
+            read |= {name: judged[name] for name in ("discriminator", "discriminator_norm") if name in judged}
+        values = read_numbers(read)
+        if self.numbers.allow(step, values, "reconstruction", lambda: self._evidence(batch, lr, scalars)):
+            scalars |= self._move(made, step)
+            if adversary is not None and "discriminator_norm" in read:
+                adversary.learn(read["discriminator_norm"], self.terms.clip_norm, self.numbers.rate_factor)
+            if adversary is not None:
+                self.notes += adversary.schedule.observe(step, values["reconstruction"], values.get("gap"), lr)
+        scalars["skipped_steps"] = torch.tensor(float(self.numbers.skipped))
         return scalars
 
-    def _update_autoencoder(self, batch: VaeBatch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def _evidence(self, batch: VaeBatch, lr: float, scalars: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Return what may say why an update went wrong."""
+        norms = norms_by_module(self.autoencoder)
+        if self.adversary is not None:
+            norms |= {
+                f"discriminator.{name}": norm for name, norm in norms_by_module(self.adversary.discriminator).items()
+            }
+        losses = {name: float(value) for name, value in scalars.items()}
+        return {
+            "lr": lr,
+            "seed": self.seed,
+            "pictures": list(batch.pictures),
+            "losses": losses,
+            "gradient_norms": norms,
+        }
+
+    def _reconstruct(self, batch: VaeBatch, step: int) -> Reconstructed:
+        """Pass a batch through the autoencoder and give every weight of it its gradient."""
         terms, kind = self.terms, self.terms.reconstruction_kind
         with self.placement.autocast():
             moments = self.autoencoder.encode(batch.images)
@@ -120,11 +175,19 @@ class VaeStep:
             scalars |= found
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
-        scalars["gradient_norm"] = clip_finite(self.autoencoder, loss, terms.clip_norm, "autoencoder", step)
+        scalars["gradient_norm"] = gradient_norm(self.autoencoder)
+        found = {"loss": loss.detach()} | {name: value.detach() for name, value in scalars.items()}
+        return Reconstructed(images_hat.detach(), found, split_moments(moments)[0].detach(), code_ids)
+
+    def _move(self, made: Reconstructed, step: int) -> dict[str, Tensor]:
+        """Update the autoencoder and its average; return what there is to say of a quantizer's codes."""
+        clip_gradients(self.autoencoder, made.scalars["gradient_norm"], self.terms.clip_norm)
         self.optimizer.step()
-        if self.autoencoder.quantizer is not None and code_ids is not None:
-            scalars |= self._move_codes(self.autoencoder.quantizer, split_moments(moments)[0], code_ids, step)
-        return images_hat, {"loss": loss.detach()} | {name: value.detach() for name, value in scalars.items()}
+        quantizer, scalars = self.autoencoder.quantizer, {}
+        if quantizer is not None and made.code_ids is not None:
+            scalars = self._move_codes(quantizer, made.z, made.code_ids, step)
+        self.ema.update(self.autoencoder, step + 1)
+        return scalars
 
     def _bottleneck(
         self, moments: Tensor, noise: Tensor
@@ -157,23 +220,13 @@ class VaeStep:
         wanted = transform.images(images, self.autoencoder.factor)
         return reconstruction_per_image(images_hat, wanted, self.terms.reconstruction_kind).mean()
 
-    def _update_adversary(
-        self, adversary: Adversary, images: Tensor, images_hat: Tensor, step: int
-    ) -> tuple[float | None, dict[str, Tensor]]:
-        """Update the discriminator where it has begun; return real minus fake logits, and scalars."""
-        scalars = {"adversarial_share": torch.tensor(adversary.schedule.share(step))}
-        if not adversary.schedule.has_begun(step):
-            return None, scalars
-        scalars |= adversary.update(images, images_hat, step, self.terms.clip_norm)
-        return float(scalars["real_logits"] - scalars["fake_logits"]), scalars
-
     def state(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
         """Return everything a checkpoint needs: tensors by file, and JSON."""
         tensors: dict[str, dict[str, Tensor]] = {
             "autoencoder": dict(self.autoencoder.state_dict()),
             "ema": dict(self.ema.network.state_dict()),
         }
-        values: dict[str, Any] = {}
+        values: dict[str, Any] = {"numbers": self.numbers.state()}
         tensors["optimizer"], values["optimizer"] = flatten_optimizer(self.optimizer)
         if self.adversary is not None:
             more_tensors, more_values = self.adversary.state()
@@ -186,6 +239,7 @@ class VaeStep:
         load_matching(self.autoencoder, tensors["autoencoder"], "autoencoder")
         load_matching(self.ema.network, tensors["ema"], "autoencoder average")
         restore_optimizer(self.optimizer, tensors["optimizer"], values["optimizer"])
+        self.numbers.restore(values.get("numbers", {}))  # older checkpoints have none
         if self.adversary is not None:
             self.adversary.restore(tensors, values)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from latentart import cli, errors
 from latentart.errors import LatentArtError, StoppedBySignal, nearest
@@ -76,6 +77,17 @@ def test_a_full_disk_or_a_missing_right_is_no_bug(fail: Callable[[BaseException]
 
     assert done.code == 5
     assert done.err.startswith(f"error: runs/[/]: {os.strerror(number)}. Make room")
+
+
+@pytest.mark.parametrize("kind", [torch.OutOfMemoryError, RuntimeError, MemoryError])
+def test_full_memory_is_no_bug(fail: Callable[[BaseException], Any], kind: type[Exception]) -> None:
+    """Whoever says it: one line with what was asked for, and exit code 5."""
+    done = fail(kind("DefaultCPUAllocator: can't allocate memory: you tried to allocate 3221225472 bytes."))
+
+    assert done.code == 5
+    assert done.err.startswith("error: the ")
+    assert "memory is full: 3.00 GiB were asked for. Stop what else uses the memory" in done.err
+    assert done.err.count("\n") == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

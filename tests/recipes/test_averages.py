@@ -192,8 +192,8 @@ def test_snapshots_from_after_the_checkpoint_are_made_anew(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ([], "it has average_0500, average_1000 too. ldm.training.run.ema.tracks was [0.05, 0.1] and is []"),
-        (["ldm.training.run.ema.tracks=[0.05,0.2]"], "it has no average_2000; it has average_1000 too"),
+        ([], "does not fit the config: ldm.training.run.ema.tracks was [0.05, 0.1] and is []."),
+        (["ldm.training.run.ema.tracks=[0.05,0.2]"], "ldm.training.run.ema.tracks was [0.05, 0.1] and is [0.05, 0.2]"),
         ([TRACKS, "ldm.training.optimizer.kind=muon"], 'ldm.training.optimizer.kind was "adamw" and is "muon"'),
         ([TRACKS, "ldm.diffusion.weighting=learned"], 'ldm.diffusion.weighting was "uniform" and is "learned"'),
     ],

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from latentart.config.ldm import DiffusionConfig
 from latentart.config.sample import SampleConfig
 from latentart.config.workspace import load_config
 from latentart.core.diffusion.objective import DiffusionTask
@@ -20,8 +21,8 @@ from latentart.data.held_out import split_held_out
 from latentart.data.latent_cache import LatentCache
 from latentart.recipes.generate import SamplerSettings
 from latentart.recipes.ldm_batches import HELD_OUT_DRAWS, HeldOutLoss, LatentBatches
+from latentart.recipes.ldm_previews import preview_settings
 from latentart.recipes.model import build_task
-from latentart.recipes.train_ldm import preview_settings
 from latentart.recipes.workspace import Workspace
 from latentart.training.devices import Placement
 
@@ -189,8 +190,10 @@ def test_previews_take_the_settings_of_samples() -> None:
     assert preview_settings(SampleConfig(steps=5)).steps == 5
 
 
-def test_the_task_of_a_run_is_the_configs(story: Any) -> None:
-    """Batches and step are given one that agrees."""
-    diffusion = load_config(story.folder / "latentart.json").ldm.diffusion
+def test_the_task_of_a_run_is_the_configs() -> None:
+    """Target, weights and timesteps arrive as they were set."""
+    settings = {"target": "flow", "weighting": "soft_min_snr", "timesteps": "logit_normal", "timestep_std": 2.0}
+    task = build_task(DiffusionConfig(**settings, min_snr_gamma=3.0))
 
-    assert build_task(diffusion).weighting == diffusion.weighting == "min_snr"
+    assert {name: getattr(task, name) for name in settings} == settings
+    assert task.gamma == 3.0

@@ -25,6 +25,7 @@ from latentart.training.checkpoint import (
     load_matching,
     prune_checkpoints,
     read_tensors,
+    restore_optimizer,
     save_checkpoint,
 )
 from latentart.training.folders import commit_folder, remove_leftovers, verify_folder, write_json_atomic
@@ -296,3 +297,19 @@ def test_flattened_state_is_only_tensors_and_json() -> None:
     assert sorted(tensors) == ["0.exp_avg", "0.exp_avg_sq", "0.step"]
     assert json["others"] == {}
     assert json["param_groups"][0]["params"] == [0]
+
+
+def test_edited_settings_of_an_optimizer_hold_after_a_restore() -> None:
+    """Moments come back bit for bit; rate, betas and decay are those of the config that goes on."""
+    parameter = nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.AdamW([parameter], lr=1e-3, betas=(0.9, 0.99), weight_decay=0.1)
+    parameter.sum().backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    tensors, json = flatten_optimizer(optimizer)
+    edited = torch.optim.AdamW([parameter], lr=5e-4, betas=(0.5, 0.9), weight_decay=0.0)
+    restore_optimizer(edited, tensors, json)
+    group = edited.param_groups[0]
+
+    assert (group["lr"], group["betas"], group["weight_decay"]) == (5e-4, (0.5, 0.9), 0.0)
+    assert edited.state[parameter]["exp_avg"].equal(optimizer.state[parameter]["exp_avg"])
+    assert float(edited.state[parameter]["step"]) == 1

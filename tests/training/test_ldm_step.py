@@ -18,11 +18,12 @@ from latentart.core.diffusion.uncertainty import LearnedUncertainty
 from latentart.core.ema import Ema
 from latentart.core.networks.blocks import BlockShape
 from latentart.core.networks.unet import UNet
-from latentart.errors import ModelError, TrainingDivergedError
+from latentart.errors import ModelError
 from latentart.training.checkpoint import read_tensors, write_tensors
 from latentart.training.devices import Placement
 from latentart.training.ldm_step import LdmBatch, LdmStep, LossByNoise
 from latentart.training.muon import build_muon
+from latentart.training.numbers import LostNumbersError, Numbers
 from latentart.training.optim import build_adamw
 
 CPU = Placement(torch.device("cpu"), "fp32")
@@ -132,7 +133,7 @@ def test_a_step_moves_the_weights_and_the_average_and_reports() -> None:
     scalars = step(batch(), 0, 3e-4)
 
     before, after = twin.denoiser.state_dict(), step.denoiser.state_dict()
-    assert scalars.keys() == {"loss", "gradient_norm"}
+    assert scalars.keys() == {"loss", "gradient_norm", "skipped_steps"}
     torch.testing.assert_close(scalars["loss"], expected, atol=1e-7, rtol=1e-6)
     assert [name for name in after if torch.equal(after[name], before[name])] == []
     assert {group["lr"] for group in step.optimizer.param_groups} == {3e-4}
@@ -204,17 +205,114 @@ def test_channels_last_weights_go_on_bit_for_bit_through_files(tmp_path: Path) -
         assert all(torch.equal(value, whole.state()[0][name][key]) for key, value in part.items())
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_before_any_weight_moves() -> None:
-    """Weights, average and moments are what they were."""
-    step, given = build(), batch()
+def test_an_update_with_numbers_that_are_not_finite_is_left_out() -> None:
+    """Weights, averages and moments are what they were, losses by noise have no part in it, the next update is made."""
+    step, given = build(tracks=(0.05,)), batch()
     step(given, 0, 1e-3)
+    step.by_noise.take()
     before = copy.deepcopy(step.state()[0])
 
-    with pytest.raises(TrainingDivergedError, match="denoiser diverged at step 2: loss nan"):
-        step(LdmBatch(given.x0 * float("nan"), given.eps, given.t, given.style_id), 1, 1e-3)
+    left_out = step(LdmBatch(given.x0 * float("nan"), given.eps, given.t, given.style_id), 1, 1e-3)
 
     for name, part in step.state()[0].items():
         assert all(torch.equal(value, before[name][key]) for key, value in part.items())
+    assert float(left_out["skipped_steps"]) == 1
+    assert set(step.by_noise.take().values()) == {None}
+    assert float(step(given, 2, 1e-3)["skipped_steps"]) == 1
+    assert not torch.equal(step.denoiser.state_dict()["conv_in.weight"], before["denoiser"]["conv_in.weight"])
+
+
+def test_a_gradient_that_is_not_finite_is_left_out_where_the_loss_is_sound() -> None:
+    """And an update is the same bit for bit where one before it was left out."""
+    step, twin = build(), build()
+    hook = step.denoiser.conv_in.weight.register_hook(lambda gradient: gradient / 0)  # type: ignore[no-untyped-call]
+    assert bool(step(batch(), 0, 1e-3)["loss"].isfinite())
+    hook.remove()
+
+    step(batch(1), 1, 1e-3)
+    twin(batch(1), 1, 1e-3)
+
+    assert all(
+        torch.equal(value, twin.state()[0]["denoiser"][key]) for key, value in step.state()[0]["denoiser"].items()
+    )
+
+
+def test_too_many_updates_left_out_end_it() -> None:
+    """With what may say why."""
+    step, given = build(), batch()
+    step.numbers = Numbers("denoiser", max_skipped=2)
+    bad = LdmBatch(given.x0, given.eps * float("inf"), given.t, given.style_id, (5, 6, 7, 8))
+    step(bad, 4, 1e-3)
+
+    with pytest.raises(
+        LostNumbersError, match=r"denoiser diverged at step 6: 2 updates in a row .* loss nan"
+    ) as caught:
+        step(bad, 5, 1e-3)
+
+    found = caught.value.evidence
+    assert (found["step"], found["lr"], found["pictures"], found["skipped_steps"]) == (6, 1e-3, [5, 6, 7, 8], 2)
+    assert found["gradient_norms"].keys() == dict(step.denoiser.named_children()).keys()
+
+
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 9])
+def test_parts_of_a_batch_make_the_update_of_the_whole(size: int, weighting: Weighting) -> None:
+    """Loss, gradients and, where they decide, weights within 1e-6: also where the last part is smaller."""
+    task = DiffusionTask(SCHEDULE, weighting=weighting)
+    whole, parts = build(None, task), build(None, task)
+    parts.micro_batch = size
+
+    scalars = [step(batch(), 0, 1e-3) for step in (whole, parts)]
+
+    for name in ("loss", "gradient_norm"):
+        torch.testing.assert_close(scalars[0][name], scalars[1][name], atol=1e-6, rtol=1e-6)
+    for ours, theirs in zip(whole.denoiser.parameters(), parts.denoiser.parameters(), strict=True):
+        assert ours.grad is not None
+        torch.testing.assert_close(ours.grad, theirs.grad, atol=1e-6, rtol=1e-6)
+    assert parts.by_noise.take() == pytest.approx(whole.by_noise.take(), abs=1e-6)
+    if size >= 4:
+        assert all(torch.equal(v, parts.denoiser.state_dict()[k]) for k, v in whole.denoiser.state_dict().items())
+
+
+def test_parts_are_no_larger_than_asked_for() -> None:
+    """The network sees three images, then one; the average moves once."""
+    given, sizes = batch(), []
+    oracle = Oracle(torch.zeros(1), 0.5)
+    oracle.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    step = build(oracle)
+    step.micro_batch = 3
+
+    step(given, 0, 1e-3)
+
+    assert sizes == [3, 1]
+    assert {int(state["step"]) for state in step.optimizer.state.values()} == {1}
+
+
+@pytest.mark.parametrize(("room", "expected"), [(4, 4), (3, 2), (1, 1)])
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_the_largest_part_that_fits_is_found_and_nothing_moves(room: int, expected: int, *, has_begun: bool) -> None:
+    """Memory for ``room`` images: half by half, and the training after it is bit for bit the same."""
+    step, twin = build(tracks=(0.05,)), build(tracks=(0.05,))
+    if has_begun:
+        step(batch(), 0, 1e-3)
+        twin(batch(), 0, 1e-3)
+
+    def refuse(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if len(inputs[0]) > room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    hook = step.denoiser.register_forward_pre_hook(refuse)
+    assert step.fit_micro_batch(batch()) == step.micro_batch == expected
+    hook.remove()
+    step.micro_batch = None
+
+    for number in range(1, 3):
+        step(batch(number), number, 1e-3)
+        twin(batch(number), number, 1e-3)
+    assert step.state()[1] == twin.state()[1]
+    for name, part in step.state()[0].items():
+        assert part.keys() == twin.state()[0][name].keys()
+        assert all(torch.equal(value, twin.state()[0][name][key]) for key, value in part.items())
 
 
 def test_a_style_learns_from_its_own_pictures_only() -> None:

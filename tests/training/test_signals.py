@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from latentart.training.signals import StopSignal
+from latentart.training.signals import StopSignal, leave_requests_to_main, without_harm_from_requests
 
 STOPPING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
@@ -91,3 +91,50 @@ def test_in_another_thread_it_does_nothing() -> None:
     thread.join()
 
     assert seen == [None, refuse]
+
+
+def test_a_request_for_a_checkpoint_is_taken_once() -> None:
+    """It stops nothing, it may come again, also after a stopping signal; then the former handler is back."""
+    former = signal.signal(signal.SIGUSR1, refuse)
+    try:
+        with StopSignal() as stop:
+            taken = [stop.take_request()]
+            for number in (signal.SIGUSR1, signal.SIGUSR1, signal.SIGTERM, signal.SIGUSR1):
+                signal.raise_signal(number)
+                taken += [stop.take_request(), stop.take_request()]
+        assert signal.getsignal(signal.SIGUSR1) is refuse
+    finally:
+        signal.signal(signal.SIGUSR1, former)
+
+    assert taken == [False, True, False, True, False, False, False, True, False]
+    assert stop.received == signal.SIGTERM
+
+
+def test_a_request_outside_the_loop_does_no_harm() -> None:
+    """By default it would end the process; within, the loop heeds it all the same."""
+    former = signal.getsignal(signal.SIGUSR1)
+    with without_harm_from_requests():
+        signal.raise_signal(signal.SIGUSR1)
+        with StopSignal() as stop:
+            signal.raise_signal(signal.SIGUSR1)
+            taken = stop.take_request()
+        signal.raise_signal(signal.SIGUSR1)
+
+    assert taken
+    assert signal.getsignal(signal.SIGUSR1) is former
+
+
+def test_processes_that_load_inherit_deafness_to_requests() -> None:
+    """A scheduler sends the signal to all processes of a run; only the main one knows what to do."""
+    found: list[set[int]] = []
+
+    def load() -> None:
+        leave_requests_to_main()
+        found.append({int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, [])})
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    thread.join()
+
+    assert signal.SIGUSR1 in found[0]
+    assert signal.SIGUSR1 not in signal.pthread_sigmask(signal.SIG_BLOCK, [])

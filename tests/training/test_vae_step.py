@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,7 @@ from latentart.errors import ModelError, TrainingDivergedError
 from latentart.training.adversarial_schedule import AdversarialPlan, AdversarialSchedule
 from latentart.training.adversary import Adversary
 from latentart.training.devices import Placement
+from latentart.training.numbers import LostNumbersError, Numbers
 from latentart.training.optim import build_adamw, clip_finite
 from latentart.training.vae_step import VaeBatch, VaeStep, VaeTerms
 
@@ -108,6 +110,7 @@ def build(terms: VaeTerms, *, quantizer: VectorQuantizer | None = None, plan: An
         CPU,
         adversary=given["adversary"],
         perceptual=given["perceptual"],
+        numbers=given.get("numbers"),
     )
 
 
@@ -156,7 +159,7 @@ def test_the_generator_update_leaves_the_discriminator_alone(updates: int) -> No
     before = weights(judge_of(step))
 
     for number in range(updates):
-        step._update_autoencoder(batch(number), number)
+        step._move(step._reconstruct(batch(number), number), number)
 
     assert moved(before, judge_of(step)) == []
     assert all(p.grad is None for p in judge_of(step).parameters())
@@ -168,14 +171,15 @@ def test_the_generator_update_leaves_the_discriminator_alone(updates: int) -> No
 def test_the_discriminator_update_leaves_the_autoencoder_alone(updates: int) -> None:
     """Neither a weight nor a gradient of the autoencoder is touched, after one and two updates."""
     step = build(FULL)
-    step._update_autoencoder(batch(), 0)
+    step._move(step._reconstruct(batch(), 0), 0)
     before, discriminator_before = weights(step.autoencoder), weights(judge_of(step))
     assert step.adversary is not None
     gradients = [None if p.grad is None else p.grad.clone() for p in step.autoencoder.parameters()]
 
     for number in range(updates):
         # what __call__ hands over: the detached reconstruction
-        step.adversary.update(batch(number).images, draw(2, 3, 16, 16, seed=7), number, 1.0)
+        judged = step.adversary.judge(batch(number).images, draw(2, 3, 16, 16, seed=7), number)
+        step.adversary.learn(judged["discriminator_norm"], 1.0)
 
     assert moved(before, step.autoencoder) == []
     for parameter, gradient in zip(step.autoencoder.parameters(), gradients, strict=True):
@@ -267,7 +271,7 @@ def test_a_term_of_weight_0_is_never_called() -> None:
 
     scalars = step(batch(), 0, 1e-3)
 
-    assert scalars.keys() == {"loss", "reconstruction", "gradient_norm"}
+    assert scalars.keys() == {"loss", "reconstruction", "gradient_norm", "skipped_steps"}
     with pytest.raises(AssertionError, match="must not be called"):
         build(VaeTerms(perceptual=0.1), perceptual=NeverCalled())(batch(), 0, 1e-3)
 
@@ -512,7 +516,7 @@ def test_the_state_holds_every_part() -> None:
     tensors, values = step.state()
 
     assert tensors.keys() == {"autoencoder", "ema", "optimizer", "discriminator", "discriminator_optimizer"}
-    assert values.keys() == {"optimizer", "discriminator_optimizer", "adversarial_schedule"}
+    assert values.keys() == {"optimizer", "discriminator_optimizer", "adversarial_schedule", "numbers"}
     assert all(part for part in tensors.values())
 
 
@@ -599,31 +603,82 @@ def test_a_state_of_another_architecture_is_refused() -> None:
     ],
     ids=["nan", "inf", "noise"],
 )
-def test_a_loss_that_is_not_finite_ends_the_run_before_any_weight_moves(
-    spoil: Callable[[VaeBatch], VaeBatch],
-) -> None:
-    """Weights, average, discriminator and the optimizers' moments are what they were."""
+def test_an_update_with_numbers_that_are_not_finite_is_left_out(spoil: Callable[[VaeBatch], VaeBatch]) -> None:
+    """Weights, averages, schedule and both optimizers' moments are what they were; the next update is made."""
     step = build(FULL)
     advance(step, range(1))
     before = copy.deepcopy(step.state())
 
-    with pytest.raises(TrainingDivergedError, match="autoencoder diverged at step 2: loss"):
-        step(spoil(batch(1)), 1, 1e-3)
+    left_out = step(spoil(batch(1)), 1, 1e-3)
 
-    assert same(step.state()[0], before[0])
+    tensors, values = step.state()
+    assert same(tensors, before[0])
+    assert values == before[1] | {"numbers": before[1]["numbers"] | {"skipped": 1, "in_a_row": 1}}
+    assert float(left_out["skipped_steps"]) == 1
+    assert float(step(batch(2), 2, 1e-3)["skipped_steps"]) == 1
+    assert step.state()[1]["numbers"]["in_a_row"] == 0
+    assert not same(step.state()[0], before[0])
 
 
-def test_a_diverged_discriminator_ends_the_run_with_its_step() -> None:
-    """Its weights stay, and the message counts steps as the log does."""
+def test_codes_stay_where_an_update_is_left_out() -> None:
+    """A quantizer's codes move with an update or not at all."""
+    step = build(VaeTerms(), quantizer=VectorQuantizer(8, 2), adversary=None)
+    advance(step, range(1))
+    before = copy.deepcopy(step.state()[0])
+    given = batch(1)
+
+    step(VaeBatch(given.images * float("nan"), given.noise), 1, 1e-3)
+
+    assert same(step.state()[0], before)
+
+
+def test_a_diverged_discriminator_holds_the_autoencoder_back_too() -> None:
+    """One step is made by both or by neither: no weight, moment or average of either moves."""
     step = build(VaeTerms(adversarial=1e-9))
-    before = weights(judge_of(step))
+    before = copy.deepcopy(step.state()[0])
     for parameter in judge_of(step).parameters():
         parameter.register_hook(lambda gradient: gradient * float("nan"))  # type: ignore[no-untyped-call]
 
-    with pytest.raises(TrainingDivergedError, match="discriminator diverged at step 6:"):
-        step(batch(), 5, 1e-3)
+    scalars = step(batch(), 5, 1e-3)
 
-    assert moved(before, judge_of(step)) == []
+    assert float(scalars["loss"]) < float("inf")
+    assert float(scalars["skipped_steps"]) == 1
+    assert same(step.state()[0], before)
+
+
+def test_too_many_updates_left_out_say_which_networks_gradients_were_wrong() -> None:
+    """The second in a row ends it: with step, parts of the loss, gradients by module, rate, pictures and losses."""
+    step = build(VaeTerms(adversarial=0.5), numbers=Numbers("autoencoder", max_skipped=2))
+    advance(step, range(1))
+    for parameter in step.autoencoder.encoder.parameters():
+        parameter.register_hook(lambda gradient: gradient * float("inf"))  # type: ignore[no-untyped-call]
+    given = dataclasses.replace(batch(1), pictures=(4, 7))
+    step(given, 1, 1e-3)
+
+    with pytest.raises(LostNumbersError, match="autoencoder diverged at step 3: 2 updates in a row") as caught:
+        step(given, 2, 1e-3)
+
+    found = caught.value.evidence
+    assert (found["step"], found["lr"], found["pictures"], len(found["last_losses"])) == (3, 1e-3, [4, 7], 3)
+    assert {"loss", "reconstruction", "adversarial", "discriminator"} <= found["losses"].keys()
+    norms = found["gradient_norms"]
+    assert not math.isfinite(norms["encoder"])
+    assert math.isfinite(norms["decoder"])
+    assert any(name.startswith("discriminator.") for name in norms)
+
+
+def test_after_going_back_the_discriminator_slows_down_too() -> None:
+    """Its own rate is lowered by the same factor, and a restored step keeps that."""
+    step, other = build(VaeTerms(adversarial=0.5)), build(VaeTerms(adversarial=0.5))
+    step.numbers.go_back()
+    step(batch(), 0, 1e-3)
+    other.restore(*step.state())
+
+    other(batch(), 1, 1e-3)
+
+    for one in (step, other):
+        assert one.adversary is not None
+        assert {group["lr"] for group in one.adversary.optimizer.param_groups} == {5e-4}
 
 
 def test_a_gradient_that_is_not_finite_is_caught_where_the_loss_is() -> None:

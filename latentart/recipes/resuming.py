@@ -1,0 +1,152 @@
+"""Where a run goes on from: its newest sound checkpoint, one that is named, or nothing; and with which settings."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from latentart.config.workspace import Config
+from latentart.errors import ModelError, UsageError
+from latentart.training.checkpoint import Checkpoint, find_checkpoint, list_checkpoints, load_checkpoint, step_of
+
+Kind = Literal["vae", "ldm"]
+
+NETWORKS = {"vae": "autoencoder", "ldm": "denoiser"}
+# what else than the pictures a run is trained by
+READ = {"vae": ("seed", "data", "vae"), "ldm": ("seed", "data", "ldm")}
+# what makes networks, their optimizers' state or the process another
+SHAPING = (
+    "vae.model",
+    "vae.discriminator.base_channels",
+    "vae.discriminator.num_layers",
+    "vae.discriminator.groups",
+    "vae.optimizer.kind",
+    "ldm.model",
+    "ldm.labels",
+    "ldm.diffusion.num_steps",
+    "ldm.diffusion.schedule",
+    "ldm.diffusion.zero_terminal_snr",
+    "ldm.diffusion.target",
+    "ldm.training.resolution",
+    "ldm.training.optimizer.kind",
+    "ldm.training.run.ema.tracks",
+)
+# but for these, which shape no weights
+FREE = ("vae.model.dropout", "vae.model.codebook_decay", "ldm.model.dropout")
+LEARNED = "ldm.diffusion.weighting"
+
+
+@dataclass(frozen=True)
+class Call:
+    """What one call of a training asks for beside the config: where it goes on from, and when it ends.
+
+    Attributes:
+        resume: ``auto`` takes the newest sound checkpoint, ``never`` begins in an empty run, a path is a checkpoint's.
+    """
+
+    resume: Path | Literal["auto", "never"] = "auto"
+    max_seconds: float | None = None
+    max_steps: int | None = None
+
+
+def find_start(run: Path, resume: Path | Literal["auto", "never"], kind: Kind) -> Checkpoint | None:
+    """Return the checkpoint that a run goes on from, None where it begins anew; nothing is changed.
+
+    Raises:
+        UsageError: what is there would be overwritten.
+        ModelError: the checkpoint is damaged or of another kind, or none of those that are there is sound.
+    """
+    there = list_checkpoints(run)
+    if isinstance(resume, Path):
+        return _load_named(run, resume, there, kind)
+    if resume == "never":
+        found = [name for name in ("checkpoints", "averages", "model") if any((run / name).glob("*"))]
+        if found:
+            msg = f"{run} is not empty: it has {', '.join(found)}."
+            raise UsageError(msg, f"Move {run} away to begin anew, or leave --resume never out to go on.")
+        return None
+    checkpoint = find_checkpoint(run)
+    if checkpoint is None and there:
+        msg = f"none of the {len(there)} checkpoints in {run} is sound."
+        raise ModelError(msg, f"Put a sound copy there, or move {run} away to begin anew.")
+    if checkpoint is None and (run / "model").exists():
+        msg = f"{run} has a model, but no checkpoint to go on from."
+        raise ModelError(msg, f"Move {run} away to begin anew.")
+    return checkpoint
+
+
+def _load_named(run: Path, folder: Path, there: list[Path], kind: Kind) -> Checkpoint:
+    checkpoint = load_checkpoint(folder)
+    if NETWORKS[kind] not in checkpoint.tensors or not {"optimizers", "data", "config"} <= checkpoint.state.keys():
+        msg = f"{folder} is no checkpoint of the {NETWORKS[kind]}."
+        raise ModelError(msg, f"Name a folder as {run / 'checkpoints' / 'step-00001000'}.")
+    is_own = folder.resolve().parent == (run / "checkpoints").resolve()
+    in_the_way = [path for path in there if not is_own or step_of(path) > checkpoint.step]
+    if in_the_way:
+        what = "others" if not is_own else f"newer ones than step {checkpoint.step}"
+        msg = f"{run} has checkpoints, {what}, up to {in_the_way[-1].name}; going on from {folder} would replace them."
+        raise UsageError(msg, f"Move {run} away first (and name {folder.name} there), or leave --resume out.")
+    return checkpoint
+
+
+def require_same_settings(run: Path, checkpoint: Checkpoint, config: Config, kind: Kind) -> list[str]:
+    """Return in words which settings have changed since a checkpoint, all of them such as may change.
+
+    Raises:
+        ModelError: others have; all are named.
+    """
+    changes = _changes(checkpoint, config, kind)
+    refused = [change for path, change in changes if _is_shaping(path, change)]
+    if refused:
+        msg = f"the checkpoint in {run} does not fit the config: {'; '.join(refused)}."
+        raise ModelError(msg, _put_back(run))
+    return [change for _, change in changes]
+
+
+@contextlib.contextmanager
+def fitting(run: Path) -> Iterator[None]:
+    """Say what to do where a checkpoint does not fit the networks or the optimizer.
+
+    Raises:
+        ModelError: it does not.
+    """
+    try:
+        yield
+    except ModelError as error:
+        msg = f"the checkpoint in {run} does not fit the config: {error.message}"
+        raise ModelError(msg, _put_back(run)) from None
+
+
+def _put_back(run: Path) -> str:
+    return f"Put the config back as it was ({run / 'config.json'}), or move {run} away to begin anew."
+
+
+def _is_shaping(path: str, change: str) -> bool:
+    if path == LEARNED:
+        return '"learned"' in change
+    return any(f"{path}.".startswith(f"{group}.") for group in SHAPING) and path not in FREE
+
+
+def _changes(checkpoint: Checkpoint, config: Config, kind: Kind) -> list[tuple[str, str]]:
+    """Return (path, words) of every setting with another value than then; one that only one of both knows is none."""
+    saved = dict(_leaves(checkpoint.state.get("config", {})))
+    return [
+        (path, f"{path} was {json.dumps(saved[path])} and is {json.dumps(value)}")
+        for path, value in _leaves(config.to_json())
+        if path.partition(".")[0] in READ[kind] and path in saved and saved[path] != value
+    ]
+
+
+def _leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the path and the value of every setting; in a list of named groups each goes by its name."""
+    for name, value in tree.items():
+        if isinstance(value, list) and value and all(isinstance(one, dict) and "name" in one for one in value):
+            value = {one["name"]: one for one in value}
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", value
