@@ -120,7 +120,12 @@ _WIKIART: dict[str, Any] = {
                 "weight_decay": 1e-4,
                 "schedule": {"kind": "cosine", "warmup_steps": 2000},
             },
-            "run": {"checkpoint_every": 5000, "preview_every": 5000},
+            # 24 snapshots of 0.27 GB, for `latentart ema` and --autoguidance
+            "run": {
+                "checkpoint_every": 5000,
+                "preview_every": 5000,
+                "ema": {"tracks": [0.05, 0.1], "snapshot_every": 25_000},
+            },
         },
     },
 }

@@ -54,7 +54,7 @@ def test_a_run_leaves_24_snapshots_of_every_track(tracked: Path) -> None:
     assert len(list((tracked / "runs/ldm/averages").iterdir())) == 2 * len(averages)
 
 
-@pytest.mark.parametrize("relative_std", [0.075, 0.13])
+@pytest.mark.parametrize("relative_std", [0.13, pytest.param(0.075, marks=pytest.mark.slow)])
 def test_a_synthesized_model_is_the_one_of_a_run_that_tracked_it(
     run: Run, own: Path, story: Any, tmp_path: Path, relative_std: float
 ) -> None:

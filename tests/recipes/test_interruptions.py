@@ -179,6 +179,7 @@ def test_a_request_to_all_processes_saves_and_goes_on(train: Callable[..., Train
     assert "ended from outside" not in training.err()
 
 
+@pytest.mark.slow
 def test_a_second_interruption_leaves_at_once(train: Callable[..., Training]) -> None:
     """In the middle of a long step: 130, no traceback, nothing saved, nothing left running, and the run is free."""
     training = train(*ENDLESS, "ldm.training.batch_size=600", "data.workers=1", "ldm.training.micro_batch=8")

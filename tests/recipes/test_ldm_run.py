@@ -160,6 +160,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(run: Run, workspace: Path, s
     assert run(workspace, "sample", "-s", "Cubism", "--grid", "1x1").code == 0
 
 
+@pytest.mark.slow
 def test_the_autoencoder_takes_muon_too(run: Run, cleaned: Path, story: Any) -> None:
     """A run that is stopped and gone on with ends as one that is not."""
     assert run(cleaned, "train", "vae", "vae.optimizer.kind=muon", stop_at="vae l1: step 1/").code == 143
