@@ -273,6 +273,7 @@ def test_the_longest_rise_is_the_longest_span_above_the_best_so_far(
     assert longest_rise(errors) == expected
 
 
+@pytest.mark.slow
 def test_the_stages_are_followed_and_judged() -> None:
     """A quick run through all four: an error and a verdict for each size of pictures, and the last scores."""
     figures = list(bench_vae(["stages"], Placement(torch.device("cpu"), "fp32"), None, is_quick=True))

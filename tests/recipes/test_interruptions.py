@@ -159,6 +159,7 @@ def test_a_stopping_signal_saves_the_step_and_leaves_nothing_running(
     assert not (training.folder / "runs/ldm/lock").exists()
 
 
+@pytest.mark.slow
 def test_a_request_to_all_processes_saves_and_goes_on(train: Callable[..., Training]) -> None:
     """SIGUSR1 ends neither the run nor a worker; a later SIGTERM ends the one, and the others with it."""
     training = train(*ENDLESS, "data.workers=2")
