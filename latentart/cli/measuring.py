@@ -51,6 +51,12 @@ class PrecisionName(StrEnum):
     BF16 = "bf16"
 
 
+PicturesOption = Annotated[Path | None, typer.Option("--pictures", help="A folder to train on; else made up.")]
+PrecisionOption = Annotated[
+    PrecisionName, typer.Option("--precision", help="auto takes bf16 where the device has instructions for it.")
+]
+
+
 def bench_data(
     only: Annotated[list[DataPart] | None, typer.Option("--only", help="This part alone; may be repeated.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A twentieth of the pictures: a look, no proof.")] = False,
@@ -70,10 +76,8 @@ def bench_data(
 def bench_vae(
     only: Annotated[list[VaePart] | None, typer.Option("--only", help="This part alone; may be repeated.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A tenth of the time: a look, no proof.")] = False,
-    pictures: Annotated[Path | None, typer.Option("--pictures", help="A folder to train on; else made up.")] = None,
-    precision: Annotated[
-        PrecisionName, typer.Option("--precision", help="auto takes bf16 where the device has instructions for it.")
-    ] = PrecisionName.AUTO,
+    pictures: PicturesOption = None,
+    precision: PrecisionOption = PrecisionName.AUTO,
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -88,10 +92,8 @@ def bench_vae(
 def bench_ldm(
     only: Annotated[list[LdmPart] | None, typer.Option("--only", help="This part alone; may be repeated.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A fraction of the time: a look, no proof.")] = False,
-    pictures: Annotated[Path | None, typer.Option("--pictures", help="A folder to train on; else made up.")] = None,
-    precision: Annotated[
-        PrecisionName, typer.Option("--precision", help="auto takes bf16 where the device has instructions for it.")
-    ] = PrecisionName.AUTO,
+    pictures: PicturesOption = None,
+    precision: PrecisionOption = PrecisionName.AUTO,
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -47,8 +47,12 @@ class LabelEmbedding(nn.Embedding):
     def null_like(self, labels: Tensor) -> Tensor:
         """Return labels of the same form that are null in every column."""
         if labels.is_floating_point():
-            rows = [offset + null for offset, null in zip(self.offsets, self.nulls, strict=True)]
-            return functional.one_hot(torch.tensor(rows), self.num_embeddings).sum(0).to(labels).expand_as(labels)
+            weights = torch.zeros_like(
+                labels
+            )  # filled in place: asked for at every step, it must not wait for the device
+            for offset, null in zip(self.offsets, self.nulls, strict=True):
+                weights[:, offset + null] = 1.0
+            return weights
         nulls = self._nulls_like(labels[:, 0] if labels.ndim == 2 else labels)
         return torch.stack(nulls, dim=1) if labels.ndim == 2 else nulls[0]
 
