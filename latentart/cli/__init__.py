@@ -9,9 +9,23 @@ import sys
 
 import typer
 
-from latentart.cli import averages, configs, measuring, pictures, sampling, start, training, weights
+from latentart.cli import (
+    averages,
+    configs,
+    evaluating,
+    measuring,
+    pictures,
+    planning,
+    reporting,
+    sampling,
+    start,
+    training,
+    weights,
+)
+from latentart.cli.endings import end
 from latentart.cli.options import write_error
 from latentart.errors import LatentArtError, ResourceError
+from latentart.printable import PrintableFormatter
 
 NO_ROOM_OR_NO_RIGHT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
@@ -26,8 +40,10 @@ app = typer.Typer(
 )
 train_app = typer.Typer(help="Train the autoencoder in stages, then the denoiser.", no_args_is_help=True)
 config_app = typer.Typer(help="Look at configs and presets.", no_args_is_help=True)
+find_lr_app = typer.Typer(help="Find the peak learning rate by a range test.", no_args_is_help=True)
+evaluate_app = typer.Typer(help="Score the autoencoder, or the samples of the denoiser.", no_args_is_help=True)
 bench_app = typer.Typer(help="Measure what the work costs on this machine.", no_args_is_help=True)
-weights_app = typer.Typer(help="Fetch and check the trained networks behind LPIPS.", no_args_is_help=True)
+weights_app = typer.Typer(help="Fetch and check LPIPS networks; import weights from elsewhere.", no_args_is_help=True)
 
 app.command()(start.demo)
 app.command()(start.init)
@@ -38,18 +54,28 @@ app.command()(pictures.encode)
 app.command()(averages.ema)
 app.command()(sampling.sample)
 app.command()(sampling.reconstruct)
+app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(bench_app, name="bench")
 app.add_typer(weights_app, name="weights")
+app.command()(planning.plan)
+app.add_typer(find_lr_app, name="find-lr")
+app.command()(planning.schedule)
+app.command()(reporting.report)
 app.command()(start.info)
 app.command()(start.doctor)
 train_app.command("vae")(training.train_vae)
 train_app.command("ldm")(training.train_ldm)
+find_lr_app.command("vae")(planning.find_vae_rate)
+find_lr_app.command("ldm")(planning.find_ldm_rate)
+evaluate_app.command("vae")(evaluating.evaluate_vae)
+evaluate_app.command("ldm")(evaluating.evaluate_ldm)
 bench_app.command("data")(measuring.bench_data)
 bench_app.command("vae")(measuring.bench_vae)
 bench_app.command("ldm")(measuring.bench_ldm)
 weights_app.command("list")(weights.list_files)
 weights_app.command("fetch")(weights.fetch)
 weights_app.command("verify")(weights.verify)
+weights_app.command("import")(weights.import_file)
 config_app.command("ls")(configs.list_presets)
 config_app.command("show")(configs.show)
 config_app.command("validate")(configs.validate)
@@ -77,6 +103,8 @@ def root(
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO, format="%(message)s", stream=sys.stderr, force=True
     )
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(PrintableFormatter())
     if not verbose:
         logging.getLogger("PIL").setLevel(logging.WARNING)
 
@@ -100,22 +128,20 @@ def main() -> None:
     try:
         app()
     except LatentArtError as error:
-        write_error(error.message, error.hint)
-        sys.exit(error.exit_code)
+        end(error.message, error.hint, error.exit_code)
     except (RuntimeError, MemoryError) as error:
         from latentart.training.memory import explain_out_of_memory
 
         explained = explain_out_of_memory(error, sys.argv[1:])
         if explained is None:
             raise
-        write_error(explained.message, explained.hint)
-        sys.exit(explained.exit_code)
+        end(explained.message, explained.hint, explained.exit_code)
     except OSError as error:  # the disk's or the owner's, wherever it came up
         if error.errno not in NO_ROOM_OR_NO_RIGHT:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        write_error(f"{where}{error.strerror}.", "Make room or mend the rights, then run the same command again.")
-        sys.exit(ResourceError.exit_code)
+        hint = "Make room or mend the rights, then run the same command again."
+        end(f"{where}{error.strerror}.", hint, ResourceError.exit_code)
     except SystemExit as done:  # typer's way to end, also after Ctrl-C and a broken pipe
         if isinstance(done.__context__, BrokenPipeError):
             sys.exit(141)

@@ -96,6 +96,13 @@ def find_model(model: Path | None, config: Path | None, *, kind: str = "ldm") ->
     return (workspace.ldm_run if kind == "ldm" else workspace.vae_run) / "model"
 
 
+def speaks() -> bool:
+    """Tell whether this process is the one of its run that writes results."""
+    from latentart.training.distributed import read_ranks
+
+    return read_ranks().is_first
+
+
 def write_json(value: Any) -> None:
     """Write one JSON object on stdout, all ASCII, so that every name survives."""
     typer.echo(json.dumps(value, indent=2))

@@ -18,6 +18,7 @@ from latentart.cli.options import (
     place,
     plain_console,
     say,
+    speaks,
     split_arguments,
     write_json,
 )
@@ -124,10 +125,9 @@ def encode(
     """Bring the latent cache up to date. `train ldm` does it by itself."""
     workspace = open_workspace(config, overrides)
     from latentart.recipes.encode import encode as run_encode
-    from latentart.training.distributed import read_ranks
 
     folder = run_encode(workspace, place(device, workspace.config.ldm.training.run.precision), quiet=quiet)
-    if not read_ranks().is_first:
+    if not speaks():
         return
     if as_json:
         write_json({"cache": str(folder)})

@@ -20,6 +20,7 @@ from latentart.cli.options import (
     parse_grid,
     place,
     say,
+    speaks,
     write_json,
 )
 from latentart.errors import UsageError
@@ -228,6 +229,8 @@ def refuse_noise(eta: float | None, settings: SamplerSettings, *, is_inverting: 
 
 def report(result: SampleResult, as_json: bool, *, is_again: bool) -> None:
     """Write the files, and what to do next."""
+    if not speaks():
+        return
     if as_json:
         write_json({"files": [str(path) for path in result.paths], "is_new": result.is_new})
         return

@@ -119,8 +119,14 @@ def doctor(as_json: JsonOption = False) -> None:
     for device in found["devices"]:
         memory = f"{device['memory_bytes'] / 2**30:.0f} GiB" if device["memory_bytes"] else "memory unknown"
         typer.echo(f"device {device['name']} ({device['model']}): {memory}, trains in {device['precision']}")
-    typer.echo(f"{found['cores']} cores, {found['threads']} threads for PyTorch")
+    extras = [f"{name} {version or 'not installed'}" for name, version in found["extras"].items()]
+    typer.echo(f"optional: {', '.join(extras)}")
+    typer.echo(f"{found['cores']} cores, {found['threads']} threads for PyTorch (OMP_NUM_THREADS sets them)")
     writable = "writable" if found["folder_is_writable"] else "NOT writable"
     typer.echo(f"this folder: {found['disk_free_bytes'] / 2**30:.1f} GiB free, {writable}")
     for name, is_there in found["lpips_weights"].items():
-        typer.echo(f"LPIPS backbone {name}: {'ready' if is_there else 'no weights here'}")
+        fault = found["lpips_faults"].get(name, "")
+        state = "ready" if is_there else "no weights here" if fault == "is missing" else f"the file {fault}"
+        typer.echo(f"weights of {name}: {state}")
+    if found["advice"]:
+        say(found["advice"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -17,13 +19,14 @@ from latentart.cli.options import (
     open_workspace,
     place,
     say,
+    speaks,
     write_json,
 )
-from latentart.errors import UsageError
+from latentart.errors import StoppedBySignal, UsageError
 
 if TYPE_CHECKING:
+    from latentart.recipes.agreement import Pause
     from latentart.recipes.resuming import Call
-    from latentart.recipes.run import Pause
 
 ResumeOption = Annotated[
     str, typer.Option("--resume", metavar="auto|PATH|never", help="The newest sound checkpoint, that one, or none.")
@@ -54,7 +57,10 @@ def train_vae(
     call = build_call(resume, max_time, max_steps)
     from latentart.recipes.train_vae import train_vae as run_train_vae
 
-    result = run_train_vae(workspace, stage, place(device), call, quiet=quiet)
+    with hinting(resume):
+        result = run_train_vae(workspace, stage, place(device), call, quiet=quiet)
+    if not speaks():
+        return
     if as_json:
         scores = result.scores.to_json() if result.scores else None
         paused = {"paused_at": result.pause.step if result.pause else None}
@@ -89,7 +95,10 @@ def train_ldm(
     call = build_call(resume, max_time, max_steps)
     from latentart.recipes.train_ldm import train_ldm as run_train_ldm
 
-    result = run_train_ldm(workspace, place(device, workspace.config.ldm.training.run.precision), call, quiet=quiet)
+    with hinting(resume):
+        result = run_train_ldm(workspace, place(device, workspace.config.ldm.training.run.precision), call, quiet=quiet)
+    if not speaks():
+        return
     if as_json:
         paused = {"paused_at": result.pause.step if result.pause else None}
         write_json({"model": str(result.model), "is_new": result.is_new, **paused})
@@ -130,6 +139,17 @@ def build_call(resume: str, max_time: str | None, max_steps: int | None) -> Call
 
     words: dict[str, Literal["auto", "never"]] = {"auto": "auto", "never": "never"}
     return Call(words.get(resume, Path(resume)), seconds, max_steps)
+
+
+@contextlib.contextmanager
+def hinting(resume: str) -> Iterator[None]:
+    """Say of a call that a signal ends how it goes on: a checkpoint that was named is no longer the newest."""
+    try:
+        yield
+    except StoppedBySignal as stopped:
+        if resume != "auto":
+            stopped.hint = "Run the same command again without --resume to go on."
+        raise
 
 
 def say_paused(pause: Pause, run: Path, resume: str) -> None:

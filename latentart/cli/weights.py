@@ -1,17 +1,41 @@
-"""`weights`: the trained networks behind LPIPS."""
+"""`weights`: the trained networks behind LPIPS, and weights that others trained."""
 
 from __future__ import annotations
 
+from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from latentart.cli.options import ConfigOption, JsonOption, QuietOption, write_json
+from latentart.cli.options import (
+    ConfigOption,
+    DeviceOption,
+    JsonOption,
+    Overrides,
+    QuietOption,
+    open_workspace,
+    place,
+    say,
+    write_json,
+)
 
 Names = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[BACKBONE]…", help="vgg16, alexnet, squeezenet; else the workspace's, or vgg16."),
+    typer.Argument(
+        metavar="[BACKBONE]…", help="vgg16, alexnet, squeezenet, inception; else the workspace's, or vgg16."
+    ),
 ]
+
+
+class Kind(StrEnum):
+    """What a file's weights are for."""
+
+    AUTOENCODER = "autoencoder"
+    DENOISER = "denoiser"
+    VGG16 = "vgg16"
+    ALEXNET = "alexnet"
+    SQUEEZENET = "squeezenet"
 
 
 def list_files(as_json: JsonOption = False) -> None:
@@ -61,3 +85,37 @@ def verify(names: Names = None, config: ConfigOption = None, as_json: JsonOption
         rows = [{"backbone": r.backbone, "path": r.path, "is_whole": not r.fault, "fault": r.fault} for r in reports]
         write_json({"weights": rows})
     require_no_fault(reports)
+
+
+def import_file(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .pt, .pth, .ckpt or .safetensors file.")],
+    kind: Annotated[Kind, typer.Option("--as", help="The network of the config, or an LPIPS backbone.")],
+    overrides: Overrides = None,
+    key: Annotated[str | None, typer.Option("--key", help="Where in the file, as ema; else where they fit.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="A new model folder; else the run's own.")] = None,
+    config: ConfigOption = None,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a model of a file with weights from elsewhere, if every tensor fits. Code in it never runs."""
+    if kind not in (Kind.AUTOENCODER, Kind.DENOISER):
+        from latentart.recipes.weights import import_backbone
+
+        report = import_backbone(kind.value, file)
+        write_json({"backbone": report.backbone, "path": report.path}) if as_json else typer.echo(report.path)
+        return
+    workspace = open_workspace(config, overrides)
+    from latentart.recipes.weights_import import import_weights
+
+    is_denoiser = kind is Kind.DENOISER
+    done = import_weights(
+        workspace, file, "denoiser" if is_denoiser else "autoencoder", key, out, place(device, "fp32")
+    )
+    if as_json:
+        found = {"key": done.key, "prefix": done.prefix, "parameters": done.parameters}
+        write_json({"model": str(done.model), **found})
+        return
+    typer.echo(done.model)
+    where = f" from '{done.key}'" if done.key else ""
+    then = f"latentart sample --style all --model {done.model}" if is_denoiser else "latentart train ldm"
+    say(f"{done.parameters / 1e6:.2f} M parameters{where}, all of them fit. Next: {then}")

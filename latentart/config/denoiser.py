@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from latentart.config.base import StrictConfig
-from latentart.config.optim import Count, Positive
+from latentart.config.optim import Count
 from latentart.config.vae import AttentionKind, BlocksConfig
 
 Size = Literal["XS", "S", "M", "L"]
@@ -56,7 +56,7 @@ class UNetConfig(BlocksConfig):
     middle_attention: AttentionKind = "full"
     """Attention between the two ResNet blocks of the middle."""
 
-    blocks_per_stage: Count = 2
+    blocks_per_stage: Annotated[int, Field(ge=1, le=64)] = 2
     """ResNet blocks in each stage; 2 is latent diffusion's choice."""
 
     embedding_channels: Annotated[int, Field(ge=2, multiple_of=2)] = 512
@@ -87,7 +87,7 @@ class DiTConfig(StrictConfig):
     width: Annotated[int, Field(ge=4, lt=2**20, multiple_of=4)] = 384
     """Channels of a token; DiT-S has 384, DiT-B 768."""
 
-    depth: Count = 12
+    depth: Annotated[int, Field(ge=1, le=512)] = 12
     """Number of blocks; 12 is the choice of DiT-S and DiT-B."""
 
     head_channels: Count = 64
@@ -96,7 +96,7 @@ class DiTConfig(StrictConfig):
     patch_size: Annotated[int, Field(ge=1, le=64)] = 2
     """Side of the square of latents that becomes one token; 2 is the paper's best. Half of it costs four times."""
 
-    mlp_ratio: Positive = 4.0
+    mlp_ratio: Annotated[float, Field(gt=0, le=64)] = 4.0
     """Size of a block's second branch; it has the parameters of a plain one so many times the width (the paper: 4)."""
 
     embedding_channels: Annotated[int, Field(ge=2, multiple_of=2)] = 256

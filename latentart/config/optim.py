@@ -160,6 +160,10 @@ class LdmRunConfig(RunConfig):
     evaluate_every: Count = 1000
     """Steps between measurements of the average's loss on held-out pictures."""
 
+    verdict: bool = True
+    """Whether every preview is judged: learning, stalled, overfitting, memorizing or diverging, with the evidence. For
+    that a small judge is trained once on the held-out pictures, in half a minute, and kept in the cache."""
+
 
 class StepsOrEpochs(StrictConfig):
     """A length, in optimizer steps or in epochs: exactly one of them."""

@@ -21,7 +21,7 @@ class BlocksConfig(StrictConfig):
     widths: Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)]
     """Channels of each stage, the finest first; every stage after the first halves height and width."""
 
-    blocks_per_stage: Count = 1
+    blocks_per_stage: Annotated[int, Field(ge=1, le=64)] = 1
     """ResNet blocks in each stage."""
 
     attention: tuple[AttentionKind, ...]

@@ -14,6 +14,7 @@ from latentart.config.data import DataConfig
 from latentart.config.ldm import LdmConfig
 from latentart.config.presets import PRESETS
 from latentart.config.sample import SampleConfig
+from latentart.config.tracking import TrackingConfig
 from latentart.config.vae import VaeConfig
 from latentart.errors import ConfigError, nearest
 
@@ -44,6 +45,9 @@ class Config(StrictConfig):
 
     sample: SampleConfig = SampleConfig()
     """What `latentart sample` does where no option says otherwise."""
+
+    tracking: TrackingConfig = TrackingConfig()
+    """Where else the numbers and previews of both trainings go."""
 
     @model_validator(mode="after")
     def _fits(self) -> Config:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -62,12 +63,21 @@ def r1_per_image(real_logits: Tensor, images: Tensor) -> Tensor:
     return slope.float().square().flatten(1).sum(1) / real_logits[0].numel()
 
 
-def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last_layer: Tensor, limit: float = 10.0) -> Tensor:
+def adaptive_weight(
+    reconstruction: Tensor,
+    adversarial: Tensor,
+    last_layer: Tensor,
+    limit: float = 10.0,
+    average: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
     """Return the factor that gives both terms equal gradient norm at the decoder's last layer, at most ``limit``.
 
-    ``λ = ‖∇ L_rec‖ / (‖∇ L_adv‖ + 1e-4)`` (Esser et al. 2012.09841, eq. 7). No gradient flows through it.
+    ``λ = ‖∇ L_rec‖ / (‖∇ L_adv‖ + 1e-4)`` (Esser et al. 2012.09841, eq. 7). No gradient flows through it. Where the
+    losses are those of a part of a batch, ``average`` makes of a part's gradient the whole's.
     """
     (by_reconstruction,) = torch.autograd.grad(reconstruction, last_layer, retain_graph=True)
     (by_adversarial,) = torch.autograd.grad(adversarial, last_layer, retain_graph=True)
+    if average is not None:
+        by_reconstruction, by_adversarial = average(by_reconstruction), average(by_adversarial)
     ratio = by_reconstruction.norm() / (by_adversarial.norm() + 1e-4)
     return ratio.clamp(0.0, limit).detach()

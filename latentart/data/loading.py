@@ -22,6 +22,7 @@ from torch import Tensor
 from latentart.data.datasets import PictureDataset, max_broken, too_many_broken
 from latentart.errors import DataError, ResourceError
 from latentart.printable import printable
+from latentart.training.distributed import read_ranks
 from latentart.training.randomness import epoch_order, position, sample_numbers, seed_for
 
 logger = logging.getLogger(__name__)
@@ -30,7 +31,8 @@ Key = tuple[int, int]
 Batch = tuple[Tensor, Tensor, Tensor]
 Item = TypeVar("Item")
 
-PARENTS_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+PARENTS_SIGNALS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
 
 
 class SampleOrder(torch.utils.data.Sampler[list[Key]], abc.ABC):
@@ -111,11 +113,14 @@ def build_order(
 
 
 def choose_workers(asked: int, device_type: str, at_most: int = 8) -> int:
-    """Return how many processes load: those asked for, else one per core beside a GPU; a CPU has none to spare."""
+    """Return how many processes load: those asked for, else one per core beside a GPU; a CPU has none to spare.
+
+    Processes that `torchrun` starts on one machine have its cores together.
+    """
     if asked or device_type == "cpu":
         return asked
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(at_most, cores)
+    return min(at_most, max(1, cores // read_ranks().local_size))
 
 
 def load_batches(dataset: PictureDataset, order: Iterable[list[Key]], *, workers: int = 0) -> Iterator[Batch]:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
-from latentart.builders import build_crop
 from latentart.core.diffusion.objective import DiffusionTask
-from latentart.data.datasets import PictureDataset
 from latentart.data.held_out import split_held_out
-from latentart.data.index import IndexEntry
 from latentart.data.latent_cache import LatentCache
 from latentart.recipes.bench_figures import Figure
 from latentart.recipes.clean_data import clean_data
@@ -21,6 +16,7 @@ from latentart.recipes.demo import draw_raw
 from latentart.recipes.encode import encode, load_autoencoder
 from latentart.recipes.generate import Generator, SamplerSettings
 from latentart.recipes.init import init_workspace
+from latentart.recipes.judging import alternate, read_middles
 from latentart.recipes.model import Model
 from latentart.recipes.train_vae import train_vae
 from latentart.recipes.workspace import Workspace
@@ -133,28 +129,6 @@ def build_arena(folder: Path, pictures: Path | None, placement: Placement, *, is
     )
     model = load_autoencoder(workspace, placement)
     return Arena(workspace, model, cache, training, held_out, judge, known, known_style, ceiling, placement)
-
-
-def alternate(entries: Sequence[IndexEntry], indexes: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Return two halves of the pictures; of each style every other one goes to the second."""
-    count: dict[str, int] = {}
-    halves: tuple[list[int], list[int]] = ([], [])
-    for i in indexes:
-        number = count.get(entries[i].style, 0)
-        halves[number % 2].append(i)
-        count[entries[i].style] = number + 1
-    return halves
-
-
-def read_middles(
-    workspace: Workspace, entries: list[IndexEntry], names: list[str], indexes: Sequence[int]
-) -> tuple[Tensor, Tensor]:
-    """Return the middle squares of pictures as pixels uint8 ``[n, 3, R, R]``, and their styles [n]."""
-    config = workspace.config
-    crop = build_crop(config.ldm.training.resolution, config.data, config.seed, is_random=False)
-    dataset = PictureDataset(workspace.data, entries, names, crop, memory_bytes=0)
-    found = [dataset[(0, i)] for i in indexes]
-    return torch.stack([pixels for pixels, *_ in found]), torch.tensor([int(style) for _, style, *_ in found])
 
 
 def describe_arena(arena: Arena) -> list[Figure]:

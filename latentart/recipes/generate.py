@@ -145,7 +145,7 @@ class Generator:
                 start = rows.stop
                 if on_images is not None:
                     on_images(start)
-        return torch.cat(made)
+        return torch.cat(made or [torch.zeros(0, 3, *(size or (self.resolution,) * 2), dtype=torch.uint8)])
 
     def _plan(self, settings: SamplerSettings, size: tuple[int, int] | None, origin: Origin | None) -> _Route:
         schedule = self.task.schedule.to("cpu")  # its numbers reach any device's kernels without waiting

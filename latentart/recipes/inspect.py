@@ -16,6 +16,7 @@ from latentart.errors import ModelError
 from latentart.recipes.model import load_model
 from latentart.recipes.weights import list_weights
 from latentart.training.devices import Placement, resolve_precision
+from latentart.training.download import find_fault
 
 
 def describe_model(folder: Path) -> dict[str, Any]:
@@ -45,11 +46,13 @@ def examine_machine(folder: Path) -> dict[str, Any]:
     devices = [torch.device("cpu"), *(torch.device("cuda", i) for i in range(torch.cuda.device_count()))]
     if torch.backends.mps.is_available():
         devices.append(torch.device("mps"))
+    faults = {row["backbone"]: find_fault(Path(row["path"]), row["bytes"], row["sha256"]) for row in list_weights()}
     return {
         "latentart": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(terse=True),
         "packages": {name: importlib.metadata.version(name) for name in (*packages, "safetensors")},
+        "extras": {name: _version(name) for name in ("simplejpeg", "pillow-heif", "tensorboard", "wandb")},
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "devices": [
@@ -63,8 +66,36 @@ def examine_machine(folder: Path) -> dict[str, Any]:
         ],
         "disk_free_bytes": shutil.disk_usage(folder).free,
         "folder_is_writable": os.access(folder, os.W_OK),
-        "lpips_weights": {row["backbone"]: row["is_there"] for row in list_weights()},
+        "lpips_weights": {name: not fault for name, fault in faults.items()},
+        "lpips_faults": {name: fault for name, fault in faults.items() if fault},
+        "advice": advise_on_threads(torch.get_num_threads(), usable_cores(), on_cpu=len(devices) == 1),
     }
+
+
+def advise_on_threads(threads: int, cores: int, *, on_cpu: bool) -> str:
+    """Return what to do where PyTorch's threads do not suit the cores that this process may use, or an empty text."""
+    if threads > cores:
+        return f"PyTorch takes {threads} threads for {cores} usable cores, and they wait: set OMP_NUM_THREADS={cores}."
+    if on_cpu and threads < cores // 2:  # half of the cores may be second threads of the others
+        return f"PyTorch takes {threads} of {cores} usable cores: OMP_NUM_THREADS={cores} may train faster."
+    return ""
+
+
+def usable_cores(cpu_max: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Return how many cores this process may keep busy: its affinity and its container's share limit them."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = map(int, cpu_max.read_text(encoding="ascii").split())
+    except (OSError, ValueError):  # no such system, or no limit
+        return cores
+    return max(1, min(cores, quota // period))
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _memory_bytes() -> int | None:

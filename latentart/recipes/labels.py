@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from latentart.data.index import IndexEntry
+from latentart.data.latent_cache import LatentCache
 from latentart.errors import DataError, nearest
 
 
@@ -59,6 +60,19 @@ def label_ids(entries: Sequence[IndexEntry], style_names: Sequence[str], columns
         for entry in entries
     ]
     return torch.tensor(rows, dtype=torch.int64).reshape(len(entries), 1 + len(columns))
+
+
+def ids_in_cache(
+    cache: LatentCache, entries: Sequence[IndexEntry], style_names: Sequence[str], columns: Sequence[LabelColumn]
+) -> Tensor:
+    """Return what each image of a cache is conditioned on: its style [N], beside labels ``[N, 1 + L]`` of columns."""
+    if not columns:
+        return cache.style_id
+    labels = label_ids(entries, style_names, columns)
+    labels[:, 0] = cache.style_id
+    nulls = torch.tensor([len(column.values) for column in columns])
+    labels[cache.replaced, 1:] = nulls  # they show another picture
+    return labels
 
 
 def describe_labels(entries: Sequence[IndexEntry], names: Sequence[str]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from latentart.core.diffusion.process import draw_timesteps, stratify
 from latentart.core.latents import sample_posterior
 from latentart.data.latent_cache import LatentCache
 from latentart.training.devices import Placement
+from latentart.training.distributed import ALONE, Ranks
 from latentart.training.ldm_step import LdmBatch, LdmStep, LossByNoise
 from latentart.training.randomness import generator_for, normal_for, sample_numbers, uniform_for
 
@@ -26,6 +27,7 @@ class LatentBatches(torch.utils.data.Dataset[LdmBatch]):
     Args:
         labels: of every image of the cache, int64 [N] or [N, columns]. nulls: what says nothing, of each column.
         dropout: share of images whose labels are dropped.
+        ranks: of several processes each gets its part of the batch; an image is the same in every part.
     """
 
     def __init__(
@@ -37,23 +39,26 @@ class LatentBatches(torch.utils.data.Dataset[LdmBatch]):
         *,
         seed: int,
         dropout: float,
+        ranks: Ranks = ALONE,
     ) -> None:
+        self.ranks = ranks
         self.cache, self.labels, self.nulls = cache, labels, tuple(nulls)
         self.task, self.seed, self.dropout = task, seed, dropout
 
     def __getitem__(self, key: tuple[int, list[int]]) -> LdmBatch:
-        """Return one step's batch, on the CPU."""
-        step, indexes = key
-        seed, cache, size = self.seed, self.cache, len(indexes)
-        numbers = sample_numbers(step, size)
+        """Return one step's batch, or the part of it, on the CPU; ``pictures`` are all of the batch."""
+        step, pictures = key
+        seed, cache, size = self.seed, self.cache, len(pictures)
+        part = self.ranks.part(size)
+        indexes, numbers = pictures[part], sample_numbers(step, size)[part]
         variants = (uniform_for(seed, "variant", numbers) * cache.num_variants).long().tolist()
         noise = normal_for(seed, "posterior", numbers, cache.latent_shape)
         x0 = cache.normalizer.normalize(sample_posterior(cache.read(indexes, variants), noise))
         eps = normal_for(seed, "eps", numbers, cache.latent_shape)
         shift = float(uniform_for(seed, "timestep shift", [step])[0])
-        uniform = stratify(uniform_for(seed, "timestep", numbers), torch.arange(size), size, shift)
+        uniform = stratify(uniform_for(seed, "timestep", numbers), torch.arange(size)[part], size, shift)
         labels = drop_labels(self.labels[indexes], self.nulls, seed, numbers, self.dropout)
-        return LdmBatch(x0, eps, self.task.draw_timesteps(uniform), labels, tuple(indexes))
+        return LdmBatch(x0, eps, self.task.draw_timesteps(uniform), labels, tuple(pictures))
 
 
 def drop_labels(labels: Tensor, nulls: Sequence[int], seed: int, numbers: Sequence[int], share: float) -> Tensor:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from latentart.config.sample import SampleConfig
 from latentart.core.latents import LatentNormalizer
 from latentart.core.networks.autoencoder import Autoencoder
@@ -28,7 +31,10 @@ def preview_settings(config: SampleConfig) -> SamplerSettings:
 
 @dataclass
 class PreviewPage:
-    """Draws pages into ``folder``; ``last`` is the newest of them."""
+    """Draws pages into ``folder``; ``last`` is the newest of them, drawn at ``step``.
+
+    ``samples`` are its pictures, pixels uint8 ``[n, 3, R, R]``, and their style_id int64 [n].
+    """
 
     folder: Path
     autoencoder: Autoencoder
@@ -38,6 +44,8 @@ class PreviewPage:
     style_names: list[str]
     config: SampleConfig
     last: Path | None = None
+    step: int = 0
+    samples: tuple[Tensor, Tensor] | None = None
 
     def draw(self, step: int) -> None:
         """Write the page of a step."""
@@ -48,6 +56,7 @@ class PreviewPage:
         names = self.style_names[:PREVIEW_STYLES]
         style_ids = [i for i in range(len(names)) for _ in range(PREVIEW_COLUMNS)]
         pixels = generator(style_ids, list(range(PREVIEW_COLUMNS)) * len(names), preview_settings(self.config))
+        self.step, self.samples = step, (pixels, torch.tensor(style_ids))
         path = self.folder / f"step-{step:08d}.png"
         save_png(tile_grid([picture_from(p) for p in pixels], len(names), PREVIEW_COLUMNS, names), path)
         self.last = path

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from latentart import __version__
@@ -23,11 +22,12 @@ from latentart.core.latents import LatentNormalizer
 from latentart.core.networks.autoencoder import Autoencoder
 from latentart.core.networks.conditioning import Denoiser
 from latentart.errors import ModelError, UsageError, nearest
-from latentart.training.checkpoint import load_matching, read_tensors, write_tensors
+from latentart.recipes.model_description import FORMAT, read_configs, require_fitting_files
+from latentart.training.checkpoint import load_matching, read_tensors, require_finite, write_tensors
 from latentart.training.devices import Placement
 from latentart.training.folders import commit_folder, read_json, recover_folder, verify_folder, write_json_atomic
+from latentart.training.memory import explain_out_of_memory
 
-FORMAT = 1
 MODEL_FILE = "model.json"
 
 
@@ -110,15 +110,19 @@ def _fold(name: str) -> str:
     return name.casefold().replace("_", " ").replace("-", " ")
 
 
-def save_model(folder: Path, about: dict[str, Any], networks: dict[str, nn.Module]) -> None:
-    """Write a model folder, in place of an older one: at every instant a whole one is there."""
+def save_model(folder: Path, about: dict[str, Any], networks: dict[str, nn.Module], *, replace: bool = True) -> None:
+    """Write a model folder, in place of an older one if that may go: at every instant a whole one is there.
+
+    Raises:
+        ResourceError: the disk does not take it, or one is there that may not go.
+    """
 
     def write(temporary: Path) -> None:
         write_json_atomic(temporary / MODEL_FILE, {"format": FORMAT, "latentart": __version__, **about})
         for name, network in networks.items():
             write_tensors(temporary / f"{name}.safetensors", dict(network.state_dict()))
 
-    commit_folder(folder, write, replace=True)
+    commit_folder(folder, write, replace=replace)
 
 
 def load_model(folder: Path, placement: Placement) -> Model:
@@ -131,21 +135,17 @@ def load_model(folder: Path, placement: Placement) -> Model:
     if not (folder / MODEL_FILE).is_file():
         msg = f"there is no model at {folder}."
         raise ModelError(msg, "Train one with `latentart train vae` and `latentart train ldm`, or give --model DIR.")
-    verify_folder(folder)
     about = read_json(folder / MODEL_FILE)
+    configs = read_configs(about, folder / MODEL_FILE)
+    require_fitting_files(folder, about, configs[0], configs[1])
+    verify_folder(folder)
     try:
-        if about["format"] > FORMAT:
-            msg = f"{folder} was made by a newer latentart ({about['latentart']})."
-            raise ModelError(msg, "Upgrade latentart.")
-        autoencoder = build_autoencoder(AutoencoderConfig.model_validate(about["autoencoder"]))
-        autoencoder.uses_tanh = bool(about["uses_tanh"])
-        normalizer = LatentNormalizer(tuple(about["latents"]["mean"]), tuple(about["latents"]["std"]))
-        load_matching(autoencoder, read_tensors(folder / "autoencoder.safetensors"), "autoencoder")
-        model = Model(about, autoencoder, normalizer)
-        if about["denoiser"] is not None:
-            model = _with_denoiser(folder, model)
-    except (ValidationError, KeyError, TypeError, ValueError) as error:
-        msg = f"{folder / MODEL_FILE} does not describe a model this version knows: {str(error).splitlines()[0]}."
+        model = _build(folder, about, *configs)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and explain_out_of_memory(error):
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        msg = f"{folder / MODEL_FILE} does not describe a model this version knows: {reason}."
         raise ModelError(msg) from None
     for network in (model.autoencoder, model.denoiser):
         if network is not None:
@@ -153,14 +153,30 @@ def load_model(folder: Path, placement: Placement) -> Model:
     return model
 
 
-def _with_denoiser(folder: Path, model: Model) -> Model:
-    about = model.about
-    config: DenoiserConfig = TypeAdapter(DenoiserConfig).validate_python(about["denoiser"])
-    diffusion = DiffusionConfig.model_validate(about["diffusion"])
+def _build(
+    folder: Path,
+    about: dict[str, Any],
+    config: AutoencoderConfig,
+    denoiser_config: DenoiserConfig | None,
+    diffusion: DiffusionConfig | None,
+) -> Model:
+    autoencoder = build_autoencoder(config)
+    autoencoder.uses_tanh = about["uses_tanh"]
+    normalizer = LatentNormalizer(tuple(about["latents"]["mean"]), tuple(about["latents"]["std"]))
+    _load(autoencoder, folder, "autoencoder")
+    if denoiser_config is None or diffusion is None:
+        return Model(about, autoencoder, normalizer)
     counts = [len(about["style_names"]), *(len(column["values"]) for column in about.get("labels", []))]
-    denoiser = build_denoiser(config, model.autoencoder.latent_channels, counts)
-    load_matching(denoiser, read_tensors(folder / "denoiser.safetensors"), "denoiser")
-    return Model(about, model.autoencoder, model.normalizer, denoiser, build_task(diffusion))
+    denoiser = build_denoiser(denoiser_config, autoencoder.latent_channels, counts)
+    _load(denoiser, folder, "denoiser")
+    return Model(about, autoencoder, normalizer, denoiser, build_task(diffusion))
+
+
+def _load(network: nn.Module, folder: Path, name: str) -> None:
+    path = folder / f"{name}.safetensors"
+    tensors = read_tensors(path)
+    load_matching(network, tensors, name)
+    require_finite(tensors, str(path))
 
 
 def build_task(config: DiffusionConfig) -> DiffusionTask:
@@ -193,10 +209,17 @@ def trained_steps(folder: Path, network: str) -> int:
     recover_folder(folder)
     if not (folder / MODEL_FILE).is_file():
         return 0
-    return int(read_json(folder / MODEL_FILE).get("training", {}).get(network, {}).get("step", 0))
+    match read_json(folder / MODEL_FILE):
+        case {"training": {**parts}} if isinstance(part := parts.get(network), dict) and isinstance(
+            part.get("step"), int
+        ):
+            return int(part["step"])
+    return 0
 
 
 def weights_hash(folder: Path, name: str = "autoencoder") -> str:
     """Return the SHA-256 of one weights file of a model folder, from its manifest."""
-    manifest = read_json(folder / "MANIFEST.json")
-    return str(manifest["files"][f"{name}.safetensors"]["sha256"])
+    match read_json(folder / "MANIFEST.json"):
+        case {"files": {**files}} if isinstance(entry := files.get(f"{name}.safetensors"), dict):
+            return str(entry.get("sha256"))
+    raise ModelError(f"{folder / 'MANIFEST.json'} is damaged.")

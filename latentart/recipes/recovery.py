@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from latentart.errors import ModelError, ResourceError, TrainingDivergedError
-from latentart.training.checkpoint import Checkpoint, list_checkpoints, load_checkpoint
-from latentart.training.folders import write_json_atomic
+from latentart.training.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, step_of
+from latentart.training.distributed import read_ranks, wait_for_all
+from latentart.training.folders import read_json, write_json_atomic
 from latentart.training.log import RunLog
 from latentart.training.numbers import LOWER_RATE, RATE_FACTOR, LostNumbersError, Numbers
+from latentart.training.old_checkpoints import set_aside_later
 
 Result = TypeVar("Result", covariant=True)
+
+REPORT, REPORT_PASSED = "diverged.json", "diverged-passed.json"
 
 
 class Step(Protocol):
@@ -38,21 +43,33 @@ class Trainer(Protocol[Result]):
 def train_or_go_back(run: Path, build: Callable[[], Trainer[Result]], checkpoint: Checkpoint | None) -> Result:
     """Train; where too many updates in a row were left out, go back once to what was sound, at half the rate.
 
+    Many processes leave out the same updates and go back alike; the first alone writes.
+
     Raises:
         TrainingDivergedError: that was no help; ``diverged.json`` in the run says what was seen.
     """
-    has_gone_back = False
+    has_gone_back, is_first = False, read_ranks().is_first
     while True:
         trainer = build()
         if has_gone_back:
             trainer.step_fn.numbers.go_back()
         try:
-            return trainer.train(checkpoint)
+            result = trainer.train(checkpoint)
+            if is_first:
+                _set_report_aside(run)
+            return result
         except TrainingDivergedError as error:
             if trainer.step_fn.numbers.has_gone_back:
-                raise _ended(run, error, trainer.step_fn.numbers) from None
+                error = _ended(run, error, trainer.step_fn.numbers) if is_first else error
+                wait_for_all()
+                raise error from None
         del trainer  # out of the handler, whose traceback keeps the networks: the new ones need their room
+        wait_for_all()  # for the last checkpoint that the first process was writing
         checkpoint, has_gone_back = find_sound_checkpoint(run, checkpoint), True
+        wait_for_all()
+        if not is_first:
+            continue
+        set_aside_later(run, checkpoint.step if checkpoint else 0)  # a crash from here on must not go on from those
         where = f"step {checkpoint.step}" if checkpoint else "the start"
         RunLog(run).note(f"the run goes back to {where} and on from there with {RATE_FACTOR:g} times the learning rate")
 
@@ -77,10 +94,23 @@ def find_sound_checkpoint(run: Path, start: Checkpoint | None) -> Checkpoint | N
 
 def _ended(run: Path, error: TrainingDivergedError, numbers: Numbers) -> TrainingDivergedError:
     evidence = error.evidence if isinstance(error, LostNumbersError) else numbers.evidence()
-    path = run / "diverged.json"
-    write_json_atomic(path, _to_json({"message": error.message, **evidence}))
+    path = run / REPORT
+    saved = [step_of(folder) for folder in list_checkpoints(run)]
+    write_json_atomic(path, _to_json({"message": error.message, "saved": max(saved, default=0), **evidence}))
     msg = f"{error.message} To go back and lower the rate was no help; {path} says more."
     return TrainingDivergedError(msg, LOWER_RATE)
+
+
+def _set_report_aside(run: Path) -> None:
+    """Rename the report of a divergence that the run has passed since."""
+    path = run / REPORT
+    if not path.is_file():
+        return
+    with contextlib.suppress(ModelError, ResourceError, OSError):  # it is in nobody's way
+        found = read_json(path)
+        passed = max(found.get("step", 0), found.get("saved", 0) + 1) if isinstance(found, dict) else 0
+        if any(step_of(folder) >= passed for folder in list_checkpoints(run)):
+            path.replace(run / REPORT_PASSED)
 
 
 def _to_json(value: Any) -> Any:

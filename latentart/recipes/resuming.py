@@ -11,7 +11,14 @@ from typing import Any, Literal
 
 from latentart.config.workspace import Config
 from latentart.errors import ModelError, UsageError
-from latentart.training.checkpoint import Checkpoint, find_checkpoint, list_checkpoints, load_checkpoint, step_of
+from latentart.training.checkpoint import (
+    Checkpoint,
+    checkpoint_folder,
+    find_checkpoint,
+    list_checkpoints,
+    load_checkpoint,
+    step_of,
+)
 
 Kind = Literal["vae", "ldm"]
 
@@ -76,14 +83,14 @@ def find_start(run: Path, resume: Path | Literal["auto", "never"], kind: Kind) -
     if checkpoint is None and (run / "model").exists():
         msg = f"{run} has a model, but no checkpoint to go on from."
         raise ModelError(msg, f"Move {run} away to begin anew.")
+    if checkpoint is not None:
+        _require_state(checkpoint, checkpoint_folder(run, checkpoint.step), kind)
     return checkpoint
 
 
 def _load_named(run: Path, folder: Path, there: list[Path], kind: Kind) -> Checkpoint:
     checkpoint = load_checkpoint(folder)
-    if NETWORKS[kind] not in checkpoint.tensors or not {"optimizers", "data", "config"} <= checkpoint.state.keys():
-        msg = f"{folder} is no checkpoint of the {NETWORKS[kind]}."
-        raise ModelError(msg, f"Name a folder as {run / 'checkpoints' / 'step-00001000'}.")
+    _require_state(checkpoint, folder, kind)
     is_own = folder.resolve().parent == (run / "checkpoints").resolve()
     in_the_way = [path for path in there if not is_own or step_of(path) > checkpoint.step]
     if in_the_way:
@@ -91,6 +98,38 @@ def _load_named(run: Path, folder: Path, there: list[Path], kind: Kind) -> Check
         msg = f"{run} has checkpoints, {what}, up to {in_the_way[-1].name}; going on from {folder} would replace them."
         raise UsageError(msg, f"Move {run} away first (and name {folder.name} there), or leave --resume out.")
     return checkpoint
+
+
+def _require_state(checkpoint: Checkpoint, folder: Path, kind: Kind) -> None:
+    """Refuse a checkpoint whose state is not one that such a run writes.
+
+    Raises:
+        ModelError: it is not.
+    """
+    match checkpoint.state:
+        case {"step": int(step), "optimizers": {**_optimizers}, "data": dict(data), "config": {**_config}}:
+            is_ours = step == checkpoint.step and _is_data(data)
+        case _:
+            is_ours = False
+    if kind == "vae" and is_ours:
+        match checkpoint.state:
+            case {"stage": str(), "stage_step": int(stage_step), "stages_done": {**done}}:
+                ends = list(done.values())
+                is_ours = 0 <= stage_step <= checkpoint.step and all(type(end) is int and end >= 0 for end in ends)
+            case _:
+                is_ours = False
+    if not is_ours or NETWORKS[kind] not in checkpoint.tensors:
+        msg = f"{folder} is no checkpoint of the {NETWORKS[kind]}."
+        raise ModelError(msg, f"Name a folder as {folder.parent / 'step-00001000'} that is.")
+
+
+def _is_data(data: dict[str, Any]) -> bool:
+    match data:
+        case {"style_names": [*names], "num_pictures": int(), "fingerprint": str()}:
+            columns = data.get("labels", [])
+            named = isinstance(columns, list) and all(isinstance(c, dict) and "name" in c for c in columns)
+            return named and all(isinstance(name, str) for name in names)
+    return False
 
 
 def require_same_settings(run: Path, checkpoint: Checkpoint, config: Config, kind: Kind) -> list[str]:
@@ -116,8 +155,9 @@ def fitting(run: Path) -> Iterator[None]:
     """
     try:
         yield
-    except ModelError as error:
-        msg = f"the checkpoint in {run} does not fit the config: {error.message}"
+    except (ModelError, KeyError) as error:
+        reason = error.message if isinstance(error, ModelError) else f"{error} is missing."
+        msg = f"the checkpoint in {run} does not fit the config: {reason}"
         raise ModelError(msg, _put_back(run)) from None
 
 

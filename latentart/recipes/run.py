@@ -8,9 +8,8 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,9 +18,11 @@ from latentart import __version__
 from latentart.config.optim import RunConfig
 from latentart.config.workspace import Config
 from latentart.data.index import IndexEntry, index_fingerprint
-from latentart.errors import DataError, ModelError, ResourceError, StoppedBySignal
+from latentart.errors import DataError, ModelError, ResourceError
+from latentart.recipes.agreement import Agreement, Pause
 from latentart.training.checkpoint import list_checkpoints
 from latentart.training.disk import checkpoint_bytes, folder_bytes, require_room, require_writable, tensor_bytes
+from latentart.training.distributed import read_ranks, wait_for_all
 from latentart.training.folders import remove_leftovers, write_json_atomic
 from latentart.training.limits import Limits
 from latentart.training.locks import hold_lock
@@ -36,11 +37,18 @@ logger = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def open_run(folder: Path) -> Iterator[None]:
-    """Make a run's folder and keep other processes out; a folder in which nothing was written goes again.
+    """Make a run's folder and keep other runs out; a folder in which nothing was written goes again.
+
+    Of many processes the first does it, and the others come in once it has.
 
     Raises:
         ResourceError: the folder cannot be written, or another process trains in it.
     """
+    if not read_ranks().is_first:
+        with without_harm_from_requests():
+            wait_for_all()
+            yield
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -52,6 +60,7 @@ def open_run(folder: Path) -> Iterator[None]:
                 if parent.is_dir():
                     # `latentart ema` writes into the first; in the others a killed run's id may be in use again
                     remove_leftovers(parent, is_locked=parent != folder)
+            wait_for_all()
             yield
     finally:
         with contextlib.suppress(OSError):  # it holds files
@@ -73,6 +82,7 @@ def describe_machine() -> dict[str, Any]:
         "torch": torch.__version__,
         "platform": f"{platform.system()} {platform.machine()}",
         "threads": torch.get_num_threads(),
+        "processes": read_ranks().world_size,
         "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "arguments": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }
@@ -124,14 +134,6 @@ def _label_changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return f" (columns: {names[0]} then, {names[1]} now)" if names[0] != names[1] else ""
 
 
-@dataclass(frozen=True)
-class Pause:
-    """Where a call ended because the time or the steps it was given were used up; its checkpoint is saved."""
-
-    step: int
-    limit: Literal["time", "steps"]
-
-
 def require_disk(
     run: Path,
     config: RunConfig,
@@ -166,11 +168,14 @@ class RunKeeper:
         limits: Limits,
     ) -> None:
         self.config, self.log, self.progress, self.writer = config, log, progress, writer
-        self.stop, self.limits = stop, limits
-        self.is_ending = False
-        self._limit: Literal["time", "steps"] | None = None
+        self.limits, self.agreement = limits, Agreement(stop, limits)
         self._rate: float | None = None
         self._seconds, self._data_seconds = 0.0, 0.0
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether the call ends with the step at hand."""
+        return self.agreement.is_ending
 
     def is_due(self, at: int, *, is_last: bool) -> bool:
         """Tell whether the run's step ``at`` is logged."""
@@ -179,7 +184,7 @@ class RunKeeper:
     def report(
         self, report: StepReport, batch_size: int, *, at: int, is_last: bool, **extra: str | float | None
     ) -> None:
-        """Show a step, and log it where it is due; ``at`` is the run's own step.
+        """Show a step, log it where it is due, and agree on what follows; ``at`` is the run's own step.
 
         Raises:
             ResourceError: the third checkpoint in a row could not be written.
@@ -203,19 +208,16 @@ class RunKeeper:
                 **extra,
             )
             self._seconds, self._data_seconds = 0.0, 0.0
+        self.agreement.reach()
 
     def wants_checkpoint(self, step: int, *, is_sound: bool = True) -> bool:
         """Tell whether one is due: by count, on request, or as the call ends with this step, which ``is_ending`` tells.
 
-        By count only where the last update was made, ``is_sound``: a run may have to go back to it. Asked once a step:
-        a signal that comes later is heeded in the next.
+        By count only where the last update was made, ``is_sound``: a run may have to go back to it.
         """
-        is_asked = self.stop.take_request()
-        if is_asked:
+        if self.agreement.is_asked:
             self.log.note(f"step {step}: a checkpoint was asked for")
-        self._limit = self.limits.reached()
-        self.is_ending = bool(self.stop.received or self._limit)
-        return is_asked or self.is_ending or (is_sound and step % self.config.checkpoint_every == 0)
+        return self.agreement.wants_checkpoint(step, self.config.checkpoint_every, is_sound=is_sound)
 
     def attempt(self, write: Callable[[], object]) -> None:
         """Write what a run can do without; if the disk does not take it, that is a warning."""
@@ -234,9 +236,16 @@ class RunKeeper:
             ResourceError: the checkpoint could not be written.
         """
         self.writer.finish()
-        if self.stop.received or self._limit is None:
-            raise StoppedBySignal(
-                f"stopped by a signal; step {step} is saved in {self.writer.run}.", self.stop.received or 0
-            )
-        self.log.note(f"step {step}: stopped and saved, the {self._limit} of this call are used up")
-        return Pause(step, self._limit)
+        pause = self.agreement.leave(step, self.writer.run)
+        self.log.note(f"step {step}: stopped and saved, the {pause.limit} of this call are used up")
+        return pause
+
+    def leave_if_stopped(self, step: int) -> None:
+        """End the call where a signal has come since the last step, which is saved.
+
+        Raises:
+            StoppedBySignal: so it is.
+        """
+        self.agreement.reach()
+        if self.agreement.signal:
+            self.leave(step)

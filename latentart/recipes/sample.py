@@ -37,7 +37,9 @@ from latentart.recipes.sample_request import OriginRequest, Plan, choose_size, m
 from latentart.recipes.sample_request import SampleRequest as SampleRequest
 from latentart.recipes.sample_settings import Drawing, describe, hashes_of, read_drawing, require_weights
 from latentart.training.devices import Placement
+from latentart.training.distributed import Ranks, join_ranks, read_ranks
 from latentart.training.progress import Progress
+from latentart.training.reductions import collect_for_first, of_first
 
 FRAMES = 30  # of the movie of a denoising, at most
 FRAME_PIXELS = 2_000_000
@@ -157,19 +159,28 @@ def unit_of(model: Model, denoiser: Denoiser) -> int:
 def draw(
     studio: Studio, drawing: Drawing, samples: Path, out: Path | None, *, quiet: bool, suffix: str = ".png"
 ) -> SampleResult:
-    """Draw those of the files that are not there yet, and write them."""
+    """Draw those of the files that are not there yet, and write them; many processes share the drawing."""
+    with join_ranks(read_ranks(), studio.placement.device):
+        return _draw(studio, drawing, samples, out, quiet=quiet, suffix=suffix)
+
+
+def _draw(
+    studio: Studio, drawing: Drawing, samples: Path, out: Path | None, *, quiet: bool, suffix: str
+) -> SampleResult:
     plan, settings, model = drawing.plan, drawing.settings, studio.model
     described = describe(drawing, model)
     paths = choose_paths(samples, plan, settings, model, out, suffix)
     if out is None:
         paths = [free_path(path, text) for path, text in zip(paths, described, strict=True)]
-    missing = [i for i, path in enumerate(paths) if not holds(path, described[i])]
+    missing = of_first([i for i, path in enumerate(paths) if not holds(path, described[i])], len(paths))
     if not missing:
         return SampleResult(paths, is_new=False, next_seed=plan.next_seed)
     for i in missing:
         require_free(paths[i])
     wanted = replace(plan, cells=tuple(plan.cells[i] for i in missing)) if plan.kind == "separate" else plan
     pictures, frames = make_pictures(studio, wanted, settings, quiet=quiet)
+    if not read_ranks().is_first:
+        return SampleResult(paths, is_new=True, next_seed=plan.next_seed)
     if plan.is_movie:
         save_frames(frames, paths[0], described[0])
     else:
@@ -181,21 +192,32 @@ def draw(
 def make_pictures(
     studio: Studio, plan: Plan, settings: SamplerSettings, *, quiet: bool
 ) -> tuple[list[Image.Image], list[Image.Image]]:
-    """Return the pictures of a plan and, of a movie, its frames."""
+    """Return the pictures of a plan and, of a movie, its frames; of many processes only the first gets any.
+
+    Each draws a part of the cells, but a movie of the denoising, whose steps are looked at, is the first one's alone.
+    """
+    ranks, count = read_ranks(), len(plan.cells)
+    parts = [range(count)[Ranks(rank, ranks.world_size).part(count)] for rank in range(ranks.world_size)]
+    if plan.kind == "denoising":
+        parts = [range(count), *[range(0)] * (ranks.world_size - 1)]
+    mine = parts[ranks.rank]
     generator = studio.generator(compiles=settings.compile)
     origin = load_origin(studio, plan)
     labels = labels_of(studio.model, studio.denoiser, [cell.style for cell in plan.cells], plan.labels)
     film = Film(plan)
-    with Progress("sample", len(plan.cells), quiet=quiet) as progress:
-        pixels = generator(
-            labels,
-            [cell.seed for cell in plan.cells],
+    with Progress("sample", len(mine), quiet=quiet or not ranks.is_first) as progress:
+        drawn = generator(
+            labels[mine.start : mine.stop],
+            [plan.cells[i].seed for i in mine],
             settings,
             progress.update,
             size=(plan.size[1], plan.size[0]),
             origin=origin,
             watch=Watch(FRAMES - 1, film.see) if plan.kind == "denoising" else None,
         )
+    pixels = collect_for_first(drawn, list(map(len, parts)))
+    if pixels is None:
+        return [], []
     pictures = [picture_from(one) for one in pixels]
     return pictures, film.cut(pictures) if plan.is_movie else []
 

@@ -7,31 +7,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from latentart.builders import build_rate_plan, count_steps
 from latentart.config.denoiser import advise
 from latentart.data.held_out import split_held_out
-from latentart.data.index import IndexEntry
 from latentart.data.latent_cache import LatentCache
 from latentart.data.loading import build_order, choose_workers, load_items, prefetch
+from latentart.recipes.agreement import Follower, Pause, heed_signals, require_same_start
 from latentart.recipes.averages import drop_averages, save_average
 from latentart.recipes.encode import encode, find_autoencoder, load_autoencoder
-from latentart.recipes.labels import LabelColumn, describe_labels, label_columns, label_ids
+from latentart.recipes.labels import LabelColumn, describe_labels, ids_in_cache, label_columns
 from latentart.recipes.ldm_batches import HeldOutLoss, LatentBatches, choose_micro_batch
 from latentart.recipes.ldm_networks import build_ldm_step
 from latentart.recipes.ldm_previews import PreviewPage
+from latentart.recipes.ldm_verdict import LdmVerdict
 from latentart.recipes.model import build_task, save_model, trained_steps, weights_hash
+from latentart.recipes.preflight import check_ldm_memory
 from latentart.recipes.recovery import train_or_go_back
 from latentart.recipes.resuming import Call, find_start, fitting, require_same_settings
 from latentart.recipes.run import (
-    Pause,
     RunKeeper,
     describe_pictures,
     open_run,
@@ -39,17 +37,20 @@ from latentart.recipes.run import (
     require_disk,
     require_same_data,
 )
+from latentart.recipes.tracking import open_trackers
 from latentart.recipes.workspace import Workspace
 from latentart.training.checkpoint import Checkpoint
 from latentart.training.devices import Placement
 from latentart.training.disk import tensor_bytes
+from latentart.training.distributed import join_ranks, read_ranks
 from latentart.training.ldm_step import LdmBatch
 from latentart.training.limits import Limits
 from latentart.training.log import RunLog
 from latentart.training.loop import train
 from latentart.training.progress import Progress
 from latentart.training.randomness import seed_for
-from latentart.training.signals import StopSignal, leave_requests_to_main
+from latentart.training.signals import leave_requests_to_main
+from latentart.training.trackers import Trackers
 from latentart.training.writer import CheckpointWriter
 
 LATENT_WORKERS = 4
@@ -70,21 +71,30 @@ def train_ldm(
 ) -> LdmResult:
     """Train the denoiser from where the call wants it; encode first where the cache is missing or stale.
 
+    Under `torchrun` every process has its part of each batch, and the first alone writes.
+
     Raises:
+        ConfigError: the processes cannot share a batch evenly.
         UsageError: what the call wants would overwrite checkpoints.
         ModelError: there is no trained autoencoder, or a checkpoint does not fit.
         DataError: the pictures or their labels have changed since the run began, or there is no such label column.
     """
     run, call, changes = workspace.ldm_run, call or Call(), list[str]()
-    limits = Limits(call.max_seconds, call.max_steps)
-    with open_run(run):
+    limits, ranks = Limits(call.max_seconds, call.max_steps), read_ranks()
+    ranks.share_batch(workspace.config.ldm.training.batch_size, "ldm.training.batch_size")
+    with (
+        join_ranks(ranks, placement.device),
+        open_run(run),
+        open_trackers(run, workspace.config, "ldm") as trackers,
+    ):
         checkpoint, data = find_start(run, call.resume, "ldm"), describe_data(workspace)
+        require_same_start(checkpoint.step if checkpoint else 0, run)
         if checkpoint is not None:
             require_same_data(checkpoint.state["data"], data, run)
             changes = require_same_settings(run, checkpoint, workspace.config, "ldm")
         cache = LatentCache.open(encode(workspace, placement, quiet=quiet))
         return train_or_go_back(
-            run, lambda: LdmRun(workspace, cache, data, placement, limits, changes, quiet=quiet), checkpoint
+            run, lambda: LdmRun(workspace, cache, data, placement, limits, changes, trackers, quiet=quiet), checkpoint
         )
 
 
@@ -109,11 +119,13 @@ class LdmRun:
         placement: Placement,
         limits: Limits,
         changes: list[str],
+        trackers: Trackers,
         *,
         quiet: bool,
     ) -> None:
         self.workspace, self.cache, self.data, self.quiet = workspace, cache, data, quiet
-        self.limits, self.changes = limits, changes
+        self.ranks = read_ranks()
+        self.limits, self.changes, self.trackers = limits, changes, trackers
         self.style_names: list[str] = data["style_names"]
         self.config, self.seed = workspace.config.ldm, workspace.config.seed
         self.settings = self.config.training
@@ -123,7 +135,7 @@ class LdmRun:
         entries, _ = workspace.read_pictures()
         self.columns: list[LabelColumn] = label_columns(entries, self.config.labels)
         self.counts = [len(self.style_names), *(len(column.values) for column in self.columns)]
-        self.labels = self._labels_of(entries)
+        self.labels = ids_in_cache(cache, entries, self.style_names, self.columns)
         self.training, self.held_out = split_held_out(entries, workspace.config.data.held_out)
         self.num_steps = count_steps(self.settings, len(self.training), self.settings.batch_size)
         self.step_fn = build_ldm_step(
@@ -133,6 +145,8 @@ class LdmRun:
     def train(self, checkpoint: Checkpoint | None) -> LdmResult:
         """Train to the end; leave checkpoints, previews and the model folder."""
         first = self._take(checkpoint)
+        if not self.ranks.is_first:
+            return self._follow(first)
         if first >= self.num_steps:
             if trained_steps(self.run / "model", "ldm") != first:  # cut short before the model was written
                 self._save_model(first)
@@ -140,20 +154,24 @@ class LdmRun:
         self._require_disk(first)
         record_run(self.run, self.workspace.config)
         drop_averages(self.run, after=first)
-        log = RunLog(self.run, resume_step=first)
+        log = RunLog(self.run, resume_step=first, trackers=self.trackers)
         log.note(f"denoiser: steps {first} to {self.num_steps}, {self.placement.precision}")
         for change in self.changes:
             log.note(change)
-        whole, wanted = self.settings.batch_size, self.settings.micro_batch
-        if parts_note := choose_micro_batch(self.step_fn, wanted, self.cache.latent_shape, self.labels, whole):
+        if not self.ranks.is_alone:
+            log.note(f"{self.ranks.world_size} processes, each with {self.share} images of a batch")
+        if parts_note := self._choose_micro_batch():
             log.note(parts_note)
+        if self.ranks.is_alone:
+            check_ldm_memory(log, self.step_fn, self.cache.latent_shape, self.labels, self.settings.batch_size)
         held_out = self._build_held_out()
         if advice := advise(len(self.training), sum(p.numel() for p in self.step_fn.denoiser.parameters())):
             log.note(advice)
         run, page = self.settings.run, self._build_page()
+        verdict = LdmVerdict(self.workspace, log, page, self.cache, self.training, self.held_out, self.num_steps)
         with (
             Progress("ldm", self.num_steps, first, quiet=self.quiet) as progress,
-            StopSignal() as stop,
+            heed_signals() as stop,
             log.watch(),
             CheckpointWriter(self.run, run.keep_checkpoints) as writer,
             closing(prefetch(self._batches(first))) as batches,
@@ -177,13 +195,35 @@ class LdmRun:
                     self._save(keeper, step, is_last=is_last)
                 if step % run.preview_every == 0 or is_last:
                     keeper.attempt(partial(page.draw, step))
+                    log.picture(step, page.folder / f"step-{step:08d}.png")
                 if held_out is not None and (step % run.evaluate_every == 0 or is_last):
                     log.metrics(step, **held_out(self.step_fn.ema.network))
+                if not keeper.is_ending:
+                    verdict.say(step)
                 if keeper.is_ending and not is_last:
                     return LdmResult(self.run / "model", is_new=True, preview=page.last, pause=keeper.leave(step))
             writer.finish()
         log.note(f"the denoiser is finished at step {self.num_steps}")
         return LdmResult(self.run / "model", is_new=True, preview=page.last)
+
+    def _follow(self, first: int) -> LdmResult:
+        """Have a part in the training of the first process; nothing is written."""
+        result = LdmResult(self.run / "model", is_new=first < self.num_steps, preview=None)
+        if not result.is_new:
+            return result
+        self._choose_micro_batch()
+        follower = Follower(self.step_fn, self.limits, self.run, self.settings.run.checkpoint_every)
+        rate = build_rate_plan(self.settings.optimizer, self.num_steps)
+        return replace(result, pause=follower.train(self._batches(first), rate, first, self.num_steps))
+
+    @property
+    def share(self) -> int:
+        """How many images of a batch are this process's."""
+        return self.ranks.share_batch(self.settings.batch_size, "ldm.training.batch_size")
+
+    def _choose_micro_batch(self) -> str:
+        wanted, shape = self.settings.micro_batch, self.cache.latent_shape
+        return choose_micro_batch(self.step_fn, wanted, shape, self.labels, self.share)
 
     def _require_disk(self, first: int) -> None:
         """Refuse a run that its disk has no room for."""
@@ -195,15 +235,6 @@ class LdmRun:
         averages = len(ema.tracks) * snapshots * tensor_bytes(tensors["ema"])
         autoencoder = tensor_bytes(self.autoencoder.autoencoder.state_dict())
         require_disk(self.run, self.settings.run, tensors, [self.step_fn.optimizer], averages + autoencoder)
-
-    def _labels_of(self, entries: list[IndexEntry]) -> Tensor:
-        """Return what each image of the cache is conditioned on: its style, and its labels where there are columns."""
-        if not self.columns:
-            return self.cache.style_id
-        labels = label_ids(entries, self.style_names, self.columns)
-        labels[:, 0] = self.cache.style_id
-        labels[self.cache.replaced, 1:] = torch.tensor(self.counts[1:])  # they show another picture
-        return labels
 
     def _build_page(self) -> PreviewPage:
         return PreviewPage(
@@ -227,7 +258,7 @@ class LdmRun:
             self.step_fn.task,
             self.placement,
             seed=self.seed,
-            batch_size=min(self.step_fn.micro_batch or self.settings.batch_size, self.settings.batch_size),
+            batch_size=min(self.step_fn.micro_batch or self.share, self.share),
         )
 
     def _take(self, checkpoint: Checkpoint | None) -> int:
@@ -242,7 +273,7 @@ class LdmRun:
         """Write a checkpoint and, from the average, the model that `sample` uses."""
         tensors, optimizers = self.step_fn.state()
         state = {"step": step, "optimizers": optimizers, "data": self.data, "config": self.workspace.config.to_json()}
-        keeper.writer.save(step, tensors, state)
+        keeper.agreement.save(lambda: keeper.writer.save(step, tensors, state))
         if is_last:
             self._save_model(step)
         else:
@@ -276,7 +307,9 @@ class LdmRun:
         data, settings, send = self.workspace.config.data, self.settings, self.placement.send
         task = build_task(self.config.diffusion)
         dropout = settings.style_dropout
-        batches = LatentBatches(self.cache, self.labels, self.counts, task, seed=self.seed, dropout=dropout)
+        batches = LatentBatches(
+            self.cache, self.labels, self.counts, task, seed=self.seed, dropout=dropout, ranks=self.ranks
+        )
         order = build_order(
             seed_for(self.seed, "ldm order"),
             self.cache.style_id[self.training].tolist(),

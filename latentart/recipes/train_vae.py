@@ -20,11 +20,12 @@ from latentart.core.pixels import to_images
 from latentart.data.datasets import PictureDataset
 from latentart.data.index import IndexEntry
 from latentart.data.loading import build_order, choose_workers, load_batches, prefetch
+from latentart.recipes.agreement import Follower, Pause, agree_on_limit, heed_signals, require_same_start
 from latentart.recipes.model import save_model
+from latentart.recipes.preflight import check_vae_memory
 from latentart.recipes.recovery import train_or_go_back
 from latentart.recipes.resuming import Call, find_start, fitting, require_same_settings
 from latentart.recipes.run import (
-    Pause,
     RunKeeper,
     describe_pictures,
     open_run,
@@ -39,17 +40,22 @@ from latentart.recipes.stages import (
     require_perceptual_weights,
     stages_done,
 )
+from latentart.recipes.tracking import open_trackers
 from latentart.recipes.vae_evaluation import Evaluation, VaeScores, find_perceptual
 from latentart.recipes.vae_networks import announce_discriminator, build_vae_step
+from latentart.recipes.vae_verdict import VaeVerdict
 from latentart.recipes.workspace import Workspace
 from latentart.training.checkpoint import Checkpoint, find_checkpoint
 from latentart.training.devices import Placement
+from latentart.training.distributed import join_ranks, read_ranks, wait_for_all
 from latentart.training.limits import Limits
 from latentart.training.log import RunLog
 from latentart.training.loop import train
+from latentart.training.memory import naming_stage
 from latentart.training.progress import Progress
 from latentart.training.randomness import generator_for, normal_for, sample_numbers, seed_for
-from latentart.training.signals import StopSignal, leave_requests_to_main
+from latentart.training.signals import leave_requests_to_main
+from latentart.training.trackers import Trackers
 from latentart.training.vae_step import VaeBatch
 from latentart.training.writer import CheckpointWriter
 
@@ -72,7 +78,10 @@ def train_vae(
 ) -> VaeResult:
     """Train one stage, or all that are left, from where the call wants it.
 
+    Under `torchrun` every process has its part of each batch, and the first alone writes.
+
     Raises:
+        ConfigError: the processes cannot share a batch evenly.
         UsageError: no such stage, or what the call wants would overwrite checkpoints.
         ModelError: the stage before it is not finished, or a checkpoint does not fit.
         DataError: the pictures have changed since the run began.
@@ -82,9 +91,16 @@ def train_vae(
     entries, style_names = workspace.read_pictures()
     run = workspace.vae_run
     call = call or Call()
-    limits = Limits(call.max_seconds, call.max_steps)
-    with open_run(run):
+    limits, ranks = Limits(call.max_seconds, call.max_steps), read_ranks()
+    for stage in stages:
+        ranks.share_batch(stage.batch_size, f"vae.stages.{stage.name}.batch_size")
+    with (
+        join_ranks(ranks, placement.device),
+        open_run(run),
+        open_trackers(run, workspace.config, "vae") as trackers,
+    ):
         checkpoint = find_start(run, call.resume, "vae")
+        require_same_start(checkpoint.step if checkpoint else 0, run)
         done = stages_done(checkpoint)
         require_perceptual_weights(workspace, [stage for stage in stages if stage.name not in done])
         data = describe_pictures(entries, style_names, workspace.config.data.held_out)
@@ -99,14 +115,17 @@ def train_vae(
                 logger.info("stage %s is finished", stage.name)
                 continue
             require_former_stage(workspace, stage, checkpoint)
-            if checkpoint is not None and trained and (limit := limits.reached()):
+            if checkpoint is not None and trained and (limit := agree_on_limit(limits)):
                 result = replace(result, pause=Pause(checkpoint.step, limit))
                 break
-            build = partial(StageRun, workspace, stage, entries, data, placement, limits, changes, quiet=quiet)
-            result = train_or_go_back(run, build, checkpoint)
+            given = (workspace, stage, entries, data, placement, limits, changes, trackers)
+            build = partial(StageRun, *given, quiet=quiet)
+            with naming_stage(stage.name):
+                result = train_or_go_back(run, build, checkpoint)
             if result.pause:
                 break
             trained.append(stage.name)
+            wait_for_all()  # until the first process has written what the next stage begins from
             checkpoint = find_checkpoint(run)
     return replace(result, stages=trained)
 
@@ -123,10 +142,11 @@ class StageRun:
         placement: Placement,
         limits: Limits,
         changes: list[str],
+        trackers: Trackers,
         *,
         quiet: bool,
     ) -> None:
-        self.limits, self.changes = limits, changes
+        self.limits, self.changes, self.trackers, self.ranks = limits, changes, trackers, read_ranks()
         self.workspace, self.stage, self.entries, self.data = workspace, stage, entries, data
         self.config, self.seed = workspace.config.vae, workspace.config.seed
         self.placement, self.quiet = Placement(placement.device, self.config.run.precision), quiet
@@ -139,17 +159,22 @@ class StageRun:
         """Train to the end of the stage; leave checkpoints, previews and the model folder."""
         with fitting(self.run):
             first, base, done = self._take(checkpoint)
+        self.step_fn.numbers.steps_before = base
+        if not self.ranks.is_first:
+            return self._follow(first, base)
         self._require_disk()
         record_run(self.run, self.workspace.config)
-        log = RunLog(self.run, resume_step=base + first)
+        log = RunLog(self.run, resume_step=base + first, trackers=self.trackers)
         log.note(f"stage {self.stage.name}: steps {first} to {self.num_steps}, {self.placement.precision}")
         for change in self.changes:
             log.note(change)
         announce_discriminator(log, self.step_fn, self.num_steps)
-        run = self.config.run
+        if self.ranks.is_alone:
+            check_vae_memory(log, self.step_fn, self.stage.name, self.stage.resolution, self.stage.batch_size)
+        run, verdict = self.config.run, VaeVerdict(self.evaluation, self.run, log, self.stage.name, self.num_steps)
         with (
             Progress(f"vae {self.stage.name}", self.num_steps, first, quiet=self.quiet) as progress,
-            StopSignal() as stop,
+            heed_signals() as stop,
             log.watch(),
             CheckpointWriter(self.run, run.keep_checkpoints) as writer,
             closing(prefetch(self._batches(first))) as batches,
@@ -169,21 +194,30 @@ class StageRun:
                 if is_last:
                     break
                 if keeper.wants_checkpoint(step, is_sound=self.step_fn.numbers.is_sound):
-                    self._save(writer, report.step, base, done)
+                    self._save(keeper, report.step, base, done)
                 if step % run.preview_every == 0:
                     keeper.attempt(partial(self._preview, step))
+                    log.picture(step, self.run / "previews" / f"step-{step:08d}.png")
                 if step % run.evaluate_every == 0:
                     error = self.evaluation.error(self.step_fn.ema.network)
                     log.metrics(step, stage=self.stage.name, held_out_reconstruction=error)
+                if step % run.preview_every == 0:
+                    verdict.say(step)
                 if keeper.is_ending:
                     return VaeResult(self.run / "model", [], None, None, keeper.leave(step))
             # a stage that was shortened below where it stands is finished too
             last = max(first, self.num_steps)
-            self._save(writer, last, base, {**done, self.stage.name: base + last})
+            self._save(keeper, last, base, {**done, self.stage.name: base + last})
             writer.finish()
-            if stop.received:
-                keeper.leave(base + last)
+            keeper.leave_if_stopped(base + last)
         return self._finish(base + last, log)
+
+    def _follow(self, first: int, base: int) -> VaeResult:
+        """Have a part in the training of the first process; nothing is written."""
+        follower = Follower(self.step_fn, self.limits, self.run, self.config.run.checkpoint_every, base, is_stage=True)
+        rate = build_rate_plan(self.config.optimizer, self.num_steps, self.stage.lr)
+        pause = follower.train(self._batches(first), rate, first, self.num_steps)
+        return VaeResult(self.run / "model", [self.stage.name], None, None, pause)
 
     def _require_disk(self) -> None:
         """Refuse a stage that its disk has no room for."""
@@ -215,7 +249,7 @@ class StageRun:
         )
         return 0, state["step"], state["stages_done"]
 
-    def _save(self, writer: CheckpointWriter, stage_step: int, base: int, done: dict[str, int]) -> None:
+    def _save(self, keeper: RunKeeper, stage_step: int, base: int, done: dict[str, int]) -> None:
         tensors, optimizers = self.step_fn.state()
         state = {
             "step": base + stage_step,
@@ -226,7 +260,8 @@ class StageRun:
             "data": self.data,
             "config": self.workspace.config.to_json(),
         }
-        writer.save(base + stage_step, tensors, state, milestones=list(done.values()))
+        step, milestones = base + stage_step, list(done.values())
+        keeper.agreement.save(lambda: keeper.writer.save(step, tensors, state, milestones))
 
     def _batches(self, first: int) -> Iterator[VaeBatch]:
         """Yield the stage's batches from step ``first`` on; order, crops and noise follow from the seed."""
@@ -241,13 +276,18 @@ class StageRun:
         )
         side = stage.resolution // self.config.model.factor
         shape = (self.config.model.latent_channels, side, side)
-        loaded = load_batches(dataset, order, workers=choose_workers(data.workers, self.placement.device.type))
+        part = self.ranks.part(stage.batch_size)
+        mine = (order.keys(step)[part] for step in range(first, self.num_steps))
+        loaded = load_batches(dataset, mine, workers=choose_workers(data.workers, self.placement.device.type))
         needs_transform = stage.weights.equivariance > 0
         for step, (pixels, _, index) in enumerate(loaded, start=first):
-            noise = normal_for(self.seed, f"posterior {stage.name}", sample_numbers(step, stage.batch_size), shape)
+            numbers = sample_numbers(step, stage.batch_size)[part]
+            noise = normal_for(self.seed, f"posterior {stage.name}", numbers, shape)
             chance = generator_for(self.seed, f"equivariance {stage.name}", step)
             transform = draw_transform(chance) if needs_transform else None
-            pictures = tuple(self.evaluation.training[i] for i in index.tolist())
+            shown = [i for _, i in order.keys(step)]
+            shown[part] = index.tolist()  # one that is gone has another in its place
+            pictures = tuple(self.evaluation.training[i] for i in shown)
             yield VaeBatch(to_images(send(pixels)), send(noise), transform, pictures)
 
     def _preview(self, step: int) -> Path:
@@ -260,6 +300,7 @@ class StageRun:
         """Measure, preview and write the model folder."""
         network = self.step_fn.ema.network
         preview = self._preview(step)
+        log.picture(step, preview)
         normalizer = self.evaluation.measure(network).normalizer()
         is_random = self.config.perceptual.backbone == "random"
         perceptual = None if is_random else self.step_fn.perceptual

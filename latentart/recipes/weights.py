@@ -1,4 +1,4 @@
-"""`latentart weights`: the trained networks behind LPIPS; which are here, how to get one, whether one is whole."""
+"""`latentart weights`: the trained networks behind LPIPS and FID; which are here, how to get one, is one whole."""
 
 from __future__ import annotations
 
@@ -13,17 +13,28 @@ from latentart.config.workspace import CONFIG_NAME
 from latentart.errors import DownloadError, UsageError, nearest
 from latentart.recipes.workspace import Workspace
 from latentart.training.download import bytes_received, fetch_file, find_fault
-from latentart.training.perceptual_weights import BACKBONES, SOURCE, Backbone, check_weights, hub_file
+from latentart.training.inception_weights import INCEPTION, InceptionFile, check_inception, inception_file
+from latentart.training.perceptual_weights import BACKBONES, SOURCE, BackboneFile, check_weights, hub_file
 from latentart.training.progress import Progress
 
 logger = logging.getLogger(__name__)
 
 
+def known_files() -> dict[str, BackboneFile | InceptionFile]:
+    """Return every file by the name it is asked for."""
+    return {**{str(name): file for name, file in BACKBONES.items()}, "inception": INCEPTION}
+
+
+def place_of(name: str) -> Path:
+    """Return where torch keeps the file of that name."""
+    return inception_file() if name == "inception" else hub_file(name)  # type: ignore[arg-type]
+
+
 @dataclass(frozen=True)
 class Chosen:
-    """A backbone and the file to look at; ``is_own`` where a config names another place than torch's."""
+    """A backbone, or inception, and the file to look at; ``is_own`` where a config names another place than torch's."""
 
-    backbone: Backbone
+    backbone: str
     path: Path
     is_own: bool = False
 
@@ -32,7 +43,7 @@ class Chosen:
 class WeightsReport:
     """What became of one file; ``fault`` is a sentence on what is wrong with it, or empty."""
 
-    backbone: Backbone
+    backbone: str
     path: str
     fault: str = ""
     was_there: bool = True
@@ -41,8 +52,8 @@ class WeightsReport:
 def list_weights() -> list[dict[str, Any]]:
     """Return of each backbone its file, size and place, and how much of it is there; nothing is read."""
     rows = []
-    for backbone, known in BACKBONES.items():
-        path = hub_file(backbone)
+    for backbone, known in known_files().items():
+        path = place_of(backbone)
         size = path.stat().st_size if path.is_file() else 0
         rows.append(
             {
@@ -67,13 +78,13 @@ def choose_weights(names: Sequence[str], config_path: Path | None = None) -> lis
         UsageError: no such backbone; the nearest is offered.
         ConfigError: the workspace's config is missing or wrong.
     """
-    known = {str(backbone): backbone for backbone in BACKBONES}
+    known = known_files()
     for name in names:
         if name not in known:
             why = "'random' has no weights." if name == "random" else f"there is no backbone '{name}'."
             raise UsageError(f"{why}{nearest(name, known)}", f"Backbones: {', '.join(known)}.")
     if names:
-        return [Chosen(known[name], hub_file(known[name])) for name in dict.fromkeys(names)]
+        return [Chosen(name, place_of(name)) for name in dict.fromkeys(names)]
     is_workspace = config_path is not None or Path(CONFIG_NAME).is_file()
     perceptual = Workspace.open(config_path).config.vae.perceptual if is_workspace else PerceptualConfig()
     if perceptual.backbone == "random":
@@ -94,7 +105,7 @@ def fetch_weights(
         ResourceError: another process is fetching it, or the disk does not take it.
     """
     for one in chosen:
-        known, path = BACKBONES[one.backbone], hub_file(one.backbone)
+        known, path = known_files()[one.backbone], place_of(one.backbone)
         if one.is_own:
             logger.warning("this workspace reads %s (vae.perceptual.weights), not what is fetched now", one.path)
         fault = find_fault(path, known.num_bytes, known.sha256)
@@ -105,7 +116,8 @@ def fetch_weights(
                 logger.warning("%s %s; it will be replaced", path, fault)
             total, start = round(known.num_bytes / 2**20), round(bytes_received(path) / 2**20)
             with Progress(f"{known.file_name}, MB", total, start, quiet=quiet) as progress:
-                folder = (base_url or SOURCE).removesuffix(known.file_name).rstrip("/")
+                usual = known.source if isinstance(known, InceptionFile) else SOURCE
+                folder = (base_url or usual).removesuffix(known.file_name).rstrip("/")
                 fetch_file(
                     f"{folder}/{known.file_name}",
                     path,
@@ -116,11 +128,33 @@ def fetch_weights(
         yield WeightsReport(one.backbone, str(path), was_there=not fault)
 
 
+def import_backbone(name: str, file: Path) -> WeightsReport:
+    """Bring a file that is here to where torch keeps its own, if it is the published one bit for bit.
+
+    Raises:
+        DownloadError: it is not there, or another file.
+        ResourceError: the disk does not take it.
+    """
+    (chosen,) = choose_weights([name])
+    known = known_files()[chosen.backbone]
+    if fault := find_fault(file, known.num_bytes, known.sha256):
+        msg = f"{file} {fault}." if file.is_file() else f"there is no file {file}."
+        raise DownloadError(msg, f"Expected torchvision's {known.file_name}; `latentart weights fetch {name}` has it.")
+    if not find_fault(chosen.path, known.num_bytes, known.sha256):
+        logger.info("%s is here already, and whole", known.file_name)
+        return WeightsReport(chosen.backbone, str(chosen.path))
+    fetch_file(file.resolve().as_uri(), chosen.path, num_bytes=known.num_bytes, sha256=known.sha256)
+    return WeightsReport(chosen.backbone, str(chosen.path), was_there=False)
+
+
 def verify_weights(chosen: Sequence[Chosen]) -> Iterator[WeightsReport]:
     """Read the whole of each file and say what is wrong with it."""
     for one in chosen:
         try:
-            check_weights(one.backbone, one.path)
+            if one.backbone == "inception":
+                check_inception(one.path)
+            else:
+                check_weights(one.backbone, one.path)  # type: ignore[arg-type]
             fault = ""
         except DownloadError as error:
             fault = error.message
@@ -136,6 +170,6 @@ def require_no_fault(reports: Sequence[WeightsReport]) -> None:
     wrong = [report for report in reports if report.fault]
     if wrong:
         names = " ".join(report.backbone for report in wrong)
-        is_elsewhere = any(Path(report.path) != hub_file(report.backbone) for report in wrong)
+        is_elsewhere = any(Path(report.path) != place_of(report.backbone) for report in wrong)
         then = " and set vae.perceptual.weights=null, or name a sound file there" if is_elsewhere else ""
         raise DownloadError(" ".join(report.fault for report in wrong), f"Run `latentart weights fetch {names}`{then}.")

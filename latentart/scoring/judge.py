@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from latentart.core.networks.normalization import GroupNorm
-from latentart.core.pixels import to_images
+from latentart.core.pixels import to_images, to_pixels
 
 SIDE = 64  # pixels that it looks at
 WIDTHS = (32, 64, 96, 128)
@@ -32,13 +32,12 @@ class Judge(nn.Module):
             )
             for before, after in zip((3, *WIDTHS[:-1]), WIDTHS, strict=True)
         )
+        self.num_features = sum(WIDTHS)
         self.head = nn.Sequential(nn.Dropout(0.2), nn.Linear(WIDTHS[-1], num_styles))
 
     def features(self, images: Tensor) -> Tensor:
         """Return features ``[B, 320]`` of images ``[B, 3, H, W]`` of any size."""
-        if images.shape[-2:] != (SIDE, SIDE):
-            images = functional.interpolate(images, (SIDE, SIDE), mode="bilinear", antialias=True)
-        x, found = images, []
+        x, found = _scale(images), []
         for stage in self.stages:
             x = stage(x)
             found.append(x.mean((2, 3)))
@@ -53,13 +52,36 @@ class Judge(nn.Module):
         return self.head(features[:, -WIDTHS[-1] :])
 
 
+def shrink(pixels: Tensor) -> Tensor:
+    """Return pixels uint8 ``[B, 3, H, W]`` as large as a judge looks at, ``[B, 3, 64, 64]``; smaller ones as they are.
+
+    Its features of both are the same but for rounding, and much fits into memory.
+    """
+    if min(pixels.shape[-2:]) <= SIDE:
+        return pixels
+    return to_pixels(_scale(to_images(pixels)))
+
+
+def _scale(images: Tensor) -> Tensor:
+    if images.shape[-2:] == (SIDE, SIDE):
+        return images
+    return functional.interpolate(images, (SIDE, SIDE), mode="bilinear", antialias=True)
+
+
 def train_judge(
-    pixels: Tensor, style_id: Tensor, num_styles: int, *, seed: int = 0, steps: int = 600, batch_size: int = 64
+    pixels: Tensor,
+    style_id: Tensor,
+    num_styles: int,
+    *,
+    seed: int = 0,
+    steps: int = 600,
+    batch_size: int = 64,
+    on_step: Callable[[int], None] | None = None,
 ) -> Judge:
     """Return a judge trained on real pictures, ``pixels`` uint8 ``[N, 3, H, W]`` and ``style_id`` int64 [N].
 
     Styles are drawn equally often; pictures are cropped a little, never mirrored, and some are blurred, so that what it
-    goes by is more than grain. One seed gives one judge on one machine.
+    goes by is more than grain. One seed gives one judge on one machine. ``on_step`` is told of every step.
 
     Raises:
         ValueError: there are no pictures, or a style has none.
@@ -73,7 +95,7 @@ def train_judge(
         optimizer = torch.optim.AdamW(judge.parameters(), lr=2e-3, weight_decay=0.05)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
         weights = 1.0 / counts[style_id].double()
-        for _ in range(steps):
+        for step in range(steps):
             chosen = torch.multinomial(weights, batch_size, replacement=True)
             logits = judge(_varied(to_images(pixels[chosen])))
             loss = functional.cross_entropy(logits, style_id[chosen], label_smoothing=0.1)
@@ -81,6 +103,8 @@ def train_judge(
             torch.autograd.backward(loss)
             optimizer.step()
             schedule.step()
+            if on_step is not None:
+                on_step(step + 1)
     return judge.eval().requires_grad_(requires_grad=False)
 
 
@@ -90,7 +114,7 @@ def _varied(images: Tensor) -> Tensor:
     size = int(side * (SMALLEST_SHARE + (1 - SMALLEST_SHARE) * float(torch.rand(()))))
     top, left = (int(torch.randint(side - size + 1, ())) for _ in range(2))
     images = images[..., top : top + size, left : left + size]
-    images = functional.interpolate(images, (SIDE, SIDE), mode="bilinear", antialias=True)
+    images = _scale(images)
     if float(torch.rand(())) < 0.5:
         images = functional.avg_pool2d(functional.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
     return images

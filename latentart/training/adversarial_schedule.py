@@ -8,8 +8,10 @@ the discriminator takes fakes for real, the term pauses; where the discriminator
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
+
+from latentart.training.saved_values import from_values
 
 WRONG_GAP = -0.1  # nearer to 0 a discriminator is only undecided, as a new one is
 FOLLOWING = 2  # windows in which the best error follows one that rises with the learning rate
@@ -127,9 +129,12 @@ class AdversarialSchedule:
         return asdict(self._state)
 
     def restore(self, values: Mapping[str, Any]) -> None:
-        """Take back what ``state`` returned."""
-        known = {field.name for field in fields(ScheduleState)}
-        self._state = ScheduleState(**{name: value for name, value in values.items() if name in known})
+        """Take back what ``state`` returned.
+
+        Raises:
+            ModelError: a value is of another kind.
+        """
+        self._state = from_values(ScheduleState, values)
         if self.plan.start is not None and (self._state.began is None or self._state.seen <= self._state.began):
             self._state.began = self.plan.start  # it had not begun: the config may have changed
 

@@ -20,10 +20,13 @@ from latentart.training.adversarial_schedule import AdversarialSchedule
 from latentart.training.checkpoint import flatten_optimizer, load_matching, restore_optimizer
 from latentart.training.devices import Placement
 from latentart.training.optim import clip_gradients, gradient_norm, set_learning_rate
+from latentart.training.reductions import average_gradients, mean_of_all, means_of_all
 
 
 class Adversary:
     """Owns the discriminator, its optimizer and its schedule.
+
+    Of several processes each looks at its part of a batch; gradients, and the scalars that decide, are the whole's.
 
     Args:
         lr: of the discriminator, constant.
@@ -61,7 +64,7 @@ class Adversary:
         scalars = {"adversarial": adversarial}
         if self.adaptive_limit is None:
             return adversarial, scalars
-        factor = adaptive_weight(other_terms, adversarial, last_layer, self.adaptive_limit)
+        factor = adaptive_weight(other_terms, adversarial, last_layer, self.adaptive_limit, mean_of_all)
         return factor * adversarial, scalars | {"adversarial_factor": factor}
 
     def judge(self, images: Tensor, images_hat: Tensor, step: int) -> dict[str, Tensor]:
@@ -80,10 +83,11 @@ class Adversary:
                 loss = loss + 0.5 * self.r1 * self.r1_every * self._penalty
             self.optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
+            average_gradients(self.discriminator.parameters())
             scalars["discriminator_norm"] = gradient_norm(self.discriminator)
         if self._penalty is not None:
             self._penalty = scalars["r1"] = self._penalty.detach()
-        return {name: value.detach() for name, value in scalars.items()}
+        return means_of_all({name: value.detach() for name, value in scalars.items()})
 
     def learn(self, norm: Tensor, clip_norm: float, rate_factor: float = 1.0) -> None:
         """Update the discriminator by the gradients of that norm."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from latentart.errors import ModelError, ResourceError, TrainingDivergedError
 from latentart.training.folders import (
     commit_folder,
-    discard_folder,
     read_json,
     verify_folder,
     write_json_atomic,
@@ -32,6 +31,8 @@ logger = logging.getLogger(__name__)
 _FOLDER = re.compile(r"step-(\d{8,12})")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _STATE = "state.json"
+_REMEMBERED = ({"step", "exp_avg", "exp_avg_sq"}, {"momentum"})  # of a parameter, by AdamW and by Muon
+MAX_STEP = 10**12
 
 
 @dataclass(frozen=True)
@@ -123,8 +124,10 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     verify_folder(folder)
     content = read_json(folder / _STATE)
     match content:
-        case {"step": int(step), "state": dict(state)} if step >= 0:
+        case {"step": int(step), "state": dict(state)} if 0 <= step < MAX_STEP:
             tensors = {path.stem: read_tensors(path) for path in sorted(folder.glob("*.safetensors"))}
+            for path, part in tensors.items():
+                require_finite(part, f"{folder / path}.safetensors")
             return Checkpoint(step, tensors, state)
     raise ModelError(f"{folder / _STATE} is not the state of a checkpoint.")
 
@@ -137,33 +140,6 @@ def find_checkpoint(run: Path) -> Checkpoint | None:
         except (ModelError, ResourceError) as error:
             logger.warning("Skipping the checkpoint %s: %s", folder.name, error)
     return None
-
-
-def prune_checkpoints(run: Path, keep: int = 2, milestones: Collection[int] = (), *, newest: int | None = None) -> None:
-    """Delete all checkpoints but the newest ``keep`` and the steps in ``milestones``.
-
-    Nothing is deleted before one of those that stay has been verified. A checkpoint that cannot be deleted is
-    a warning: it never stops a run. Checkpoints of later steps than ``newest``, damaged ones that the run fell back
-    over, neither go nor count.
-
-    Raises:
-        ValueError: ``keep`` is less than 2.
-    """
-    if keep < 2:
-        raise ValueError(f"keep: got {keep}, expected at least 2")
-    folders = [folder for folder in list_checkpoints(run) if newest is None or step_of(folder) <= newest]
-    old = [folder for folder in folders[:-keep] if step_of(folder) not in milestones]
-    staying = [folder for folder in folders if folder not in old]
-    if not old:
-        return
-    if not any(_verifies(folder) for folder in reversed(staying)):
-        logger.warning("No newer checkpoint of %s verifies: the old ones stay.", run)
-        return
-    for folder in old:
-        try:
-            discard_folder(folder)
-        except ResourceError as error:
-            logger.warning("%s", error)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -190,6 +166,18 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"{path} is not a sound safetensors file: {error}.") from error
 
 
+def require_finite(tensors: Mapping[str, Tensor], what: str) -> None:
+    """Refuse NaN and infinity, which no run writes.
+
+    Raises:
+        ModelError: a tensor of ``what`` holds one.
+    """
+    for name, tensor in tensors.items():
+        is_tiny = tensor.element_size() == 1  # of which isfinite knows nothing
+        if not torch.isfinite(tensor.float() if is_tiny else tensor).all():
+            raise ModelError(f"{what} holds numbers that are not finite, in {name[:200]!r}.")
+
+
 def flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return an optimizer's state as tensors named ``<parameter index>.<name>`` and a JSON value."""
     saved = optimizer.state_dict()
@@ -210,6 +198,7 @@ def restore_optimizer(
         ModelError: the state belongs to other parameters.
     """
     own = optimizer.state_dict()["param_groups"]
+    values = values if isinstance(values, Mapping) else {}
     saved, others = values.get("param_groups"), values.get("others")
     if (
         not isinstance(others, dict)
@@ -228,7 +217,12 @@ def restore_optimizer(
             raise ModelError(
                 f"The saved optimizer does not fit: '{key}' has shape {list(value.shape)}, not {list(parameter.shape)}."
             )
+        if not isinstance(value, (Tensor, int, float)):
+            raise ModelError(f"The saved optimizer does not fit: '{key}' is no number.")
         state.setdefault(int(index), {})[name] = _laid_out_like(parameter, value)
+    for index, entry in state.items():
+        if entry.keys() not in _REMEMBERED:
+            raise ModelError(f"The saved optimizer does not fit: it remembers {sorted(entry)} of parameter {index}.")
     optimizer.load_state_dict({"state": state, "param_groups": own})
 
 
@@ -258,10 +252,21 @@ def load_matching(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -
         for name in own.keys() & tensors.keys()
         if tensors[name].shape != own[name].shape
     ]
+    differences += [
+        f"'{name}' holds {_kind_of(tensors[name])}, not {_kind_of(own[name])}"
+        for name in own.keys() & tensors.keys()
+        if _kind_of(tensors[name]) != _kind_of(own[name])
+    ]
     if differences:
         more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
         raise ModelError(f"The saved {what} does not fit: {', '.join(sorted(differences)[:3])}{more}.")
     module.load_state_dict(dict(tensors))
+
+
+def _kind_of(tensor: Tensor) -> str:
+    if tensor.is_complex():
+        return "complex numbers"
+    return "fractions" if tensor.is_floating_point() else "whole numbers"
 
 
 def _copy_finite(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -273,11 +278,3 @@ def _copy_finite(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             raise TrainingDivergedError(f"'{name}' of the {part} is not finite: no checkpoint is written.")
         copies[name] = found.to("cpu", copy=True, memory_format=torch.contiguous_format)
     return copies
-
-
-def _verifies(folder: Path) -> bool:
-    try:
-        verify_folder(folder)
-    except (ModelError, ResourceError):
-        return False
-    return True

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,7 +14,8 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from latentart.errors import ResourceError, UsageError
+from latentart.errors import ConfigError, ResourceError, StoppedBySignal, UsageError
+from latentart.training.last_words import first_to_end
 
 # the one that waits has no work left, the others may have hours; torchrun ends all as soon as one fails
 TIMEOUT = timedelta(hours=6)
@@ -22,11 +26,17 @@ _HINT = "Start many processes with `torchrun --nproc-per-node N -m latentart …
 
 @dataclass(frozen=True)
 class Ranks:
-    """Which process this is: number ``rank`` of ``world_size``, and ``local_rank`` of those on this machine."""
+    """Which process this is: number ``rank`` of ``world_size``, on its machine ``local_rank`` of ``local_size``."""
 
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0
+    local_size: int = 1
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether there is no other process, so that nobody is met."""
+        return self.world_size == 1
 
     @property
     def is_first(self) -> bool:
@@ -36,6 +46,24 @@ class Ranks:
     def share(self, count: int) -> range:
         """Return which of ``count`` numbered pieces are this process's."""
         return range(self.rank, count, self.world_size)
+
+    def part(self, count: int) -> slice:
+        """Return which of ``count`` pieces in a row are this process's: one stretch, and all stretches in order."""
+        return slice(self.rank * count // self.world_size, (self.rank + 1) * count // self.world_size)
+
+    def share_batch(self, batch_size: int, setting: str) -> int:
+        """Return how many images of a batch are this process's.
+
+        Raises:
+            ConfigError: the processes cannot have equal parts, as the mean of their means would need.
+        """
+        if batch_size % self.world_size:
+            msg = f"{setting}={batch_size} cannot be shared evenly by {self.world_size} processes."
+            raise ConfigError(msg, f"It is the batch of all of them together: take a multiple of {self.world_size}.")
+        return batch_size // self.world_size
+
+
+ALONE = Ranks()
 
 
 def read_ranks(environment: Mapping[str, str] | None = None) -> Ranks:
@@ -56,7 +84,9 @@ def read_ranks(environment: Mapping[str, str] | None = None) -> Ranks:
     shown = ", ".join(f"{name}={text!r}" for name, text in texts.items())
     if not all(text.isdecimal() for text in texts.values()):
         raise UsageError(f"{shown} in the environment are not whole numbers.", _HINT)
-    ranks = Ranks(*map(int, texts.values()))
+    local_size = given.get("LOCAL_WORLD_SIZE", "")
+    rank, world_size, local_rank = map(int, texts.values())
+    ranks = Ranks(rank, world_size, local_rank, max(1, int(local_size)) if local_size.isdecimal() else 1)
     if not ranks.local_rank <= ranks.rank < ranks.world_size:
         raise UsageError(f"{shown} in the environment contradict each other.", _HINT)
     return ranks
@@ -64,20 +94,38 @@ def read_ranks(environment: Mapping[str, str] | None = None) -> Ranks:
 
 @contextlib.contextmanager
 def join_ranks(ranks: Ranks, device: torch.device) -> Iterator[None]:
-    """Meet the other processes, over NCCL for CUDA devices and gloo for others, and part from them at the end.
+    """Meet the other processes and part from them at the end; one that is alone, or has met them already, just goes on.
+
+    What lies on CUDA devices is exchanged over NCCL, everything else over gloo, so that who waits for another on the
+    CPU sees at once when it ends. All but the first keep their notes to themselves, but for those on data.
 
     Raises:
-        ResourceError: they do not find each other.
+        ResourceError: they do not find each other, or another has ended.
     """
-    if ranks.world_size == 1:
+    if ranks.is_alone or dist.is_initialized():
         yield
         return
+    _meet(ranks, device)
+    try:
+        with contextlib.nullcontext() if ranks.is_first else _quietly():
+            yield
+            wait_for_all()
+    except BaseException as error:
+        _prepare_to_end(error)
+        if isinstance(error, RuntimeError) and _tells_of_another(error):
+            raise _another_has_ended() from None
+        raise
+    finally:
+        dist.destroy_process_group()
+
+
+def _meet(ranks: Ranks, device: torch.device) -> None:
     on_cuda = device.type == "cuda"
     if on_cuda:
         torch.cuda.set_device(device)
     try:
         dist.init_process_group(
-            "nccl" if on_cuda else "gloo",
+            "cpu:gloo,cuda:nccl" if on_cuda else "gloo",
             rank=ranks.rank,
             world_size=ranks.world_size,
             timeout=TIMEOUT,
@@ -87,10 +135,56 @@ def join_ranks(ranks: Ranks, device: torch.device) -> Iterator[None]:
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         msg = f"the {ranks.world_size} processes do not find each other at {where}: {str(error).splitlines()[0]}"
         raise ResourceError(msg) from None
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Leave it to the first process to say what all of them find; what is wrong with data only its reader knows."""
+    package, data = logging.getLogger("latentart"), logging.getLogger("latentart.data")
+    levels = package.level, data.level
+    package.setLevel(logging.ERROR)
+    data.setLevel(logging.WARNING)
     try:
         yield
     finally:
-        dist.destroy_process_group()
+        package.setLevel(levels[0])
+        data.setLevel(levels[1])
+
+
+def _prepare_to_end(error: BaseException) -> None:
+    """Say first that this process ends, so that the others, who see the line go dead, know that the word is spoken."""
+    if isinstance(error, StoppedBySignal):  # all end so, and the first one to be gone has the others told to end
+        with contextlib.suppress(ResourceError):
+            wait_for_all()
+    is_echo = isinstance(error, RuntimeError) and _tells_of_another(error)
+    first_to_end(_code_of(error, is_echo=is_echo), is_echo=is_echo or isinstance(error, _OtherEndedError))
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGTERM", "SIGHUP"):  # torchrun's, as soon as one has ended: this one ends as it is
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
+def _code_of(error: BaseException, *, is_echo: bool) -> int:
+    if is_echo or isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return ResourceError.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return 128 + signal.SIGINT
+    return int(getattr(error, "exit_code", 1))
+
+
+def _tells_of_another(error: RuntimeError) -> bool:
+    """Tell whether an error is what a process meets whose partner is gone."""
+    text = str(error)
+    return isinstance(error, dist.DistError) or any(sign in text for sign in ("gloo", "NCCL", "Connection closed"))
+
+
+class _OtherEndedError(ResourceError):
+    """What a process says that cannot go on alone."""
+
+
+def _another_has_ended() -> _OtherEndedError:
+    msg = "another process of this run has ended."
+    return _OtherEndedError(msg, "What it wrote says why. The same command goes on from what is saved.")
 
 
 def wait_for_all() -> None:
@@ -102,6 +196,6 @@ def wait_for_all() -> None:
     if not dist.is_initialized():
         return
     try:
-        dist.barrier()
+        dist.all_reduce(torch.zeros(()))  # on the CPU, where one that has ended is seen at once
     except RuntimeError:
-        raise ResourceError("another process of this run has ended.", "What it wrote says why.") from None
+        raise _another_has_ended() from None

@@ -14,31 +14,25 @@ import errno
 import hashlib
 import json
 import logging
-import math
 import os
 import re
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from latentart.errors import ModelError, ResourceError
+from latentart.training.json_files import file_errors
+from latentart.training.json_files import read_json as read_json
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
 MANIFEST = "MANIFEST.json"
-MAX_JSON_BYTES = 64 * 2**20
+LARGE = 2**30  # bytes; holes of more would take minutes to read
 _TEMPORARY = re.compile(r"\.tmp-.+-(\d{1,9})")
 _LEFT_BY_FILE_BROWSERS = {".DS_Store", "Thumbs.db", "desktop.ini"}
-_HINTS = {
-    errno.ENOSPC: "Free some space on that disk, then run the same command again.",
-    errno.EDQUOT: "Free some of your disk quota, then run the same command again.",
-    **dict.fromkeys((errno.EACCES, errno.EPERM), "Check who may use that folder."),
-    errno.EROFS: "Choose a folder on a disk that can be written to.",
-    errno.EEXIST: "Move it away, or choose another name.",
-}
 
 
 def commit_folder(final: Path, write: Callable[[Path], None], *, replace: bool = False) -> None:
@@ -51,7 +45,7 @@ def commit_folder(final: Path, write: Callable[[Path], None], *, replace: bool =
         ResourceError: the disk does not take it, or ``final`` exists and ``replace`` is false.
     """
     temporary = _temporary_beside(final)
-    with _file_errors("write", final):
+    with file_errors("write", final):
         if not replace and os.path.lexists(final):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
         _make_folder(final.parent)
@@ -75,7 +69,7 @@ def verify_folder(folder: Path) -> None:
             the message names the file and says which.
         ResourceError: the folder cannot be read.
     """
-    with _file_errors("read", folder):
+    with file_errors("read", folder):
         if not folder.is_dir():
             raise ModelError(f"{folder} is not there or is not a folder.")
         files = _read_manifest(folder)
@@ -91,23 +85,34 @@ def verify_folder(folder: Path) -> None:
 def recover_folder(final: Path) -> None:
     """Put the old folder back if a replacement was cut short between its two renames."""
     old = _old_beside(final)
-    with _file_errors("restore", final), contextlib.suppress(FileNotFoundError):  # another process was quicker
+    with file_errors("restore", final), contextlib.suppress(FileNotFoundError):  # another process was quicker
         if os.path.lexists(old) and not os.path.lexists(final):
             old.rename(final)
 
 
 def discard_folder(folder: Path) -> None:
     """Delete a folder so that it vanishes at once: nobody ever sees half of it under its name."""
-    with _file_errors("delete", folder):
+    with file_errors("delete", folder):
         temporary = _temporary_beside(folder)
         shutil.rmtree(temporary, ignore_errors=True)
         folder.rename(temporary)
         shutil.rmtree(temporary)
 
 
+def move_folder(folder: Path, new: Path) -> None:
+    """Give a folder another name beside it, for good.
+
+    Raises:
+        ResourceError: the disk does not take it.
+    """
+    with file_errors("rename", folder):
+        folder.rename(new)
+        _sync_folder(new.parent)
+
+
 def remove_leftovers(parent: Path, *, is_locked: bool = False) -> None:
     """Clean up after killed processes; what a living one writes stays, unless a lock tells that none writes here."""
-    with _file_errors("clean up", parent):
+    with file_errors("clean up", parent):
         for old in list(parent.glob(".old-*")):
             recover_folder(parent / old.name.removeprefix(".old-"))
             if os.path.lexists(old):
@@ -127,7 +132,7 @@ def write_json_atomic(path: Path, value: Any) -> None:
     """
     text = json.dumps(value, indent=2, allow_nan=False)
     temporary = _temporary_beside(path)
-    with _file_errors("write", path):
+    with file_errors("write", path):
         try:
             temporary.write_text(text + "\n", encoding="ascii")
             _digest_and_sync(temporary)
@@ -136,48 +141,6 @@ def write_json_atomic(path: Path, value: Any) -> None:
             temporary.unlink(missing_ok=True)
             raise
         _sync_folder(path.parent)
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file that may come from a stranger: bounded in size, strict about keys and numbers.
-
-    Raises:
-        ModelError: missing, not a plain file, over 64 MB, not JSON, a key given twice, NaN or infinity.
-        ResourceError: the file cannot be read.
-    """
-    with _file_errors("read", path):
-        if not path.is_file():  # also keeps us from waiting on a named pipe
-            raise ModelError(f"{path} is missing.")
-        with path.open("rb") as file:
-            content = file.read(MAX_JSON_BYTES + 1)
-    if len(content) > MAX_JSON_BYTES:
-        raise ModelError(f"{path} is larger than {MAX_JSON_BYTES} bytes.")
-    try:
-        return json.loads(
-            content.decode("utf-8"),
-            object_pairs_hook=_dict_from_pairs,
-            parse_float=_finite_float,
-            parse_constant=_finite_float,
-        )
-    except RecursionError:
-        raise ModelError(f"{path} is not usable JSON: it is nested too deeply.") from None
-    except ValueError as error:
-        raise ModelError(f"{path} is not usable JSON: {error}.") from None
-
-
-def _dict_from_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in result:
-            raise ValueError(f"the key {key!r} is given twice")
-        result[key] = value
-    return result
-
-
-def _finite_float(text: str) -> float:
-    if not math.isfinite(float(text)):
-        raise ValueError(f"{text[:20]} is not a finite number")
-    return float(text)
 
 
 def _seal(folder: Path) -> None:
@@ -231,7 +194,10 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _is_entry(value: object) -> bool:
-    return isinstance(value, dict) and value.keys() == {"size", "sha256"}
+    match value:
+        case {"size": int(), "sha256": str(sha256), **rest}:
+            return not rest and re.fullmatch(r"[0-9a-f]{64}", sha256) is not None
+    return False
 
 
 def _verify_file(path: Path, expected: dict[str, Any]) -> None:
@@ -240,6 +206,8 @@ def _verify_file(path: Path, expected: dict[str, Any]) -> None:
         raise ModelError(f"{path} is not a plain file.")
     if status.st_size != expected["size"]:
         raise ModelError(f"{path} has {status.st_size} bytes, expected {expected['size']}.")
+    if status.st_size > LARGE and 0 < getattr(status, "st_blocks", 0) * 512 < status.st_size // 16:
+        raise ModelError(f"{path} is mostly a hole of {status.st_size} bytes: it is damaged.")
     with path.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != expected["sha256"]:
             raise ModelError(f"{path} is damaged: its checksum (SHA-256) does not match.")
@@ -288,13 +256,3 @@ def is_alive(process: int) -> bool:
         except OSError as error:
             return error.errno != errno.ESRCH
     return True
-
-
-@contextlib.contextmanager
-def _file_errors(doing: str, path: Path) -> Iterator[None]:
-    """Turn what the operating system says into one line that names the path."""
-    try:
-        yield
-    except OSError as error:
-        hint = _HINTS.get(error.errno or 0, "")
-        raise ResourceError(f"Cannot {doing} {path}: {error.strerror or error}.", hint) from error

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from latentart.core.diffusion.objective import DiffusionTask
 from latentart.core.diffusion.uncertainty import LearnedUncertainty
@@ -21,6 +22,14 @@ from latentart.training.memory import fit_micro_batch
 from latentart.training.numbers import Numbers, norms_by_module, read_numbers
 from latentart.training.optim import clip_gradients, gradient_norm, set_learning_rate
 from latentart.training.randomness import seed_dropout
+from latentart.training.reductions import (
+    SharedNetwork,
+    average_gradients,
+    largest_of_all,
+    means_of_all,
+    own_part,
+    whole_batch,
+)
 
 NUM_PARTS = 8
 
@@ -75,6 +84,8 @@ class LdmStep:
 
     ``micro_batch`` is how many images go through the network at once, None all of them: the update is that of the
     whole batch. What is dropped inside the network is then drawn part by part.
+
+    Of several processes each passes its part of a batch through; gradients and scalars are those of the whole batch.
     """
 
     def __init__(
@@ -95,6 +106,7 @@ class LdmStep:
         self.numbers = numbers or Numbers("denoiser")
         self.micro_batch: int | None = None
         self.denoiser, self.ema, self.optimizer = denoiser, ema, optimizer
+        self._shared: SharedNetwork | None = None
         self.task, self.placement, self.clip_norm = task, placement, clip_norm
         self.tracks = {_track_name(track): track for track in tracks}
         self.uncertainty = uncertainty
@@ -109,26 +121,37 @@ class LdmStep:
             LostNumbersError: too many updates in a row were left out.
         """
         set_learning_rate(self.optimizer, lr)
-        seed_dropout(self.denoiser, self.seed, step)
-        loss, plain = self._backward(batch, self.micro_batch)
-        norm = gradient_norm(self.denoiser)
+        seed_dropout(self.denoiser, self.seed, step, own_part())
+        self._shared = self._shared or SharedNetwork(self.denoiser)
+        loss, plain = self._backward(batch, self.micro_batch, self._shared)
+        if self.uncertainty is not None:
+            average_gradients(self.uncertainty.parameters())
+        t, plain = whole_batch(batch.t), whole_batch(plain)
+        loss, norm = means_of_all({"loss": loss, "gradient_norm": gradient_norm(self.denoiser)}).values()
         values = read_numbers({"loss": loss, "gradient_norm": norm, "plain_loss": plain.mean()})
         if self.numbers.allow(step, values, "plain_loss", lambda: self._evidence(batch, lr)):
             clip_gradients(self.denoiser, norm, self.clip_norm)
             self.optimizer.step()
             for average in (self.ema, *self.tracks.values()):
                 average.update(self.denoiser, step + 1)
-            self.by_noise.add(batch.t, plain)
+            self.by_noise.add(t, plain)
         return {"loss": loss, "gradient_norm": norm, "skipped_steps": torch.tensor(float(self.numbers.skipped))}
 
-    def _backward(self, batch: LdmBatch, size: int | None) -> tuple[Tensor, Tensor]:
-        """Give every weight the gradient of the mean over the batch; return that mean, and the plain losses [B]."""
+    def _backward(
+        self, batch: LdmBatch, size: int | None, shared: SharedNetwork | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Give every weight the gradient of the mean over the batch; return that mean, and the plain losses [B].
+
+        With ``shared`` the gradient is the mean over all processes too; what is returned is this one's.
+        """
         self.optimizer.zero_grad(set_to_none=True)
         whole, total, plains = len(batch.t), torch.zeros((), device=batch.t.device), []
-        for part in [batch] if size is None or size >= whole else batch.split(size):
-            losses, plain = self._losses(part)
-            loss = losses.mean() * (len(part.t) / whole)
-            torch.autograd.backward(loss)
+        parts = [batch] if size is None or size >= whole else batch.split(size)
+        for number, part in enumerate(parts, start=1):
+            with shared.accumulating(is_last=number == len(parts)) if shared else contextlib.nullcontext():
+                losses, plain = self._losses(part, shared.call if shared else self.denoiser)
+                loss = losses.mean() * (len(part.t) / whole)
+                torch.autograd.backward(loss)
             total = total + loss.detach()
             plains.append(plain.detach())
         return total, torch.cat(plains)
@@ -153,7 +176,8 @@ class LdmStep:
         values = copy.deepcopy(values)
         del tensors
         try:
-            self.micro_batch = fit_micro_batch(lambda size: self._rehearse(batch, size), len(batch.t))
+            fitting = fit_micro_batch(lambda size: self._rehearse(batch, size), len(batch.t))
+            self.micro_batch = -largest_of_all([-fitting])[0]  # of several processes the one with the least room
         finally:
             self.optimizer.zero_grad(set_to_none=True)
             self.optimizer.state.clear()  # or there were two of all moments for a moment
@@ -169,16 +193,14 @@ class LdmStep:
 
     def loss_per_image(self, batch: LdmBatch) -> Tensor:
         """Return the weighted loss of every image, ``[B]``."""
-        return self._losses(batch)[0]
+        return self._losses(batch, self.denoiser)[0]
 
-    def _losses(self, batch: LdmBatch) -> tuple[Tensor, Tensor]:
-        return self.task.losses(
-            lambda x_t: self._predict(x_t, batch.t, batch.style_id), batch.x0, batch.eps, batch.t, self.uncertainty
-        )
+    def _losses(self, batch: LdmBatch, network: nn.Module) -> tuple[Tensor, Tensor]:
+        def predict(x_t: Tensor) -> Tensor:
+            with self.placement.autocast():
+                return network(x_t, batch.t, batch.style_id)
 
-    def _predict(self, x_t: Tensor, t: Tensor, style_id: Tensor) -> Tensor:
-        with self.placement.autocast():
-            return self.denoiser(x_t, t, style_id)
+        return self.task.losses(predict, batch.x0, batch.eps, batch.t, self.uncertainty)
 
     def state(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
         """Return everything a checkpoint needs: tensors by file, and JSON."""

@@ -14,6 +14,8 @@ from typing import SupportsFloat
 
 from latentart.errors import LatentArtError
 from latentart.printable import printable
+from latentart.training.memory import explain_out_of_memory
+from latentart.training.trackers import Trackers, numbers_of
 
 logger = logging.getLogger(__name__)
 
@@ -21,10 +23,12 @@ logger = logging.getLogger(__name__)
 class RunLog:
     """Appends to the two log files of ``folder``; with ``resume_step`` later metrics are cut away first.
 
-    A fresh run passes ``resume_step=0``. A log that cannot be written is one warning.
+    A fresh run passes ``resume_step=0``. A log that cannot be written is one warning. What is watched goes to
+    ``trackers`` too, whom others open and close.
     """
 
-    def __init__(self, folder: Path, resume_step: int | None = None) -> None:
+    def __init__(self, folder: Path, resume_step: int | None = None, trackers: Trackers | None = None) -> None:
+        self._trackers, self._first = trackers or Trackers({}), resume_step or 0
         self._metrics = folder / "metrics.jsonl"
         self._text = folder / "log.txt"
         self._warned = False
@@ -39,6 +43,13 @@ class RunLog:
         """Append one JSON line; a number that is not finite becomes null."""
         line = {"step": step} | {name: _to_json(value) for name, value in scalars.items()}
         self._append(self._metrics, json.dumps(line, allow_nan=False))
+        del line["step"]
+        self._trackers.metrics(step, numbers_of(line))
+
+    def picture(self, step: int, path: Path) -> None:
+        """Hand a preview to the trackers, if it could be drawn; it lies where it is."""
+        if path.is_file():
+            self._trackers.picture(step, path)
 
     def note(self, text: str) -> None:
         """Append a dated line, and log it."""
@@ -47,14 +58,19 @@ class RunLog:
 
     @contextmanager
     def watch(self) -> Iterator[None]:
-        """Append what is warned of meanwhile, and the error that ends it: nobody may be there to see the screen."""
+        """Append what is warned of meanwhile, and the error that ends it: nobody may be there to see the screen.
+
+        The trackers begin with it, so that what becomes of them is in the log.
+        """
         handler = _ToLog(self._write)
         package = logging.getLogger("latentart")
         package.addHandler(handler)
         try:
+            self._trackers.begin(self._first)
             yield
-        except LatentArtError as error:
-            self._write(f"ended: {error.message}")
+        except Exception as error:
+            known = error if isinstance(error, LatentArtError) else explain_out_of_memory(error)
+            self._write(f"ended: {known.message if known else repr(error)}")
             raise
         finally:
             package.removeHandler(handler)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
@@ -18,8 +19,8 @@ _IS_HOST = re.compile(r"DefaultCPUAllocator|Cannot allocate memory|[Uu]nable to 
 _AGAIN = "then run the same command again"
 _HINTS = {
     "train ldm": f"Set ldm.training.micro_batch=auto, or ldm.training.run.recompute=true, {_AGAIN}.",
-    "train vae": f"Lower vae.stages.NAME.batch_size of the stage, or set vae.run.recompute=true, {_AGAIN}.",
-    "demo": "Lower ldm.training.batch_size and vae.stages.NAME.batch_size, or take --device cpu.",
+    "train vae": f"Lower the stage's batch_size, or set vae.run.recompute=true, {_AGAIN}.",
+    "demo": "Lower ldm.training.batch_size, or take --device cpu.",
     "sample": "Lower sample.batch_size.",
     "encode": f"Stop what else uses the memory, or take --device cpu, {_AGAIN}.",
 }
@@ -40,6 +41,23 @@ def explain_out_of_memory(error: BaseException, words: Sequence[str] = ()) -> Re
     parts += [f"{free[2]} of {free[1]} were free"] if free else []
     where = "the GPU's memory" if is_device else "the memory"
     return ResourceError(f"{where} is full{': ' * bool(parts)}{', '.join(parts)}.", _hint(words))
+
+
+@contextlib.contextmanager
+def naming_stage(stage: str) -> Iterator[None]:
+    """Say of memory that is full in a stage of the autoencoder what to lower there.
+
+    Raises:
+        ResourceError: it is full.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        explained = explain_out_of_memory(error)
+        if explained is None:
+            raise
+        hint = f"Lower vae.stages.{stage}.batch_size, or set vae.run.recompute=true, {_AGAIN}."
+        raise ResourceError(explained.message, hint) from None
 
 
 def _hint(words: Sequence[str]) -> str:

@@ -10,13 +10,14 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from latentart.errors import TrainingDivergedError
+from latentart.errors import ModelError, TrainingDivergedError
+from latentart.training.saved_values import from_values
 
 logger = logging.getLogger(__name__)
 
@@ -62,10 +63,13 @@ class Numbers:
     Args:
         what: the network, for sentences.
         max_skipped: updates left out in a row at which it gives up.
+
+    ``steps_before`` are those that the run made before this network's step 0; sentences count with them, as the log.
     """
 
     def __init__(self, what: str = "network", max_skipped: int = 10) -> None:
         self.what, self.max_skipped = what, max_skipped
+        self.steps_before = 0
         self._state = NumbersState()
         self._losses: deque[float] = deque(maxlen=KEPT_LOSSES)
 
@@ -110,7 +114,7 @@ class Numbers:
         Raises:
             LostNumbersError: it is the last of ``max_skipped`` in a row that may not.
         """
-        state = self._state
+        state, number = self._state, self.steps_before + step + 1
         self._losses.append(values["loss"])
         if all(map(math.isfinite, values.values())):
             state.in_a_row = 0
@@ -120,12 +124,12 @@ class Numbers:
         state.in_a_row += 1
         shown = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in values.items())
         logger.warning(
-            "%s: the update of step %d is left out, its numbers are not finite: %s", self.what, step + 1, shown
+            "%s: the update of step %d is left out, its numbers are not finite: %s", self.what, number, shown
         )
         if state.in_a_row >= self.max_skipped:
             count = f"{state.in_a_row} updates" if state.in_a_row > 1 else "an update"
-            msg = f"the {self.what} diverged at step {step + 1}: {count} in a row had to be left out ({shown})."
-            raise LostNumbersError(msg, {"step": step + 1, "values": dict(values), **evidence(), **self.evidence()})
+            msg = f"the {self.what} diverged at step {number}: {count} in a row had to be left out ({shown})."
+            raise LostNumbersError(msg, {"step": number, "values": dict(values), **evidence(), **self.evidence()})
         return False
 
     def evidence(self) -> dict[str, Any]:
@@ -145,7 +149,7 @@ class Numbers:
                     "%s: the loss jumped to %.4g at step %d, usual are %.4g; pictures of the batch: %s",
                     self.what,
                     value,
-                    step + 1,
+                    self.steps_before + step + 1,
                     usual,
                     ", ".join(map(str, pictures)) or "unknown",
                 )
@@ -161,10 +165,15 @@ class Numbers:
         return asdict(self._state)
 
     def restore(self, values: Mapping[str, Any]) -> None:
-        """Take back what ``state`` returned; a rate that was lowered since stays low."""
+        """Take back what ``state`` returned; a rate that was lowered since stays low.
+
+        Raises:
+            ModelError: no run writes such values.
+        """
         factor = self._state.rate_factor
-        known = {field.name for field in fields(NumbersState)}
-        self._state = NumbersState(**{name: value for name, value in values.items() if name in known})
+        self._state = from_values(NumbersState, values)
+        if not 0 < self._state.rate_factor <= 1 or self._state.log_variance < 0:
+            raise ModelError("The saved numbers are none that a run writes.")
         self._state.rate_factor = min(factor, self._state.rate_factor)
 
 

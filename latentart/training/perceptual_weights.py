@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from latentart.core.networks.perceptual import PerceptualDistance
-from latentart.errors import DownloadError
+from latentart.errors import DownloadError, ModelError
 from latentart.training.download import find_fault
+from latentart.training.foreign_weights import load_pickled
 
 Backbone = Literal["vgg16", "alexnet", "squeezenet"]
 
@@ -164,11 +165,9 @@ def _build_features(backbone: Backbone) -> nn.Sequential:
 def _read_foreign(path: Path) -> dict[str, Tensor]:
     """Read a PyTorch file that others publish: tensors only, no code."""
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        # torch's own words are long, and for a pickle with code they explain how to run it
-        msg = f"{path} cannot be read as PyTorch weights ({type(error).__name__}): it is cut, or something else."
-        raise DownloadError(msg, "Fetch the file again.") from None
+        loaded = load_pickled(path)
+    except ModelError as error:
+        raise DownloadError(error.message, "Fetch the file again.") from None
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
         msg = f"{path} holds something else than named tensors."
         raise DownloadError(msg, "Fetch the file again.")

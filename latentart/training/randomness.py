@@ -41,10 +41,13 @@ def uniform_for(seed: int, purpose: str, samples: Sequence[int], *counters: int)
     return torch.tensor(values, dtype=torch.float64)
 
 
-def seed_dropout(network: nn.Module, seed: int, step: int) -> None:
-    """Let what a network drops in ``step`` follow from the seed; torch draws it from its own generators."""
+def seed_dropout(network: nn.Module, seed: int, step: int, part: int = 0) -> None:
+    """Let what a network drops in ``step`` follow from the seed; torch draws it from its own generators.
+
+    ``part`` tells processes apart that each have another part of the batch.
+    """
     if any(isinstance(layer, nn.Dropout) and layer.p > 0 for layer in network.modules()):
-        torch.manual_seed(seed_for(seed, "dropout", step))
+        torch.manual_seed(seed_for(seed, "dropout", step, *([part] if part else [])))
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Self
@@ -17,11 +18,13 @@ class StopSignal:
     """While entered, remembers the first stopping signal in ``received``; a second one acts as it would without us.
 
     SIGUSR1 asks for a checkpoint: ``take_request`` tells. A stopping signal that the process ignores stays ignored:
-    under nohup a closed terminal does not end a run.
+    under nohup a closed terminal does not end a run. A second one within ``patience`` seconds counts as the first:
+    `torchrun` hands on to its processes what a scheduler has sent to all of them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float = 0.0) -> None:
         self.received: int | None = None
+        self._patience, self._since = patience, 0.0
         self._is_asked = False
         self._former: dict[int, object] = {}
 
@@ -46,8 +49,13 @@ class StopSignal:
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         del frame
-        self.received = number
-        self._restore([known for known in self._former if known not in _SAVING])
+        is_first, now = self.received is None, time.monotonic()
+        if is_first:
+            self.received, self._since = number, now
+        if not self._patience or now - self._since >= self._patience:
+            self._restore([known for known in self._former if known not in _SAVING])
+            if not is_first:
+                signal.raise_signal(number)
 
     def _note_request(self, number: int, frame: FrameType | None) -> None:
         del number, frame

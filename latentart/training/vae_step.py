@@ -23,6 +23,7 @@ from latentart.training.devices import Placement
 from latentart.training.numbers import Numbers, norms_by_module, read_numbers
 from latentart.training.optim import clip_gradients, gradient_norm, set_learning_rate
 from latentart.training.randomness import generator_for, seed_dropout
+from latentart.training.reductions import average_gradients, means_of_all, own_part, whole_batch
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ class VaeStep:
     be made: both networks' or neither's. ``notes`` collects sentences for the log; whoever reads them empties the list.
 
     All images of a batch go through at once: the factor between the gradients of reconstruction and adversary, and the
-    codes of a quantizer, are those of a whole batch, so parts of one would be another training.
+    codes of a quantizer, are those of a whole batch, so parts of one would be another training. Of several processes
+    each passes its part through; gradients, scalars and codes are then made of all parts, so that all decide alike.
     """
 
     def __init__(
@@ -114,7 +116,7 @@ class VaeStep:
             LostNumbersError: too many updates in a row were left out.
         """
         set_learning_rate(self.optimizer, lr)
-        seed_dropout(self.autoencoder, self.seed, step)
+        seed_dropout(self.autoencoder, self.seed, step, own_part())
         made = self._reconstruct(batch, step)
         scalars, adversary = made.scalars, self.adversary if self.terms.adversarial > 0 else None
         read = {name: scalars[name] for name in ("loss", "gradient_norm", "reconstruction")}
@@ -175,8 +177,9 @@ class VaeStep:
             scalars |= found
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
+        average_gradients(self.autoencoder.parameters())
         scalars["gradient_norm"] = gradient_norm(self.autoencoder)
-        found = {"loss": loss.detach()} | {name: value.detach() for name, value in scalars.items()}
+        found = means_of_all({"loss": loss.detach()} | {name: value.detach() for name, value in scalars.items()})
         return Reconstructed(images_hat.detach(), found, split_moments(moments)[0].detach(), code_ids)
 
     def _move(self, made: Reconstructed, step: int) -> dict[str, Tensor]:
@@ -206,7 +209,7 @@ class VaeStep:
 
     def _move_codes(self, quantizer: VectorQuantizer, z: Tensor, code_ids: Tensor, step: int) -> dict[str, Tensor]:
         """Let the codes follow the latents that chose them; return how much of the book is in use."""
-        quantizer.update(z, code_ids, generator_for(self.seed, "dead codes", step))
+        quantizer.update(whole_batch(z), whole_batch(code_ids), generator_for(self.seed, "dead codes", step))
         return {"codebook_usage": quantizer.usage(), "perplexity": quantizer.perplexity()}
 
     def _equivariance(self, images: Tensor, z: Tensor, transform: Transform) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 import torchvision
 
 from latentart.training.download import part_of
+from latentart.training.inception_weights import inception_file
 from latentart.training.perceptual_weights import BACKBONES, hub_file
 
 Run = Callable[..., Any]
@@ -91,7 +92,7 @@ def test_an_unknown_backbone_is_a_slip(latentart: Run, mirror: Path, command: st
     done = latentart("weights", command, "squeezenet", name)
 
     assert (done.code, done.out) == (2, "")
-    assert f"error: {message} Backbones: vgg16, alexnet, squeezenet.\n" in done.err
+    assert f"error: {message} Backbones: vgg16, alexnet, squeezenet, inception.\n" in done.err
     assert not hub_file("squeezenet").exists()
 
 
@@ -109,11 +110,13 @@ def test_the_list_says_which_are_here(latentart: Run, mirror: Path) -> None:
         f"vgg16         528 MB  missing (120 MB of it fetched): {hub_file('vgg16')}",
         f"alexnet       233 MB  wrong size: {hub_file('alexnet')}",
         f"squeezenet  {BACKBONES['squeezenet'].megabytes:>5g} MB  here: {hub_file('squeezenet')}",
+        f"inception      91 MB  missing: {inception_file()}",
     ]
     assert [(row["backbone"], row["is_there"], row["bytes_there"], row["bytes_unfinished"]) for row in rows] == [
         ("vgg16", False, 0, 120 * 2**20),
         ("alexnet", False, 3, 0),
         ("squeezenet", True, BACKBONES["squeezenet"].num_bytes, 0),
+        ("inception", False, 0, 0),
     ]
     assert rows[0]["bytes"] == 553433881
     assert rows[0]["file"] == f"vgg16-{rows[0]['sha256'][:8]}.pth"

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from latentart.recipes.inspect import advise_on_threads, usable_cores
+
 Run = Callable[..., Any]
 
 
@@ -59,9 +61,42 @@ def test_doctor_says_what_the_machine_can_do(run: Run, tmp_path: Path, monkeypat
     assert found["devices"][0]["name"] == "cpu"
     assert found["packages"].keys() >= {"torch", "pillow", "safetensors"}
     assert found["folder_is_writable"] is True
-    assert found["lpips_weights"] == {"vgg16": False, "alexnet": False, "squeezenet": True}
-    assert "LPIPS backbone squeezenet: ready" in text
+    assert not any(found["lpips_weights"].values())
+    assert found["lpips_faults"]["vgg16"] == "is missing"
+    assert "weights of vgg16: no weights here\n" in text
+    assert "weights of alexnet: the file has 0 bytes, expected 244408911: it is cut" in text
+    assert "weights of squeezenet: the file is damaged, or another file: its checksum (SHA-256) does not match" in text
+    assert found["extras"].keys() == {"simplejpeg", "pillow-heif", "tensorboard", "wandb"}
     assert list((tmp_path / "here").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("threads", "cores", "on_cpu", "advice"),
+    [
+        (8, 2, True, "set OMP_NUM_THREADS=2"),
+        (8, 2, False, "set OMP_NUM_THREADS=2"),
+        (1, 8, True, "OMP_NUM_THREADS=8 may train faster"),
+        (1, 8, False, ""),
+        (4, 8, True, ""),
+        (2, 2, True, ""),
+    ],
+)
+def test_threads_that_do_not_suit_the_cores_are_advised_on(threads: int, cores: int, on_cpu: bool, advice: str) -> None:
+    """More threads than cores wait for each other; a GPU needs few, and half the cores may be no real ones."""
+    found = advise_on_threads(threads, cores, on_cpu=on_cpu)
+
+    assert advice in found if advice else found == ""
+
+
+def test_a_containers_share_limits_the_cores(tmp_path: Path) -> None:
+    """As the system writes it, rounded down, one at the least; no limit and no file are none."""
+    found = []
+    for text in ("100000 100000", "50000 100000", "max 100000", ""):
+        (tmp_path / "cpu.max").write_text(text)
+        found.append(usable_cores(tmp_path / "cpu.max"))
+
+    assert found[:2] == [1, 1]
+    assert found[2] == found[3] == usable_cores(tmp_path / "nowhere") >= 1
 
 
 def test_reconstruct_writes_a_page_per_picture(run: Run, story: Any, workspace: Path) -> None:

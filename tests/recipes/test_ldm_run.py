@@ -25,6 +25,7 @@ from latentart.recipes.ldm_previews import preview_settings
 from latentart.recipes.model import build_task
 from latentart.recipes.workspace import Workspace
 from latentart.training.devices import Placement
+from latentart.training.distributed import Ranks
 
 Run = Callable[..., Any]
 CPU = Placement(torch.device("cpu"), "fp32")
@@ -129,6 +130,20 @@ def test_batches_of_styles_alone_and_of_columns_have_the_same_latents(story: Any
     assert torch.equal(alone.t, both.t)
     assert (alone.style_id.dtype, alone.style_id.shape, both.style_id.shape) == (torch.int64, (4,), (4, 2))
     assert bool(((both.style_id[:, 0] == alone.style_id) | (both.style_id[:, 0] == 3)).all())
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_parts_of_a_batch_put_together_are_the_batch(story: Any, world_size: int) -> None:
+    """Each process draws its own images alone, with the latents, noise, timesteps and drops that the whole has."""
+    cache, pictures = cache_of(story), [3, 0, 5, 9, 14, 2, 7, 7]
+    whole, *parts = (
+        LatentBatches(cache, cache.style_id, [3], TASK, seed=0, dropout=0.5, ranks=ranks)[2, pictures]
+        for ranks in (Ranks(), *(Ranks(rank, world_size) for rank in range(world_size)))
+    )
+
+    for name in ("x0", "eps", "t", "style_id"):
+        assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(whole, name)), name
+    assert {part.pictures for part in parts} == {tuple(pictures)}
 
 
 def test_timesteps_follow_the_task(story: Any) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from latentart.core.diffusion.objective import DiffusionTask
+from latentart.core.networks.autoencoder import Autoencoder
 from latentart.core.networks.unet import UNet
 from latentart.recipes.recovery import find_sound_checkpoint
 from latentart.training import vae_step
@@ -195,6 +196,40 @@ def test_a_run_that_diverges_again_ends_with_a_report(
     assert not (folder / "lock").exists()
 
 
+def test_a_report_is_put_aside_once_the_run_has_passed_the_place(run: Run, untrained: Path, faults: Faults) -> None:
+    """It stays while the run stands before it; the end leaves it under another name."""
+    faults.steps = range(5, 100)
+    run(untrained, "train", "ldm", *LONGER).error(7)
+    folder = untrained / "runs/ldm"
+    report = (folder / "diverged.json").read_bytes()
+    faults.steps = ()
+
+    assert run(untrained, "train", "ldm", *LONGER, "--max-steps", "1").code == 0
+    before = (folder / "diverged.json").exists(), (folder / "diverged-passed.json").exists()
+    assert run(untrained, "train", "ldm", *LONGER).code == 0
+
+    assert before == (True, False)
+    assert not (folder / "diverged.json").exists()
+    assert (folder / "diverged-passed.json").read_bytes() == report
+
+
+def test_going_back_holds_if_the_run_ends_at_once(run: Run, untrained: Path, faults: Faults) -> None:
+    """A checkpoint saved amid bad updates is not what the next call goes on from: it lies aside."""
+    faults.steps = (4, 5, 6)
+    settings = (*LONGER, "ldm.training.run.checkpoint_every=4")
+    stopped = run(untrained, "train", "ldm", *settings, stop_at="the update of step 6 is left out")
+    folder = untrained / "runs/ldm/checkpoints"
+    assert (stopped.code, (folder / "step-00000006").exists()) == (143, True)
+    run(untrained, "train", "ldm", *settings).error(7)
+
+    done = sorted(path.name for path in folder.iterdir())
+    assert done == ["left-step-00000006", "step-00000004"]
+    faults.steps = ()
+    again = run(untrained, "train", "ldm", *settings)
+    assert again.code == 0
+    assert "denoiser: steps 4 to 9" in again.err
+
+
 def test_weights_that_are_no_longer_finite_are_not_saved(run: Run, untrained: Path) -> None:
     """A rate far too large: the numbers of the first update are sound, what it makes of the weights is not."""
     each_step = ("ldm.training.run.checkpoint_every=1",)
@@ -242,6 +277,7 @@ def test_a_stage_goes_back_to_the_end_of_the_one_before(run: Run, cleaned: Path,
 
     folder = cleaned / "runs/vae"
     assert (done.code, rest.code) == (0, 0), done.err + rest.err
+    assert "autoencoder in stage adversarial: the update of step 5 is left out" in done.err  # the run's, as in the log
     assert "the run goes back to step 3 and on" in (folder / "log.txt").read_text()
     assert factor["rate_factor"] == 0.5
     last = load_checkpoint(folder / "checkpoints/step-00000008").state["optimizers"]["numbers"]
@@ -285,4 +321,18 @@ def test_full_memory_ends_a_training_in_one_line(run: Run, untrained: Path, monk
         line = run(untrained, "train", "ldm").error(5)
 
     assert "the GPU's memory is full: 2.00 GiB were asked for. Set ldm.training.micro_batch=auto" in line
+    assert "ended: the GPU's memory is full" in (untrained / "runs/ldm/log.txt").read_text()
     assert run(untrained, "train", "ldm").code == 0
+
+
+def test_full_memory_in_a_stage_names_the_stage(run: Run, cleaned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The setting to lower stands there whole, though the command says `all`."""
+
+    def refuse(*_: Any) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    assert run(cleaned, "train", "vae", "--stage", "l1").code == 0
+    monkeypatch.setattr(Autoencoder, "encode", refuse)
+    line = run(cleaned, "train", "vae").error(5)
+
+    assert "2.00 GiB were asked for. Lower vae.stages.adversarial.batch_size, or set vae.run.recompute=true" in line

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +22,6 @@ from latentart.training.checkpoint import (
     flatten_optimizer,
     load_checkpoint,
     load_matching,
-    prune_checkpoints,
     read_tensors,
     restore_optimizer,
     save_checkpoint,
@@ -235,34 +233,6 @@ def test_killed_save_keeps_what_stands(tmp_path: Path) -> None:
     assert found is not None
     assert found.step == 10
     assert steps(tmp_path) == [10]
-
-
-def test_pruning_keeps_the_newest_and_the_milestones(tmp_path: Path) -> None:
-    """The newest two and the named steps stay, the rest goes."""
-    for step in (1, 2, 3, 4, 5, 6):
-        save(tmp_path, step)
-    prune_checkpoints(tmp_path, keep=2, milestones={2, 99})
-
-    assert steps(tmp_path) == [2, 5, 6]
-    with pytest.raises(ValueError, match="got 1"):
-        prune_checkpoints(tmp_path, keep=1)
-
-
-def test_pruning_never_deletes_the_last_one_that_verifies(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """With all newer ones damaged the old ones stay; as soon as one verifies they go."""
-    for step in (1, 2, 3):
-        save(tmp_path, step)
-    for step in (2, 3):
-        flip(checkpoint_folder(tmp_path, step) / "state.json", 0)
-    prune_checkpoints(tmp_path)
-    assert steps(tmp_path) == [1, 2, 3]
-    assert "the old ones stay" in caplog.text
-    save(tmp_path, 4)
-    prune_checkpoints(tmp_path)
-
-    assert steps(tmp_path) == [3, 4]
-    shutil.rmtree(tmp_path / "checkpoints")
-    prune_checkpoints(tmp_path)
 
 
 def test_mismatched_module_is_refused_with_the_first_differences() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from latentart.errors import ResourceError, UsageError
+from latentart.errors import ConfigError, ResourceError, UsageError
 from latentart.training.distributed import Ranks, join_ranks, read_ranks, wait_for_all
 
 CPU = torch.device("cpu")
@@ -78,9 +78,35 @@ def test_shares_are_disjoint_even_and_whole(count: int, world_size: int) -> None
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
+@pytest.mark.parametrize(("count", "world_size"), [(0, 2), (1, 3), (8, 1), (8, 4), (10, 3)])
+def test_parts_are_stretches_that_make_the_whole_in_order(count: int, world_size: int) -> None:
+    """So that a batch put together again is the batch."""
+    parts = [list(range(count))[Ranks(rank, world_size).part(count)] for rank in range(world_size)]
+
+    assert [piece for part in parts for piece in part] == list(range(count))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_a_batch_is_shared_evenly_or_not_at_all() -> None:
+    """Means of parts that differ in size would not be the mean of the whole."""
+    assert Ranks(1, 4).share_batch(12, "ldm.training.batch_size") == 3
+    assert Ranks().share_batch(7, "ldm.training.batch_size") == 7
+    with pytest.raises(ConfigError, match=r"batch_size=10 cannot be shared evenly by 4 processes\.") as caught:
+        Ranks(1, 4).share_batch(10, "ldm.training.batch_size")
+    assert "take a multiple of 4" in caught.value.hint
+
+
+@pytest.mark.parametrize(("said", "size"), [("4", 4), ("", 1), ("0", 1), ("x", 1)])
+def test_how_many_share_a_machine_is_known_where_it_is_said(said: str, size: int) -> None:
+    """They have its cores together; a launcher that does not say so is no error."""
+    place = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", **MEETING}
+
+    assert read_ranks({**place, "LOCAL_WORLD_SIZE": said}).local_size == size
+
+
 def test_a_process_alone_waits_for_nobody() -> None:
-    """No group is made, and waiting returns at once."""
-    with join_ranks(Ranks(), CPU):
+    """No group is made, also where torchrun says that it is the only one, and waiting returns at once."""
+    with join_ranks(read_ranks({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}), CPU):
         wait_for_all()
 
         assert not torch.distributed.is_initialized()
@@ -158,4 +184,6 @@ def test_a_process_whose_partner_ends_says_so_in_one_line(tmp_path: Path, port: 
     second.communicate(timeout=60)
 
     assert (first.returncode, second.returncode) == (1, 3)
-    assert said.splitlines()[-1] == "another process of this run has ended. What it wrote says why."
+    assert said.splitlines()[-1] == (
+        "another process of this run has ended. What it wrote says why. The same command goes on from what is saved."
+    )

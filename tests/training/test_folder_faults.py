@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from latentart.errors import ModelError, ResourceError
-from latentart.training import folders
+from latentart.training import folders, json_files
 from latentart.training.folders import (
     commit_folder,
     read_json,
@@ -252,7 +252,7 @@ def test_hostile_json_is_refused_with_the_reason(tmp_path: Path, content: bytes,
 def test_huge_json_missing_json_and_pipes_are_refused(tmp_path: Path) -> None:
     """A file over the limit is not parsed, a pipe is not waited for."""
     with (tmp_path / "huge.json").open("wb") as file:
-        file.truncate(folders.MAX_JSON_BYTES + 1)
+        file.truncate(json_files.MAX_JSON_BYTES + 1)
     os.mkfifo(tmp_path / "pipe.json")
 
     with pytest.raises(ModelError, match="larger than"):

@@ -66,7 +66,7 @@ def test_other_errors_are_left_alone(error: Exception) -> None:
     [
         (("train", "ldm", "seed=1"), "ldm.training.micro_batch"),
         (("-v", "train", "ldm"), "ldm.training.run.recompute"),
-        (("train", "vae", "--stage", "l1"), "vae.stages.NAME.batch_size"),
+        (("train", "vae", "--stage", "l1"), "the stage's batch_size"),
         (("sample", "--style", "all"), "sample.batch_size"),
         (("encode",), "--device cpu"),
         (("demo", "--quick"), "ldm.training.batch_size"),

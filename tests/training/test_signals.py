@@ -52,6 +52,22 @@ def test_a_second_signal_acts_as_it_would_without_us() -> None:
     assert stop.received == signal.SIGINT
 
 
+def test_a_signal_that_comes_by_two_ways_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scheduler sends it to all, and torchrun hands it on; one that comes later is a second one, and acts."""
+    now = [100.0]
+    monkeypatch.setattr("latentart.training.signals.time.monotonic", lambda: now[0])
+    with StopSignal(patience=5.0) as stop:
+        signal.raise_signal(signal.SIGTERM)
+        now[0] += 4.9
+        signal.raise_signal(signal.SIGINT)
+        assert stop.received == signal.SIGTERM
+        now[0] += 0.1
+        with pytest.raises(Refused):
+            signal.raise_signal(signal.SIGINT)
+
+    assert [signal.getsignal(number) for number in STOPPING] == [refuse] * 3
+
+
 def test_handlers_are_given_back() -> None:
     """After the block, with or without a signal, and after an error in it."""
     with StopSignal():

@@ -1,0 +1,38 @@
+"""`report`: a run as one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from latentart.cli.options import ConfigOption, JsonOption, say, write_json
+
+
+def report(
+    run: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="vae, ldm, or a run's folder; else the denoiser's.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The page's file; else report.html in the run.")] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a run as one HTML page: curves, previews, verdict, scores. It opens without a network."""
+    from latentart.recipes.report import find_run, report
+
+    result = report(find_run(_find_runs(run, config), run), out)
+    if as_json:
+        write_json({"path": str(result.path), "size_bytes": result.num_bytes})
+        return
+    typer.echo(result.path)
+    say(f"{result.num_bytes / 1e6:.1f} MB; open it in a browser.")
+
+
+def _find_runs(run: str | None, config: Path | None) -> Path:
+    """Return the folder of the workspace's runs; a run that is named by its path needs no workspace."""
+    if run is not None and run not in ("vae", "ldm"):
+        return Path("runs")
+    from latentart.recipes.workspace import Workspace
+
+    return Workspace.open(config).ldm_run.parent

@@ -1,0 +1,203 @@
+"""`latentart evaluate ldm`: what samples are worth, by the tool's own judge, and by Inception where it is here.
+
+Launch: ``latentart evaluate ldm``, or ``torchrun --nproc-per-node N -m latentart evaluate ldm`` to draw on many GPUs.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from latentart.data.datasets import picture_from
+from latentart.errors import DataError, ModelError, ResourceError, UsageError
+from latentart.recipes.autoguidance import choose_weak
+from latentart.recipes.evaluation_pictures import draw_confusion, draw_pairs
+from latentart.recipes.evaluation_samples import SampleSet, draw_samples
+from latentart.recipes.fid import InceptionScores, find_real_features, load_if_there, score_inception
+from latentart.recipes.generate import SamplerSettings
+from latentart.recipes.judging import choose_halves, find_judge, open_middles
+from latentart.recipes.ldm_scores import LdmScores, read_drawn, score_samples
+from latentart.recipes.model import load_model, require_denoiser, trained_steps
+from latentart.recipes.real_pictures import RealPictures, find_real
+from latentart.recipes.sample import Studio
+from latentart.recipes.sample_settings import hashes_of
+from latentart.recipes.workspace import Workspace
+from latentart.scoring.judge import Judge
+from latentart.training.devices import Placement
+from latentart.training.distributed import join_ranks, read_ranks, wait_for_all
+from latentart.training.folders import write_json_atomic
+from latentart.training.inception_weights import InceptionFeatures
+
+logger = logging.getLogger(__name__)
+
+EVALUATIONS = "evaluations.jsonl"
+PAIRS, PAIR_SIDE = 8, 128
+FEWEST_REAL = 4  # real pictures beside those that teach the judge
+
+
+@dataclass(frozen=True)
+class LdmEvaluation:
+    """What was found, and where its pictures lie; ``step`` is that of the denoiser's training."""
+
+    model: Path
+    step: int
+    samples: SampleSet
+    scores: LdmScores
+    inception: InceptionScores | None
+    is_mixed: bool
+    confusion: Path
+    pairs: Path
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as plain values."""
+        inception = None if self.inception is None else asdict(self.inception)
+        return {
+            "model": str(self.model),
+            "step": self.step,
+            "samples": self.samples.total,
+            "per_style": self.samples.per_style,
+            "seed": self.samples.seed,
+            **self.scores.to_json(),
+            "reference_has_training_pictures": self.is_mixed,
+            "inception": inception,
+            "settings": self.samples.described,
+            "hashes": self.samples.hashes,
+            "confusion_picture": str(self.confusion),
+            "closest_pairs_picture": str(self.pairs),
+        }
+
+
+def evaluate_ldm(
+    workspace: Workspace,
+    model_folder: Path,
+    settings: SamplerSettings,
+    placement: Placement,
+    *,
+    per_style: int,
+    seed: int = 0,
+    quiet: bool = False,
+) -> LdmEvaluation | None:
+    """Draw so many samples of each style, as far as they are not there, and score them; the line goes into the run.
+
+    Of the processes that `torchrun` starts each draws a share, and the first alone scores; the others get None.
+
+    Raises:
+        ModelError: there is no model, it has no denoiser, or it knows none of the clean set's styles.
+        DataError: there are no clean pictures, or too few are held out.
+        UsageError: more steps than the model has.
+        ResourceError: the disk or the memory does not suffice.
+    """
+    ranks = read_ranks()
+    names = require_real(workspace)
+    with join_ranks(ranks, placement.device):
+        studio, settings, hashes = open_studio(model_folder, settings, placement)
+        styles = tuple(style for style in studio.model.style_names if style in names)
+        if not styles:
+            msg = f"the model at {model_folder} knows none of the styles of {workspace.data}."
+            raise ModelError(msg, "Evaluate it in the workspace that it was trained in.")
+        inception = load_if_there(placement, is_silent=not ranks.is_first)
+        samples = SampleSet(
+            *(workspace.ldm_run / "evaluations", styles, per_style, seed, settings, hashes, placement.precision),
+            has_inception=inception is not None,
+        )
+        draw_samples(samples, studio, inception, ranks, quiet=quiet or not ranks.is_first)
+        wait_for_all()
+    if not ranks.is_first:
+        return None
+    judge = find_judge(workspace, quiet=quiet)
+    real = find_real(workspace, judge, quiet=quiet)
+    found = score(workspace, model_folder, samples, judge, real, names, inception, placement, quiet=quiet)
+    write_json_atomic(samples.folder / "scores.json", found.to_json())
+    append_evaluation(workspace.ldm_run, found.to_json())
+    return found
+
+
+def require_real(workspace: Workspace) -> list[str]:
+    """Return the clean set's styles, if there is enough to compare with.
+
+    Raises:
+        DataError: there is not.
+    """
+    entries, names = workspace.read_pictures()
+    halves = choose_halves(workspace, entries)
+    if len(halves.reference) + len(halves.rest) < FEWEST_REAL or not halves.reference:
+        msg = f"{workspace.data} holds {len(entries)} pictures, too few to judge samples by."
+        raise DataError(msg, "Clean more pictures, then train again.")
+    return names
+
+
+def open_studio(
+    folder: Path, settings: SamplerSettings, placement: Placement
+) -> tuple[Studio, SamplerSettings, dict[str, str]]:
+    """Return what draws, the settings it takes, and the SHA-256 of each weights file, as `latentart sample` does."""
+    model = load_model(folder, placement)
+    denoiser, task = require_denoiser(model, folder)
+    if not 1 <= settings.steps <= task.schedule.num_steps:
+        raise UsageError(
+            f"--steps {settings.steps} is not within 1 to {task.schedule.num_steps}, the model's own steps."
+        )
+    weak = None
+    if settings.autoguidance is not None:  # it takes the other's place
+        weak, settings = choose_weak(model, folder), replace(settings, guidance=1.0)
+    return Studio(model, denoiser, placement, weak), settings, hashes_of(folder, weak.sha256 if weak else None)
+
+
+def score(
+    workspace: Workspace,
+    model_folder: Path,
+    samples: SampleSet,
+    judge: Judge,
+    real: RealPictures,
+    names: list[str],
+    inception: InceptionFeatures | None,
+    placement: Placement,
+    *,
+    quiet: bool,
+) -> LdmEvaluation:
+    """Score samples that are drawn, and write the confusion picture and that of the closest pairs."""
+    drawn = read_drawn(samples, judge, names)
+    scores = score_samples(drawn, real, judge, names)
+    fid = None
+    if inception is not None and drawn.inception is not None:
+        features = find_real_features(workspace, inception, placement, quiet=quiet)
+        fid = score_inception(features, drawn.inception)
+    step = trained_steps(model_folder, "ldm")
+    title = f"Samples after step {step:,}: {scores.recognized:.1%} recognized"
+    confusion, pairs = samples.folder / "confusion.png", samples.folder / "closest.png"
+    draw_confusion(scores.matrix, names, confusion, title)
+    draw_closest(workspace, samples, scores, real, pairs)
+    return LdmEvaluation(model_folder, step, samples, scores, fid, real.is_mixed, confusion, pairs)
+
+
+def draw_closest(workspace: Workspace, samples: SampleSet, scores: LdmScores, real: RealPictures, path: Path) -> None:
+    """Write the samples that come closest to one training picture beside these."""
+    entries, names = workspace.read_pictures()
+    middles = open_middles(workspace, entries, names)
+    rows = []
+    for number in scores.neighbors.ratio.argsort()[:PAIRS].tolist():
+        nearest, *_ = middles[(0, int(real.searched_index[scores.neighbors.index[number]]))]
+        is_copy = scores.is_copy is not None and bool(scores.is_copy[number])
+        label = f"{float(scores.neighbors.ratio[number]):.2f} {'copy' if is_copy else ''}"
+        rows.append((picture_from(samples.picture(number)), picture_from(nearest), label))
+    draw_pairs(rows, path, PAIR_SIDE)
+
+
+def append_evaluation(run: Path, found: Mapping[str, Any]) -> None:
+    """Append a dated line to a run's evaluations.
+
+    Raises:
+        ResourceError: the disk does not take it.
+    """
+    path, now = run / EVALUATIONS, datetime.now(tz=UTC).astimezone().isoformat(timespec="seconds")
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        is_torn = path.is_file() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
+        with path.open("a", encoding="ascii") as file:
+            file.write(("\n" if is_torn else "") + json.dumps({"date": now, **found}, allow_nan=False) + "\n")
+    except OSError as error:
+        raise ResourceError(f"Cannot write {path}: {error.strerror or error}.") from None

@@ -1,0 +1,110 @@
+"""FID and KID: distances in the features of the standard Inception network, where its weights are here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from latentart.data.index import index_fingerprint
+from latentart.data.loading import load_batches
+from latentart.errors import DownloadError, ModelError
+from latentart.recipes.judging import open_middles, reading_workers, spread
+from latentart.recipes.workspace import Workspace
+from latentart.scoring.frechet import FeatureStatistics, frechet_distance
+from latentart.scoring.kernel_distance import kernel_distance
+from latentart.training.checkpoint import read_tensors, write_tensors
+from latentart.training.devices import Placement
+from latentart.training.folders import commit_folder, verify_folder
+from latentart.training.inception_weights import InceptionFeatures, find_inception, load_inception
+from latentart.training.progress import Progress
+
+logger = logging.getLogger(__name__)
+
+MOST_REAL = 10_000  # pictures; more take long and change little
+SUBSETS, SUBSET = 10, 1000  # of KID
+AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class InceptionScores:
+    """FID, KID with the deviation over its subsets, and how many real pictures they are taken against."""
+
+    fid: float
+    kid: float
+    kid_error: float
+    real_pictures: int
+
+
+def load_if_there(placement: Placement, *, is_silent: bool = False) -> InceptionFeatures | None:
+    """Return Inception where it is here and sound; a line says why it is not, and how to get it."""
+    try:
+        network = load_inception(find_inception())
+    except DownloadError as error:
+        if not is_silent:
+            logger.info("FID and KID are left out: %s %s", error.message, error.hint)
+        return None
+    return network.to(placement.device)
+
+
+def find_real_features(
+    workspace: Workspace, inception: InceptionFeatures, placement: Placement, *, quiet: bool = False
+) -> Tensor:
+    """Return Inception's features ``[M, 2048]`` of the clean set's middle squares, spread over it; kept in the cache.
+
+    Raises:
+        DataError: there are no clean pictures, or more than 1 % of them are gone.
+        ResourceError: the disk does not take it.
+    """
+    entries, names = workspace.read_pictures()
+    indexes = spread(range(len(entries)), MOST_REAL)
+    source = [index_fingerprint(entries), workspace.config.ldm.training.resolution, len(indexes)]
+    folder = workspace.cache / f"inception-{hashlib.sha256(json.dumps(source).encode()).hexdigest()[:16]}"
+    if folder.is_dir():
+        try:
+            verify_folder(folder)
+            return read_tensors(folder / "real.safetensors")["features"]
+        except (ModelError, KeyError) as error:
+            logger.warning("%s is made anew: %s", folder, error)
+    keys = [[(0, i) for i in indexes[start : start + AT_ONCE]] for start in range(0, len(indexes), AT_ONCE)]
+    found: list[Tensor] = []
+    batches = load_batches(
+        open_middles(workspace, entries, names), keys, workers=reading_workers(workspace, len(indexes))
+    )
+    with Progress("Inception on real pictures", len(indexes), quiet=quiet) as progress:
+        for pixels, _, _ in batches:
+            found.append(inception(placement.send(pixels)).cpu())
+            progress.update(sum(map(len, found)))
+    features = torch.cat(found)
+
+    def write(temporary: Path) -> None:
+        write_tensors(temporary / "real.safetensors", {"features": features})
+
+    commit_folder(folder, write, replace=True)
+    return features
+
+
+def score_inception(real: Tensor, fake: Tensor, *, seed: int = 0) -> InceptionScores:
+    """Return FID and KID of features ``[n, 2048]``; KID as the mean over subsets of at most 1,000.
+
+    Heusel et al. 1706.08500, Bińkowski et al. 1801.01401. FID of few pictures is too high: compare only equal sizes.
+
+    Raises:
+        ValueError: there are fewer than two pictures in a set.
+    """
+    statistics = FeatureStatistics(), FeatureStatistics()
+    for one, features in zip(statistics, (real, fake), strict=True):
+        one.update(features)
+    size = min(SUBSET, len(real), len(fake))
+    generator = torch.Generator().manual_seed(seed)
+    kids = []
+    for _ in range(SUBSETS):
+        a, b = (features[torch.randperm(len(features), generator=generator)[:size]] for features in (real, fake))
+        kids.append(kernel_distance(a, b))
+    found = torch.tensor(kids, dtype=torch.float64)
+    return InceptionScores(frechet_distance(*statistics), float(found.mean()), float(found.std()), len(real))

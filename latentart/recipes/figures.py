@@ -1,0 +1,75 @@
+"""Figures as files: SVG or PNG by the name's ending, whole or not at all, never over what is there."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latentart.errors import ResourceError, UsageError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FORMATS = (".svg", ".png")
+_STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "latentart",  # the same figure is the same file
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+}
+
+
+def choose_path(default: Path, out: Path | None) -> Path:
+    """Return where a figure goes: ``out``, which must be free, else ``default``, with a number where that is taken.
+
+    Raises:
+        UsageError: ``out`` exists, or is no name of an SVG or PNG.
+    """
+    if out is None:
+        number, path = 1, default
+        while path.exists():
+            number += 1
+            path = default.with_stem(f"{default.stem}_{number}")
+        return path
+    if out.suffix.lower() not in FORMATS:
+        msg = f"--out: '{out.name}' is no name of a figure."
+        raise UsageError(msg, "Let it end in .svg or .png.")
+    if out.exists():
+        msg = f"{out} exists; nothing is overwritten."
+        raise UsageError(msg, "Name another file with --out, or move it away.")
+    return out
+
+
+@contextlib.contextmanager
+def new_figure(width: float, height: float) -> Iterator[Figure]:
+    """Yield an empty matplotlib figure of that size in inches; what is drawn inside has our style."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(_STYLE):
+        yield Figure(figsize=(width, height), dpi=120, layout="constrained")
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as its path's ending says; within ``new_figure``, whose style the writing needs too.
+
+    Raises:
+        ResourceError: the file cannot be written.
+    """
+    kind = path.suffix.lower().removeprefix(".")
+    temporary = path.with_name(f".{path.name}.tmp")
+    metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(temporary, format=kind, metadata=metadata)
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        msg = f"{path} cannot be written: {error.strerror or error}."
+        raise ResourceError(msg, "Name another place with --out.") from None

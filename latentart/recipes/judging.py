@@ -1,0 +1,226 @@
+"""The judge of a workspace, trained once on real pictures and kept, and the real pictures that samples are compared to.
+
+cache/judge-<key>/judge.safetensors and judge.json; safe to delete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentart.builders import build_crop
+from latentart.data.datasets import PictureDataset
+from latentart.data.held_out import split_held_out
+from latentart.data.index import IndexEntry, index_fingerprint
+from latentart.data.loading import choose_workers, load_batches
+from latentart.errors import DataError, ModelError
+from latentart.recipes.workspace import Workspace
+from latentart.scoring.judge import Judge, shrink, train_judge
+from latentart.training.checkpoint import load_matching, read_tensors, write_tensors
+from latentart.training.folders import commit_folder, read_json, verify_folder, write_json_atomic
+from latentart.training.progress import Progress
+from latentart.training.randomness import seed_for
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1  # of how a judge is trained and what it looks at
+MAX_TAUGHT = 4096
+MAX_REFERENCE = 2048
+FEWEST_TAUGHT = 8  # held-out pictures of a style that can teach it; else training pictures do
+BORROWED_PER_STYLE = 64
+MOST_STEPS, FEWEST_STEPS, EPOCHS = 160, 60, 20
+BATCH, SMALLEST_BATCH = 32, 8
+READ_AT_ONCE = 32
+MANY = 3000  # pictures that are read by more than one process
+
+
+@dataclass(frozen=True)
+class Halves:
+    """Which real pictures teach the judge, and which samples are compared with: indexes of entries, rising.
+
+    Attributes:
+        training: all pictures that are not held out. rest: those that did not teach the judge.
+        is_borrowed: training pictures teach it, as too few are held out; then all of these are the reference.
+    """
+
+    teaching: list[int]
+    reference: list[int]
+    training: list[int]
+    rest: list[int]
+    is_borrowed: bool
+
+
+def find_judge(workspace: Workspace, *, quiet: bool = False) -> Judge:
+    """Return the workspace's judge, from the cache where its pictures and settings are the same.
+
+    It is taught by half of the held-out pictures; where a style has too few of these, by training pictures.
+
+    Raises:
+        DataError: there are no clean pictures, none is held out, or more than 1 % of them are gone.
+        ResourceError: the disk does not take it.
+    """
+    entries, names = workspace.read_pictures()
+    halves = choose_halves(workspace, entries)
+    folder = workspace.cache / f"judge-{judge_key(workspace, entries)}"
+    if (found := read_judge(folder, names)) is not None:
+        return found
+    if halves.is_borrowed:
+        logger.info(
+            "few pictures are held out (%d): training pictures teach the judge, the held-out ones are the reference",
+            len(halves.reference),
+        )
+    pixels, style_id = read_small(workspace, entries, names, halves.teaching, quiet=quiet)
+    batch_size = min(BATCH, max(SMALLEST_BATCH, len(pixels) // 2))
+    steps = max(FEWEST_STEPS, min(MOST_STEPS, EPOCHS * len(pixels) // batch_size))
+    seed = seed_for(workspace.config.seed, "judge")
+    with Progress("judge", steps, quiet=quiet) as progress:
+        judge = train_judge(
+            pixels, style_id, len(names), seed=seed, steps=steps, batch_size=batch_size, on_step=progress.update
+        )
+    about = {"version": VERSION, "style_names": names, "pictures": len(pixels), "is_borrowed": halves.is_borrowed}
+
+    def write(temporary: Path) -> None:
+        write_tensors(temporary / "judge.safetensors", dict(judge.state_dict()))
+        write_json_atomic(temporary / "judge.json", about)
+
+    commit_folder(folder, write, replace=True)
+    return judge
+
+
+def read_reference(workspace: Workspace) -> tuple[Tensor, Tensor]:
+    """Return real pictures that neither judge nor training saw: pixels uint8 ``[N, 3, R, R]`` and style_id int64 [N].
+
+    R is the side the judge looks at, or the denoiser's resolution where that is less; N is 2,048 at most.
+
+    Raises:
+        DataError: there are no clean pictures, none is held out, or more than 1 % of them are gone.
+    """
+    entries, names = workspace.read_pictures()
+    return read_small(workspace, entries, names, choose_halves(workspace, entries).reference, quiet=True)
+
+
+def judge_key(workspace: Workspace, entries: Sequence[IndexEntry]) -> str:
+    """Return the name part of a judge: 16 hex digits over everything it follows from."""
+    config = workspace.config
+    source: list[Any] = [VERSION, index_fingerprint(entries), config.data.held_out]
+    source += [config.ldm.training.resolution, config.seed]
+    return hashlib.sha256(json.dumps(source).encode()).hexdigest()[:16]
+
+
+def read_judge(folder: Path, names: Sequence[str]) -> Judge | None:
+    """Return a judge from its folder; None where there is no sound one."""
+    if not folder.is_dir():
+        return None
+    try:
+        verify_folder(folder)
+        if read_json(folder / "judge.json")["style_names"] != list(names):
+            return None
+        judge = Judge(len(names))
+        load_matching(judge, read_tensors(folder / "judge.safetensors"), "judge")
+    except (ModelError, KeyError, TypeError) as error:
+        logger.warning("%s is trained anew: %s", folder, error)
+        return None
+    return judge.eval().requires_grad_(requires_grad=False)
+
+
+def choose_halves(workspace: Workspace, entries: Sequence[IndexEntry]) -> Halves:
+    """Return which pictures teach the judge and which are the reference.
+
+    Raises:
+        DataError: no picture is held out.
+    """
+    training, held_out = split_held_out(entries, workspace.config.data.held_out)
+    if not held_out:
+        msg = f"no picture of {workspace.data} is held out of training, so there is nothing to compare with."
+        raise DataError(msg, "Set data.held_out=0.1 with at least 8 pictures, then train again.")
+    teaching, reference = alternate(entries, held_out)
+    taught = Counter(entries[i].style for i in teaching)
+    if min(taught[style] for style in {entry.style for entry in entries}) >= FEWEST_TAUGHT:
+        return Halves(
+            spread(teaching, MAX_TAUGHT), spread(reference, MAX_REFERENCE), training, training, is_borrowed=False
+        )
+    by_style: dict[str, list[int]] = {}
+    for i in training:
+        by_style.setdefault(entries[i].style, []).append(i)
+    each = min(BORROWED_PER_STYLE, MAX_TAUGHT // len(by_style))
+    # half of a style at most: the rest is compared with the reference as other real pictures
+    lent = [spread(found, max(1, min(each, len(found) // 2))) for found in by_style.values()]
+    borrowed = sorted(i for found in lent for i in found)
+    taken = set(borrowed)
+    rest = [i for i in training if i not in taken]
+    return Halves(borrowed, spread(held_out, MAX_REFERENCE), training, rest, is_borrowed=True)
+
+
+def alternate(entries: Sequence[IndexEntry], indexes: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Return two halves of the pictures; of each style every other one goes to the second."""
+    count: dict[str, int] = {}
+    halves: tuple[list[int], list[int]] = ([], [])
+    for i in indexes:
+        number = count.get(entries[i].style, 0)
+        halves[number % 2].append(i)
+        count[entries[i].style] = number + 1
+    return halves
+
+
+def spread(indexes: Sequence[int], most: int) -> list[int]:
+    """Return at most so many of the pictures, evenly spread over them."""
+    count = min(most, len(indexes))
+    return [indexes[i * len(indexes) // count] for i in range(count)]
+
+
+def read_middles(
+    workspace: Workspace, entries: list[IndexEntry], names: list[str], indexes: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """Return the middle squares of pictures as pixels uint8 ``[n, 3, R, R]``, and their styles [n]."""
+    dataset = open_middles(workspace, entries, names)
+    found = [dataset[(0, i)] for i in indexes]
+    return torch.stack([pixels for pixels, *_ in found]), torch.tensor([int(style) for _, style, *_ in found])
+
+
+def open_middles(workspace: Workspace, entries: Sequence[IndexEntry], names: Sequence[str]) -> PictureDataset:
+    """Return the clean set as the squares in the middle of its pictures, at the denoiser's resolution."""
+    config = workspace.config
+    crop = build_crop(config.ldm.training.resolution, config.data, config.seed, is_random=False)
+    return PictureDataset(workspace.data, entries, names, crop, memory_bytes=0)
+
+
+def reading_workers(workspace: Workspace, count: int) -> int:
+    """Return how many processes read so many pictures; of few they would take longer to start."""
+    asked = workspace.config.data.workers
+    return asked if asked or count < MANY else choose_workers(0, "cuda")  # no step waits
+
+
+def read_small(
+    workspace: Workspace,
+    entries: Sequence[IndexEntry],
+    names: Sequence[str],
+    indexes: Sequence[int],
+    *,
+    quiet: bool,
+    label: str = "read real pictures",
+) -> tuple[Tensor, Tensor]:
+    """Return pictures as the judge sees them, pixels uint8 ``[n, 3, R, R]``, and their styles int64 [n].
+
+    They are read at the denoiser's resolution and shrunk as samples are, a batch at a time.
+
+    Raises:
+        DataError: more than 1 % of the pictures are gone.
+    """
+    keys = [[(0, i) for i in indexes[start : start + READ_AT_ONCE]] for start in range(0, len(indexes), READ_AT_ONCE)]
+    workers = reading_workers(workspace, len(indexes))
+    pixels, style_id = [], []
+    with Progress(label, len(indexes), quiet=quiet) as progress:
+        for batch, styles, _ in load_batches(open_middles(workspace, entries, names), keys, workers=workers):
+            pixels.append(shrink(batch))
+            style_id.append(styles)
+            progress.update(sum(map(len, style_id)))
+    return torch.cat(pixels), torch.cat(style_id)

@@ -1,0 +1,181 @@
+"""The real pictures of a workspace as its judge sees them: read once, kept in cache/real-<key>/; safe to delete."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from latentart.data.index import IndexEntry
+from latentart.data.loading import load_batches
+from latentart.errors import ModelError
+from latentart.recipes.judging import (
+    READ_AT_ONCE,
+    alternate,
+    choose_halves,
+    judge_key,
+    open_middles,
+    reading_workers,
+    spread,
+)
+from latentart.recipes.workspace import Workspace
+from latentart.scoring.comparison import LabeledFeatures
+from latentart.scoring.judge import Judge, judge_in_batches, shrink
+from latentart.scoring.memorization import to_thumbnails
+from latentart.training.checkpoint import read_tensors, write_tensors
+from latentart.training.folders import commit_folder, verify_folder, write_json_atomic
+from latentart.training.progress import Progress
+
+logger = logging.getLogger(__name__)
+
+FEWEST_UNSEEN = 512  # held-out pictures: of fewer, training pictures fill up what samples are compared with
+MOST_COMPARED = 2048
+MOST_SEARCHED = 131_072  # training pictures that copies are looked for among
+
+
+@dataclass(frozen=True)
+class RealPictures:
+    """What samples are held against.
+
+    Attributes:
+        unseen: pictures that neither judge nor training saw; how well the judge knows these is its ceiling.
+        reference, others: two disjoint sets of real pictures that the judge did not learn from.
+        is_mixed: the reference holds training pictures too.
+        unseen_thumbnails, searched: thumbnails uint8 ``[n, 3, 16, 16]`` of ``unseen`` and of training pictures.
+        searched_index: which entries these are, int64. num_training: how many training pictures there are.
+    """
+
+    unseen: LabeledFeatures
+    reference: LabeledFeatures
+    others: LabeledFeatures
+    is_mixed: bool
+    unseen_thumbnails: Tensor
+    searched: Tensor
+    searched_index: Tensor
+    num_training: int
+
+
+@dataclass(frozen=True)
+class _Roles:
+    """Which entries play which part."""
+
+    unseen: list[int]
+    reference: list[int]
+    others: list[int]
+    searched: list[int]
+    num_training: int
+    is_mixed: bool
+
+
+def find_real(workspace: Workspace, judge: Judge, *, quiet: bool = False) -> RealPictures:
+    """Return the real pictures in the features of the workspace's judge, from the cache where they are there.
+
+    Raises:
+        DataError: there are no clean pictures, none is held out, or more than 1 % of them are gone.
+        ResourceError: the disk does not take it.
+    """
+    entries, names = workspace.read_pictures()
+    roles = _choose_roles(workspace, entries)
+    folder = workspace.cache / f"real-{judge_key(workspace, entries)}"
+    tensors = _read(folder, judge)
+    if tensors is None:
+        tensors = _measure(workspace, judge, entries, names, roles, quiet=quiet)
+        found = tensors
+
+        def write(temporary: Path) -> None:
+            write_tensors(temporary / "real.safetensors", found)
+            write_json_atomic(temporary / "real.json", {"style_names": names})
+
+        commit_folder(folder, write, replace=True)
+    unseen, reference, others = (
+        LabeledFeatures(tensors[name], tensors[f"{name}_style"]) for name in ("unseen", "reference", "others")
+    )
+    return RealPictures(
+        unseen,
+        reference,
+        others,
+        roles.is_mixed,
+        tensors["unseen_thumbnails"],
+        tensors["searched"],
+        torch.tensor(roles.searched),
+        roles.num_training,
+    )
+
+
+def _choose_roles(workspace: Workspace, entries: Sequence[IndexEntry]) -> _Roles:
+    halves = choose_halves(workspace, entries)
+    is_mixed = len(halves.reference) < FEWEST_UNSEEN
+    reference, others = halves.reference, halves.rest
+    if is_mixed:
+        reference, others = alternate(entries, sorted(halves.reference + halves.rest))
+    training = halves.training
+    return _Roles(
+        halves.reference,
+        spread(reference, MOST_COMPARED),
+        spread(others, MOST_COMPARED),
+        spread(training, MOST_SEARCHED),
+        len(training),
+        is_mixed,
+    )
+
+
+def _read(folder: Path, judge: Judge) -> dict[str, Tensor] | None:
+    if not folder.is_dir():
+        return None
+    try:
+        verify_folder(folder)
+        tensors = read_tensors(folder / "real.safetensors")
+        if torch.equal(tensors["judge"], _mark(judge)):
+            return tensors
+    except (ModelError, KeyError) as error:
+        logger.warning("%s is made anew: %s", folder, error)
+    return None
+
+
+def _mark(judge: Judge) -> Tensor:
+    """Return what tells one judge from another that was trained on the same pictures, on another machine."""
+    return torch.nn.utils.parameters_to_vector(judge.parameters())[:64].detach().clone()
+
+
+def _measure(
+    workspace: Workspace,
+    judge: Judge,
+    entries: Sequence[IndexEntry],
+    names: Sequence[str],
+    roles: _Roles,
+    *,
+    quiet: bool,
+) -> dict[str, Tensor]:
+    """Read every picture that plays a part once, and keep what its parts need of it."""
+    featured = sorted({*roles.unseen, *roles.reference, *roles.others})
+    wanted = sorted({*featured, *roles.searched})
+    keys = [[(0, i) for i in wanted[start : start + READ_AT_ONCE]] for start in range(0, len(wanted), READ_AT_ONCE)]
+    rows_of_features = {i: row for row, i in enumerate(featured)}
+    features = torch.zeros(len(featured), judge.num_features)
+    style_id = torch.zeros(len(featured), dtype=torch.int64)
+    thumbnails, done = torch.zeros(len(wanted), 3, 16, 16, dtype=torch.uint8), 0
+    workers = reading_workers(workspace, len(wanted))
+    batches = load_batches(open_middles(workspace, entries, names), keys, workers=workers)
+    with Progress("look at real pictures", len(wanted), quiet=quiet) as progress:
+        for keys_here, (batch, styles, _) in zip(keys, batches, strict=True):
+            small = shrink(batch)
+            thumbnails[done : done + len(small)] = to_thumbnails(small)
+            chosen = [place for place, (_, i) in enumerate(keys_here) if i in rows_of_features]
+            if chosen:
+                rows = [rows_of_features[keys_here[place][1]] for place in chosen]
+                features[rows] = torch.cat([found for found, _ in judge_in_batches(judge, small[chosen])])
+                style_id[rows] = styles[chosen]
+            done += len(small)
+            progress.update(done)
+    place_of = {i: place for place, i in enumerate(wanted)}
+    tensors = {"judge": _mark(judge)}
+    for name, indexes in (("unseen", roles.unseen), ("reference", roles.reference), ("others", roles.others)):
+        rows = [rows_of_features[i] for i in indexes]
+        tensors |= {name: features[rows], f"{name}_style": style_id[rows]}
+    tensors["unseen_thumbnails"] = thumbnails[[place_of[i] for i in roles.unseen]]
+    tensors["searched"] = thumbnails[[place_of[i] for i in roles.searched]]
+    return tensors

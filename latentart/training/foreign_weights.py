@@ -1,0 +1,166 @@
+"""Weights in files that others made: named tensors only, found where a file keeps them. No code in a file ever runs."""
+
+from __future__ import annotations
+
+import warnings
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from latentart.errors import LatentArtError, ModelError, UsageError
+from latentart.printable import printable
+from latentart.training.checkpoint import load_matching, read_tensors
+
+MAX_DEPTH = 6  # of objects in objects; checkpoints of trainers have two or three
+MAX_GROUPS = 1000
+MAX_PICKLE_BYTES = 64 * 2**20  # of the names and shapes; the tensors lie beside them
+_HOW = "Save it again as torch.save(model.state_dict(), PATH), or as safetensors."
+
+
+@dataclass(frozen=True)
+class Found:
+    """Tensors that fit a network.
+
+    Attributes:
+        key: where in the file they were, as ``ema`` or ``state.model``; empty for the file itself.
+        prefix: what stands before every name there. others: names there that belong to something else.
+    """
+
+    tensors: dict[str, Tensor]
+    key: str
+    prefix: str
+    others: list[str]
+
+
+def read_foreign(path: Path) -> dict[str, dict[str, Tensor]]:
+    """Return every group of named tensors in a .safetensors or PyTorch file, by its key; tensors stay on the disk.
+
+    Raises:
+        ModelError: it is missing, cut, something else, holds code, or no tensors.
+    """
+    if not path.is_file():
+        raise ModelError(f"there is no file {path}.", "Name a .safetensors, .pt, .pth or .ckpt file.")
+    content = read_tensors(path) if path.suffix == ".safetensors" else load_pickled(path)
+    groups = _groups_of(content)
+    if not groups:
+        raise ModelError(f"{path} holds no named tensors.", _HOW)
+    return groups
+
+
+def load_pickled(path: Path) -> Any:
+    """Return what torch.save wrote, if that is tensors, numbers, text and containers of them.
+
+    Raises:
+        ModelError: it is cut, something else, or holds code.
+    """
+    try:
+        is_zip = zipfile.is_zipfile(path)
+        if is_zip:
+            _require_plain_zip(path)
+        with warnings.catch_warnings(action="ignore"):  # of tensors that are refused later
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+    except LatentArtError:
+        raise
+    except Exception as error:
+        # torch's own words are long, and for a pickle with code they explain how to run it
+        msg = f"{path} cannot be read as PyTorch weights ({type(error).__name__}): it is cut, something else, or code."
+        raise ModelError(msg, f"Code in a file is never run. {_HOW}") from None
+
+
+def fit_foreign(network: nn.Module, groups: Mapping[str, Mapping[str, Tensor]], what: str, key: str | None) -> Found:
+    """Return the group that fits a network name by name and shape by shape, as its own types of numbers.
+
+    Where a training's weights and their average both fit, the average is taken.
+
+    Raises:
+        ModelError: none fits; the message names the first differences of the nearest.
+        UsageError: there is no group ``key``, or several fit.
+    """
+    shown = ", ".join(printable(name) or "the file itself" for name in list(groups)[:10])
+    if key is not None and key not in groups:
+        raise UsageError(f"there is no group '{key}' of tensors.", f"Groups: {shown}.")
+    own = network.state_dict()
+    tried = {name: _aligned(own, group, name) for name, group in groups.items() if key in (None, name)}
+    fitting = {name: found for name, found in tried.items() if not _differences(own, found.tensors)}
+    averages = {name: found for name, found in fitting.items() if "ema" in name.lower() or "average" in name.lower()}
+    chosen = averages if len(averages) == 1 else fitting
+    if len(chosen) > 1:
+        names = ", ".join(printable(name) or "the file itself" for name in chosen)
+        raise UsageError(f"{len(chosen)} groups of tensors fit the {what}: {names}.", "Name one with --key.")
+    if not chosen:
+        nearest = max(tried.values(), key=lambda found: _num_fitting(own, found.tensors))
+        load_matching(network, nearest.tensors, f"{what} '{printable(nearest.key)}'" if nearest.key else what)
+    (found,) = chosen.values()
+    return Found(_as_own_types(own, found.tensors, what), found.key, found.prefix, found.others)
+
+
+def _require_plain_zip(path: Path) -> None:
+    """Refuse an archive that would unpack to more than it is; torch stores what it saves."""
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    is_packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
+    too_long = any(entry.filename.endswith("data.pkl") and entry.file_size > MAX_PICKLE_BYTES for entry in entries)
+    if is_packed or too_long:
+        raise ModelError(f"{path} is no archive as torch.save writes it.", _HOW)
+
+
+def _groups_of(content: object) -> dict[str, dict[str, Tensor]]:
+    """Return the dicts of named tensors in an object; each object is looked at once."""
+    groups: dict[str, dict[str, Tensor]] = {}
+    waiting: list[tuple[str, object, int]] = [("", content, 0)]
+    seen: set[int] = set()
+    while waiting and len(groups) < MAX_GROUPS:
+        key, value, depth = waiting.pop(0)
+        if not isinstance(value, dict) or id(value) in seen or depth > MAX_DEPTH:
+            continue
+        seen.add(id(value))
+        tensors = {str(name): item for name, item in value.items() if isinstance(item, Tensor)}
+        if tensors:
+            groups[key] = tensors
+        waiting += [(f"{key}.{name}".lstrip("."), item, depth + 1) for name, item in value.items()]
+    return groups
+
+
+def _aligned(own: Mapping[str, Tensor], group: Mapping[str, Tensor], key: str) -> Found:
+    """Take away what wrappers put before and into names, and set apart the tensors of other parts."""
+    named = {name.replace("_orig_mod.", ""): tensor for name, tensor in group.items()}
+    first = next(iter(own))
+    prefixes = [name.removesuffix(first) for name in named if name == first or name.endswith(f".{first}")]
+    prefix = max(prefixes, key=lambda p: sum(f"{p}{name}" in named for name in own), default="")
+    inner = {name.removeprefix(prefix): tensor for name, tensor in named.items() if name.startswith(prefix)}
+    parts = {name.partition(".")[0] for name in own}
+    mine = {name: tensor for name, tensor in inner.items() if name.partition(".")[0] in parts}
+    return Found(mine or inner, key, prefix, [name for name in inner if name not in mine] if mine else [])
+
+
+def _differences(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> bool:
+    return own.keys() != tensors.keys() or _num_fitting(own, tensors) != len(own)
+
+
+def _num_fitting(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> int:
+    return sum(name in tensors and tensors[name].shape == value.shape for name, value in own.items())
+
+
+def _as_own_types(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], what: str) -> dict[str, Tensor]:
+    """Return tensors with memory of their own and the network's types.
+
+    Raises:
+        ModelError: one is not dense, not finite, or whole numbers stand where fractions belong.
+    """
+    result = {}
+    for name, value in own.items():
+        given = tensors[name]
+        is_dense = given.layout == torch.strided and not given.is_quantized and given.device.type == "cpu"
+        if not is_dense or given.is_floating_point() != value.is_floating_point() or given.is_complex():
+            kind = f"{given.dtype}, {given.layout}".replace("torch.", "")
+            raise ModelError(f"'{name}' of the {what} is {kind}, expected {str(value.dtype).removeprefix('torch.')}.")
+        copy = given.detach().to(value.dtype, copy=True).contiguous()
+        if copy.is_floating_point() and not torch.isfinite(copy).all():
+            raise ModelError(f"'{name}' of the {what} is not finite.", "Take a checkpoint from before it diverged.")
+        result[name] = copy
+    return result

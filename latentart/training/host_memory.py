@@ -1,0 +1,83 @@
+"""How much memory this process has used at most, and how much there is left for it."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+_UNLIMITED = 2**60  # what control groups write where there is no limit
+
+
+def peak_bytes(device: torch.device) -> int | None:
+    """Return the most memory that tensors held on a GPU, else that this process held; None where nobody tells."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    if (kilobytes := _read_field(Path("/proc/self/status"), "VmHWM")) is not None:
+        return kilobytes * 1024
+    with contextlib.suppress(ImportError):
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+    return None
+
+
+def available_bytes(device: torch.device, root: Path = Path("/")) -> int | None:
+    """Return how much memory is left: on a GPU, else of the machine or of the container; None where nobody tells.
+
+    ``root`` is where the system's files lie.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    found = [_left_in_group(root / "sys/fs/cgroup", "memory.max", "memory.current")]
+    found.append(_left_in_group(root / "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"))
+    if (kilobytes := _read_field(root / "proc/meminfo", "MemAvailable")) is not None:
+        found.append(kilobytes * 1024)
+    return min((left for left in found if left is not None), default=None)
+
+
+def _left_in_group(folder: Path, limit_name: str, usage_name: str) -> int | None:
+    try:
+        limit, usage = ((folder / name).read_text(encoding="ascii").strip() for name in (limit_name, usage_name))
+        if limit == "max" or int(limit) >= _UNLIMITED:
+            return None
+        cached = _read_field(folder / "memory.stat", "inactive_file") or 0  # goes when memory is asked for
+        return max(0, int(limit) - int(usage) + cached)
+    except (OSError, ValueError):
+        return None
+
+
+def _read_field(path: Path, name: str) -> int | None:
+    """Return the number after a name in a file of such lines."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            words = line.replace(":", " ").split()
+            if words and words[0] == name:
+                return int(words[1])
+    return None
+
+
+def activation_bytes(forward: Callable[[], Tensor], own: Iterable[Tensor]) -> int:
+    """Return the bytes that a forward pass keeps for the backward pass, beside the tensors that are there anyway.
+
+    Memory that several of them share counts once. ``own`` are those there anyway, as weights. What is computed again
+    in the backward pass is not kept, and so does not count.
+    """
+    known = {tensor.untyped_storage().data_ptr() for tensor in own}
+    found: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            found[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        kept = forward()  # alive until all is counted: freed memory may be handed out again
+    del kept
+    return sum(found.values())

@@ -1,0 +1,88 @@
+"""JSON files that may come from a stranger, and what the system says of files, in one line that names the path."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from latentart.errors import ModelError, ResourceError
+
+MAX_JSON_BYTES = 16 * 2**20  # read, it takes twenty times as much
+MAX_JSON_DEPTH = 64
+_HINTS = {
+    errno.ENOSPC: "Free some space on that disk, then run the same command again.",
+    errno.EDQUOT: "Free some of your disk quota, then run the same command again.",
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "Check who may use that folder."),
+    errno.EROFS: "Choose a folder on a disk that can be written to.",
+    errno.EEXIST: "Move it away, or choose another name.",
+}
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file that may come from a stranger: bounded in size and depth, strict about keys and numbers.
+
+    Raises:
+        ModelError: missing, not a plain file, over 16 MB, not JSON, a key given twice, NaN or infinity.
+        ResourceError: the file cannot be read.
+    """
+    with file_errors("read", path):
+        if not path.is_file():  # also keeps us from waiting on a named pipe
+            raise ModelError(f"{path} is missing.")
+        with path.open("rb") as file:
+            content = file.read(MAX_JSON_BYTES + 1)
+    if len(content) > MAX_JSON_BYTES:
+        raise ModelError(f"{path} is larger than {MAX_JSON_BYTES} bytes.")
+    try:
+        value = json.loads(
+            content.decode("utf-8"),
+            object_pairs_hook=_dict_from_pairs,
+            parse_float=_finite_float,
+            parse_constant=_finite_float,
+        )
+        _require_shallow(value)
+        return value
+    except RecursionError:
+        raise ModelError(f"{path} is not usable JSON: it is nested too deeply.") from None
+    except ValueError as error:
+        raise ModelError(f"{path} is not usable JSON: {error}.") from None
+
+
+def _require_shallow(value: Any) -> None:
+    """Refuse what is nested so deep that whoever walks through it may not come back."""
+    level = [value] if isinstance(value, (dict, list)) else []
+    for _ in range(MAX_JSON_DEPTH):
+        level = [item for part in level for item in (part.values() if isinstance(part, dict) else part)]
+        level = [item for item in level if isinstance(item, (dict, list))]
+        if not level:
+            return
+    raise RecursionError
+
+
+def _dict_from_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise ValueError(f"the key {key[:100]!r} is given twice")
+        result[key] = value
+    return result
+
+
+def _finite_float(text: str) -> float:
+    if not math.isfinite(float(text)):
+        raise ValueError(f"{text[:20]} is not a finite number")
+    return float(text)
+
+
+@contextlib.contextmanager
+def file_errors(doing: str, path: Path) -> Iterator[None]:
+    """Turn what the operating system says into one line that names the path."""
+    try:
+        yield
+    except OSError as error:
+        hint = _HINTS.get(error.errno or 0, "")
+        raise ResourceError(f"Cannot {doing} {path}: {error.strerror or error}.", hint) from error

@@ -1,0 +1,136 @@
+"""Charts are SVG that stands alone and draws what it was given."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from latentart.data.charts import MAX_POINTS, Line, draw_chart, thin_out
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def texts(svg: str) -> list[str]:
+    """Return all text of a chart; it must be sound XML."""
+    return ["".join(element.itertext()) for element in ET.fromstring(svg).iter(f"{SVG}text")]
+
+
+def paths(svg: str) -> list[list[tuple[float, float]]]:
+    """Return the drawn lines of a chart: paths with a clip, but for those of the grid, which have two points."""
+    found = re.findall(r'<path d="([^"]*)" clip-path', svg)
+    points = [[(float(x), float(y)) for x, y in re.findall(r"[ML] (\S+) (\S+)", d)] for d in found]
+    return [line for line in points if len(line) > 2]
+
+
+def test_a_line_is_drawn_to_scale() -> None:
+    """Equal steps are equally far apart, and a value twice as high stands twice as high; y grows downwards in SVG."""
+    (line,) = paths(draw_chart([Line("", [0, 1, 2, 3], [0, 1, 2, 5])]))
+    xs, ys = zip(*line, strict=True)
+
+    assert [b - a for a, b in itertools.pairwise(xs)] == pytest.approx([xs[1] - xs[0]] * 3, rel=1e-3)
+    assert [(ys[0] - y) / (ys[0] - ys[1]) for y in ys] == pytest.approx([0, 1, 2, 5], rel=1e-3)
+
+
+def test_a_logarithmic_line_is_straight() -> None:
+    """Where values grow tenfold each step; those of 0 and below are gaps; the ticks are plain numbers."""
+    svg = draw_chart([Line("", [0, 1, 2, 3, 4], [-1, 1, 10, 100, 1000])], y_scale="log")
+    (line,) = paths(svg)
+
+    assert len(line) == 4
+    ys = [y for _, y in line]
+    assert [a - b for a, b in itertools.pairwise(ys)] == pytest.approx([ys[0] - ys[1]] * 3, rel=1e-3)
+    assert {"1", "10", "100", "1000"} <= set(texts(svg))
+    assert paths(draw_chart([Line("", [1, 10, 100], [1, 2, 3])], x_scale="log"))[0]
+
+
+def test_a_gap_is_a_gap() -> None:
+    """None is left out, the line begins anew; a point that stands alone is a dot."""
+    svg = draw_chart([Line("", [0, 1, 2, 3, 4, 5], [1, 2, 1, None, 1, 2])])
+    (drawn,) = re.findall(r'<path d="([^"]*)" clip-path="[^"]*" style="[^"]*stroke: #1f77b4', svg)
+
+    assert drawn.count("M") == 2
+    dots = [len(re.findall("<use[^>]*fill: #1f77b4", draw_chart([Line("", [3, 4], y)]))) for y in ([1, None], [1, 1])]
+    assert dots == [1, 0]
+
+
+@pytest.mark.parametrize(
+    "name", ["<script>alert(1)</script>", "a\"b'c&d", "$x^2$ \\frac", "_hidden", "é 中", "a\x00\udcc3\nb"]
+)
+def test_names_are_taken_as_they_stand(name: str) -> None:
+    """Whatever a name is, it is text: no markup, no formula, no hidden legend; what XML cannot hold is escaped."""
+    svg = draw_chart(
+        [Line(name, [1, 2, 3], [1, 2, 3])], title=name, x_label=name, y_label=name, marks={name: 2.0}, alt=name
+    )
+
+    shown = name.replace("\x00", "\\x00").replace("\udcc3", "\\udcc3").replace("\n", "\\n")
+    assert sum(text.strip("\u200b") == shown for text in texts(svg)) == 5
+    assert ET.fromstring(svg).attrib["aria-label"] == shown
+    assert "<script" not in svg
+
+
+def test_a_chart_stands_alone() -> None:
+    """It names nothing outside itself but the two namespaces, and is the same every time."""
+    lines = [Line("a", [1, 2, 3], [3, 1, 2]), Line("b", [1, 2, 3], [1, None, 2], is_faint=True)]
+    svg = draw_chart(lines, title="Loss")
+
+    assert svg.startswith("<svg ")
+    assert set(re.findall(r"https?://[^\"]*", svg)) == {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert not re.search(r"@import|<script|<image|url\((?!#)", svg)
+    assert draw_chart(lines, title="Loss") == svg
+
+
+def test_charts_share_a_page() -> None:
+    """No two have an id in common, and each finds what it names."""
+    charts = [draw_chart([Line("", [1, 2, 3], [1, factor, 3])], title=str(factor)) for factor in (1, 2)]
+    ids = [set(re.findall(r'\sid="([^"]*)"', svg)) for svg in charts]
+
+    assert not ids[0] & ids[1]
+    for svg, own in zip(charts, ids, strict=True):
+        assert set(re.findall(r'(?:url\(#|href="#)([^)"]+)', svg)) == own
+
+
+def test_its_ink_is_that_of_the_page() -> None:
+    """Text and axes take the color around them, and there is no white ground."""
+    svg = draw_chart([Line("a", [1, 2], [1, 2])])
+
+    assert "fill: currentColor" in svg
+    assert "#010203" not in svg
+    assert "fill: #ffffff" not in svg
+
+
+def test_marks_and_size() -> None:
+    """A mark is a line with its name; the size is in inches of 72 points."""
+    svg = draw_chart([Line("", [0, 10], [0, 1])], marks={"hires": 5}, size=(4, 2))
+
+    assert "hires" in texts(svg)
+    assert ET.fromstring(svg).attrib["viewBox"] == "0 0 288 144"
+
+
+def test_an_empty_chart_is_a_chart() -> None:
+    """No lines, lines without points, and lines of gaps alone are drawn without a warning."""
+    for lines in ([], [Line("a", [], [])], [Line("a", [1, 2], [None, math.nan])]):
+        assert ET.fromstring(draw_chart(lines, y_scale="log")).tag == f"{SVG}svg"
+
+
+def test_many_points_keep_their_spikes() -> None:
+    """Of a hundred thousand points a thousand stay at most, the one spike and the one dip among them."""
+    y: list[float | None] = [1.0] * 100_000
+    y[33_333], y[77_777], y[5] = 9.0, -9.0, None
+
+    xs, ys = thin_out(range(100_000), y)
+
+    assert len(xs) == len(ys) <= MAX_POINTS
+    assert (33_333, 9.0) in zip(xs, ys, strict=True)
+    assert (77_777, -9.0) in zip(xs, ys, strict=True)
+    assert xs == sorted(xs)
+
+
+def test_few_points_stay_as_they_are() -> None:
+    """And a bucket of gaps is a gap."""
+    assert thin_out([1, 2], [5.0, 6.0]) == ([1, 2], [5.0, 6.0])
+    _, ys = thin_out(range(5000), [None] * 5000)
+    assert all(map(math.isnan, ys))
