@@ -100,6 +100,8 @@ def show_ldm(found: LdmEvaluation) -> None:
 
     console, scores = plain_console(), found.scores
     styles = Table("style", "samples", "recognized", "real ones", "taken for", "copies")
+    for i in (0, 4):
+        styles.columns[i].overflow = "fold"
     for row in scores.styles:
         ours = (str(row.samples), share(row.recognized), share(row.recognized_real), printable(row.taken_for or "-"))
         styles.add_row(printable(row.style), *ours, "-" if row.copies is None else str(row.copies))

@@ -61,6 +61,9 @@ def plan(
     if as_json:
         write_json(found.to_json())
         return
+    if not found.phases:
+        say("Nothing is left to train.")
+        return
     rows: list[tuple[str, ...]] = [("phase", "steps", "steps/s", "time", "memory", "disk")]
     rows += map(row_of, found.phases)
     rows.append((f"start of {found.commands} commands", "-", "-", duration(found.start * found.commands), "-", "-"))

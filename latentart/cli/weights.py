@@ -36,6 +36,7 @@ class Kind(StrEnum):
     VGG16 = "vgg16"
     ALEXNET = "alexnet"
     SQUEEZENET = "squeezenet"
+    INCEPTION = "inception"
 
 
 def list_files(as_json: JsonOption = False) -> None:
@@ -89,7 +90,7 @@ def verify(names: Names = None, config: ConfigOption = None, as_json: JsonOption
 
 def import_file(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A .pt, .pth, .ckpt or .safetensors file.")],
-    kind: Annotated[Kind, typer.Option("--as", help="The network of the config, or an LPIPS backbone.")],
+    kind: Annotated[Kind, typer.Option("--as", help="The network of the config, or a file behind LPIPS or FID.")],
     overrides: Overrides = None,
     key: Annotated[str | None, typer.Option("--key", help="Where in the file, as ema; else where they fit.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="A new model folder; else the run's own.")] = None,

@@ -69,7 +69,7 @@ def draw_chart(
         for name, place in (marks or {}).items():
             axes.axvline(place, color=_INK, alpha=0.5, linewidth=1, linestyle="--")
             where = (place, 1.0)
-            style: dict[str, Any] = {"fontsize": 8, "ha": "left", "va": "top", "parse_math": False}
+            style: dict[str, Any] = {"fontsize": 8, "rotation": 90, "ha": "left", "va": "top", "parse_math": False}
             axes.annotate(_name(name), where, xycoords=("data", "axes fraction"), **style)
         axes.set(xscale=x_scale, yscale=y_scale)
         for axis in [axes.xaxis] * (x_scale == "log") + [axes.yaxis] * (y_scale == "log"):

@@ -126,7 +126,8 @@ def find_shortages(plan: Plan) -> list[str]:
     """Return a sentence for each phase that needs more memory than there is, and one where the disk is too small."""
     advice = [
         f"{phase.name} needs {phase.memory / GB:.3g} GB of memory, and {plan.memory_available / GB:.3g} GB are left: "
-        "lower its batch size, or set recompute=true of its run"
+        + ("set ldm.training.micro_batch" if phase.name == "ldm" else "lower the stage's batch_size")
+        + ", or recompute=true of its run"
         for phase in plan.phases
         if phase.memory is not None and plan.memory_available is not None and phase.memory > plan.memory_available
     ]

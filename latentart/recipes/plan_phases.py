@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ from latentart.recipes.workspace import Workspace
 from latentart.training.checkpoint import list_checkpoints
 from latentart.training.devices import Placement
 from latentart.training.folders import read_json
+from latentart.training.host_memory import file_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -154,7 +155,7 @@ class Planner:
             return
         folder = self.scratch / "ldm"
         take_some(self.pictures, self._encoded(), folder / "data")
-        take_some(self.pictures, 1, folder / WARMING)
+        take_some(replace(self.pictures, entries=self.pictures.entries[:1]), 1, folder / WARMING)
         self._write_autoencoder(folder)
         every = (run.preview_every, run.evaluate_every, run.checkpoint_every)
         occasions = count_occasions(*every, first, last)
@@ -198,7 +199,9 @@ class Planner:
         """Return what a trial finds; None where memory does not suffice, and the advice says so."""
         logger.info("trying %s", name)
         has = (occasions.previews > 0, occasions.evaluations > 0)
-        trial = Trial(folder, self.trial_config, stage, self.device, seconds, parts or ("whole",), *has, ending)
+        trial = Trial(
+            folder, self.trial_config, stage, self.device, seconds, parts or ("whole",), *has, ending, file_bytes()
+        )
         try:
             timings = call_apart(try_training, trial)
         except ResourceError as error:
@@ -224,7 +227,7 @@ class Planner:
         disk += steps // log_every * timings.line_bytes
         if timings.tried:
             batches = " and ".join(map(str, timings.tried))
-            self.advice.append(f"{name}: a step at its batch takes long; it is derived from batches of {batches}")
+            self.advice.append(f"{name}: a step at its batch takes long; it is derived from {batches} at a time")
         if timings.data_share > MUCH_WAITING:
             self.advice.append(
                 f"{name}: {timings.data_share:.0%} of the time is waiting for pictures: see data.workers"

@@ -38,7 +38,7 @@ from latentart.recipes.workspace import Workspace
 from latentart.training.checkpoint import list_checkpoints
 from latentart.training.devices import Placement, choose_device
 from latentart.training.disk import folder_bytes
-from latentart.training.host_memory import available_bytes, peak_bytes
+from latentart.training.host_memory import available_bytes, file_bytes, peak_bytes
 
 NEVER = 10**9
 WARMING = "few"  # the folder of pictures that a denoiser's trial encodes first
@@ -55,6 +55,7 @@ class Trial:
         parts: those of the stage that are still to come. seconds: how long it may last, about.
         has_previews, has_evaluations: whether the real run has any before its end.
         ending: images that pass the network at the end, or as many as that is like.
+        libraries: bytes of memory that a command's libraries take; a process born with them counts fewer.
     """
 
     folder: Path
@@ -66,6 +67,7 @@ class Trial:
     has_previews: bool = False
     has_evaluations: bool = False
     ending: float = 0.0
+    libraries: int = 0
 
     @property
     def batch_size(self) -> int:
@@ -82,12 +84,14 @@ def try_training(trial: Trial) -> Timings:
     placement = Placement(choose_device(trial.device), trial.config.ldm.training.run.precision)
     available = available_bytes(placement.device)
     base = peak_bytes(placement.device) or 0
+    uncounted = max(0, trial.libraries - file_bytes()) if placement.device.type == "cpu" else 0
     encoding = _time_encoding(trial, placement) if trial.stage is None else 0.0
     tried, deadline = [_probe(trial, 1, placement)], time.monotonic() + trial.seconds
     while not _is_enough(trial, tried, deadline - time.monotonic()):
         tried.append(_probe(trial, min(trial.batch_size, GROWTH * tried[-1].batch_size), placement))
     left, per_step = deadline - time.monotonic(), tried[-1].longest * trial.batch_size / tried[-1].batch_size
-    if per_step * LEAST_STEPS * len(trial.parts) <= left:
+    is_reached = tried[-1].batch_size == trial.batch_size  # then three times as many steps are no great matter
+    if is_reached or per_step * LEAST_STEPS * len(trial.parts) <= left:
         layout = plan_layout(trial.parts, per_step, left / 2)
         is_whole = FORWARD_SHARE * per_step / trial.batch_size * trial.ending <= ENDING_SHARE * trial.seconds
         timings = _rehearse_laid_out(trial, layout, placement, is_whole=is_whole)
@@ -95,6 +99,8 @@ def try_training(trial: Trial) -> Timings:
     else:
         timings = extrapolate(tried, trial.batch_size)
     _measure_disk(trial, timings)
+    if timings.memory is not None:
+        timings.memory += uncounted
     timings.encode, timings.available = encoding, available + base if available is not None else None
     return timings
 
@@ -126,7 +132,7 @@ def _is_enough(trial: Trial, tried: Sequence[Probe], left: float) -> bool:
 def extrapolate(tried: Sequence[Probe], batch_size: int) -> Timings:
     """Return steps and memory at ``batch_size`` by a straight line through the last two batches that were tried.
 
-    A single one counts as a line from nothing.
+    After a single one the steps are in proportion, and nothing is known of the memory, most of which may be torch's.
     """
     small, large = tried[-2] if len(tried) > 1 else None, tried[-1]
     steps = {
@@ -135,7 +141,7 @@ def extrapolate(tried: Sequence[Probe], batch_size: int) -> Timings:
         )
         for part, seconds in large.step.items()
     }
-    memory = large.memory
+    memory = None
     if small is not None and small.memory is not None and large.memory is not None:
         memory = round(line_through((small.batch_size, small.memory), (large.batch_size, large.memory), batch_size))
     sizes = tuple(probe.batch_size for probe in tried[-2:])

@@ -139,7 +139,7 @@ def import_backbone(name: str, file: Path) -> WeightsReport:
     known = known_files()[chosen.backbone]
     if fault := find_fault(file, known.num_bytes, known.sha256):
         msg = f"{file} {fault}." if file.is_file() else f"there is no file {file}."
-        raise DownloadError(msg, f"Expected torchvision's {known.file_name}; `latentart weights fetch {name}` has it.")
+        raise DownloadError(msg, f"Expected the published {known.file_name}: `latentart weights fetch {name}`.")
     if not find_fault(chosen.path, known.num_bytes, known.sha256):
         logger.info("%s is here already, and whole", known.file_name)
         return WeightsReport(chosen.backbone, str(chosen.path))

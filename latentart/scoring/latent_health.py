@@ -1,4 +1,4 @@
-"""Whether an autoencoder's latents are fit to be learned: which channels carry something, and something of their own."""
+"""Whether an autoencoder's latents are fit to be learned: which channels carry something, and something their own."""
 
 from __future__ import annotations
 

@@ -197,10 +197,12 @@ def _find_stall(history: History) -> Verdict | None:
         evidence = f"{flat}, and knowing nothing gives {history.blank_loss:.4g}"
     else:
         return None
-    group = "ldm.training" if history.what == "denoiser" else "vae"
+    group, word = ("ldm.training", "ldm") if history.what == "denoiser" else ("vae", "vae")
     then = ", then fewer and clearer styles" if _can_ask(history) else ""
     advice = f"Stop: after {history.share:.0%} of the run, more steps will not help. Try another"
-    return Verdict("stalled", evidence, f"{advice} {group}.optimizer.lr, then a larger network{then}.")
+    return Verdict(
+        "stalled", evidence, f"{advice} {group}.optimizer.lr (`latentart find-lr {word}`), then a larger network{then}."
+    )
 
 
 def _find_learning(history: History) -> Verdict:

@@ -27,6 +27,11 @@ def peak_bytes(device: torch.device) -> int | None:
     return None
 
 
+def file_bytes() -> int:
+    """Return how much of this process's memory is files, as the libraries that it has loaded; 0 where nobody tells."""
+    return (_read_field(Path("/proc/self/status"), "RssFile") or 0) * 1024
+
+
 def available_bytes(device: torch.device, root: Path = Path("/")) -> int | None:
     """Return how much memory is left: on a GPU, else of the machine or of the container; None where nobody tells.
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 MIN_POINTS = 10  # of fewer no slope is worth a word
+LEAST_FALL = 0.02  # of the loss: less may be chance
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,9 @@ class RangeResult:
 
         Smith takes as the upper bound of a cycle the rate at which the score stops to improve (1506.01186, section
         3.3), and OneCycle comes to its peak slowly, stays there shortly, and gains from large rates (1803.09820). A
-        tenth of it, the habit of other tools, is for rates that stay; on the demo it costs a quarter of the error. The
-        steepest place is shown, but in a noisy loss it wanders by a decade from test to test.
+        tenth of it, the habit of other tools, is for rates that stay: after 300 steps of the demo it left the
+        autoencoder with a quarter and the denoiser with two thirds more error. The steepest place is shown too, but in
+        a noisy loss it wanders by a decade from test to test.
         """
         return self.lowest
 
@@ -88,27 +90,32 @@ def range_test(
 
 
 def find_steepest(points: list[RatePoint]) -> float | None:
-    """Return the rate at which the smoothed loss falls fastest over log(lr); None where it never does.
+    """Return the rate at which the smoothed loss falls fastest over log(lr); None where it never falls.
 
     Only what comes before its lowest is looked at. The slope at a point is that between its neighbors; the first tenth,
     where the mean is still of few losses, is left out.
     """
-    if len(points) < MIN_POINTS:
+    if (lowest := _place_of_lowest(points)) is None:
         return None
-    lowest = min(range(len(points)), key=lambda i: points[i].smoothed)
-    first = max(1, len(points) // 10)
     slopes = {
         i: (points[i + 1].smoothed - points[i - 1].smoothed) / math.log(points[i + 1].lr / points[i - 1].lr)
-        for i in range(first, min(lowest + 1, len(points) - 1))
+        for i in range(max(1, len(points) // 10), min(lowest + 1, len(points) - 1))
     }
-    steepest = min(slopes, key=slopes.__getitem__, default=None)
-    return points[steepest].lr if steepest is not None and slopes[steepest] < 0 else None
+    steepest = min(slopes, key=slopes.__getitem__)
+    return points[steepest].lr if slopes[steepest] < 0 else None
 
 
 def find_lowest(points: list[RatePoint]) -> float | None:
-    """Return the rate with the lowest smoothed loss; None where it never fell below its start."""
+    """Return the rate with the lowest smoothed loss; None where that never falls clearly below its start."""
+    lowest = _place_of_lowest(points)
+    return None if lowest is None else points[lowest].lr
+
+
+def _place_of_lowest(points: list[RatePoint]) -> int | None:
+    """Return where the loss is lowest, if that is after the first tenth and a fall worth the name."""
     if len(points) < MIN_POINTS:
         return None
     first = len(points) // 10
     lowest = min(range(len(points)), key=lambda i: points[i].smoothed)
-    return points[lowest].lr if lowest > first else None
+    has_fallen = points[lowest].smoothed < (1 - LEAST_FALL) * points[first].smoothed
+    return lowest if lowest > first and has_fallen else None

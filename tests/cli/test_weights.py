@@ -203,3 +203,24 @@ def test_a_file_of_ones_own_is_verified_in_its_place(latentart: Run, mirror: Pat
     assert (done.code, done.out) == (8, "")
     assert f"error: {own} cannot be read as PyTorch weights" in done.err
     assert "Run `latentart weights fetch squeezenet` and set vae.perceptual.weights=null" in done.err
+
+
+def test_a_published_file_that_is_here_is_brought_to_its_place(latentart: Run, mirror: Path, tmp_path: Path) -> None:
+    """Bit for bit, whatever its name; another file is refused and what is there stays."""
+    own = tmp_path / "copy of squeezenet.pth"
+    own.write_bytes((mirror / NAME).read_bytes())
+    words = ("weights", "import", own, "--as", "squeezenet")
+
+    done = latentart(*words)
+    assert (done.code, done.out) == (0, f"{hub_file('squeezenet')}\n")
+    assert hub_file("squeezenet").read_bytes() == own.read_bytes()
+    again = latentart(*words, "--json")
+    assert json.loads(again.out) == {"backbone": "squeezenet", "path": str(hub_file("squeezenet"))}
+    assert "is here already, and whole" in again.err
+
+    own.write_bytes(own.read_bytes()[:-1] + b"?")
+    wrong = latentart(*words)
+    assert (wrong.code, wrong.out) == (8, "")
+    assert "its checksum (SHA-256) does not match. Expected the published squeezenet1_1-b8a52dc0.pth" in wrong.err
+    assert hub_file("squeezenet").read_bytes() == (mirror / NAME).read_bytes()
+    assert "there is no file gone.pth" in latentart("weights", "import", "gone.pth", "--as", "vgg16").err

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import runpy
+import signal
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -58,3 +63,46 @@ def test_pictures_drawn_from_python_are_those_of_the_command(run: Run, workspace
         with Image.open(workspace / f"drawn/Cubism_seed{seed}.png") as drawn:
             difference = np.abs(np.int16(picture) - np.int16(drawn))
         assert difference.max() <= 16, "precision is left to the machine here"
+
+
+STANDINS = {
+    "scontrol": 'if [[ $1 == requeue ]]; then echo "$2" > requeued; else echo node-a; echo node-b; fi',
+    "scancel": 'echo "$@" > cancelled',
+    "srun": """
+        out=$(sed -n "s/^--output=//p" <<< "$(printf "%s\\n" "$@")")
+        echo "$@" > called
+        if [[ $PRINTS == wait ]]; then
+          until [[ -f cancelled ]]; do sleep 0.02; done
+          exit 143
+        fi
+        echo "$PRINTS" > "$out"
+    """,
+}
+
+
+@pytest.mark.parametrize(
+    ("prints", "is_requeued"), [("runs/ldm/checkpoints/step-00000500", True), ("runs/ldm/model", False), ("wait", True)]
+)
+def test_the_slurm_script_goes_on_until_the_model_is_there(tmp_path: Path, prints: str, is_requeued: bool) -> None:
+    """Paused at --max-time or told that time is up it is put into the queue again; finished it is not."""
+    for name, body in STANDINS.items():
+        script = tmp_path / "bin" / name
+        script.parent.mkdir(exist_ok=True)
+        script.write_text(f"#!/bin/bash\n{body}\n")
+        script.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "PRINTS": prints}
+    environment |= {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node-[a-b]", "SLURM_JOB_NUM_NODES": "2"}
+    environment |= {"SLURM_GPUS_ON_NODE": "4", "SLURM_CPUS_PER_TASK": "32"}
+    with subprocess.Popen(["bash", EXAMPLES / "slurm.sh", "vae"], cwd=tmp_path, env=environment) as process:
+        while process.poll() is None and not (tmp_path / "called").exists():
+            time.sleep(0.02)
+        if prints == "wait":
+            process.send_signal(signal.SIGUSR1)
+        code = process.wait(timeout=30)
+
+    called = (tmp_path / "called").read_text()
+    assert "--nnodes 2 --nproc-per-node 4 " in called
+    assert "--rdzv-endpoint node-a:29500" in called
+    assert "-m latentart train vae --quiet --max-time 7h" in called
+    assert (code, (tmp_path / "requeued").exists()) == (143 if prints == "wait" else 0, is_requeued)
+    assert (tmp_path / "cancelled").exists() == (prints == "wait")

@@ -121,14 +121,14 @@ def test_everything_is_added_up() -> None:
 
 
 def test_smaller_batches_are_continued_in_a_straight_line() -> None:
-    """Steps and memory of 16 from those of 2 and 4; of one batch alone in proportion; a line never falls."""
+    """Steps and memory of 16 from those of 2 and 4; of one batch alone the steps in proportion; a line never falls."""
     small, large = Probe(2, {"whole": 1.0}, 300), Probe(4, {"whole": 1.5}, 400)
 
     two = extrapolate([Probe(1, {"whole": 9.0}, 1), small, large], 16)
     one = extrapolate([large], 16)
 
     assert (two.step, two.memory, two.tried, two.is_whole) == ({"whole": 4.5}, 1000, (2, 4), False)
-    assert (one.step, one.memory, one.tried) == ({"whole": 6.0}, 400, (4,))
+    assert (one.step, one.memory, one.tried) == ({"whole": 6.0}, None, (4,))
     assert line_through((1.0, 5.0), (2.0, 4.0), 10.0) == 4.0
 
 

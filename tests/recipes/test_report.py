@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import base64
-import html
 import json
-import re
 from collections.abc import Callable
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +101,8 @@ def test_everything_is_on_the_page(learned: Path) -> None:
 
     assert "Denoiser: art" in page.text
     assert "Learning: the loss fell" in " ".join(page.text.split())
-    facts = {"400 of 800", "6 min 30 s", "25%", "90%", "50"}
-    assert facts <= {line.strip() for line in page.text.splitlines()} | set(re.findall(r"[^\n]+", page.text))
+    for figure in ("steps400 of 800", "time6 min 30 s", "wait for data25%", "recognized90%", "images per second50"):
+        assert figure in page.text
     labels = [svg["aria-label"] or "" for svg in page.all("svg")]
     assert [label.split(" over the steps")[0] for label in labels] == [
         "Loss",
@@ -133,7 +132,7 @@ def test_verdicts_that_are_alike_are_one_row(learned: Path) -> None:
 
 
 def test_the_page_needs_nothing_else(learned: Path) -> None:
-    """No script, no address outside, pictures as data that decode, a policy that forbids the rest, and it fits a phone."""
+    """No script, no address outside, pictures as data that decode, a policy that forbids the rest; it fits a phone."""
     page = read(learned)
 
     assert {tag for tag, _ in page.tags} & {
@@ -172,11 +171,9 @@ def test_names_are_only_text(tmp_path: Path) -> None:
 
     page, other = read(run), read(plain)
 
-    assert [tag for tag, _ in page.tags] == [tag for tag, _ in other.tags] + ["tr", "td", "td", "td"] or len(
-        [tag for tag, _ in page.tags]
-    ) - len(other.tags) in (4,)
+    assert len(page.tags) == len(other.tags) + len(("tr", "td", "td", "td"))  # the verdict more
     assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
-    assert page.text.count(EVIL) >= 5
+    assert page.text.count(EVIL) == 4  # log, machine, scores, evidence
     assert "\\x1b[31m" in page.text
     assert "\u202e" not in page.text
 
@@ -194,12 +191,16 @@ GARBAGE = [
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "config.json", "machine.json", "log.txt", "evaluations.jsonl"])
-@pytest.mark.parametrize("content", GARBAGE)
-def test_a_damaged_run_has_a_page(learned: Path, name: str, content: bytes) -> None:
-    """Whatever one of its files holds; the others are shown."""
-    (learned / name).write_bytes(content)
+def test_a_damaged_run_has_a_page(tmp_path: Path, name: str) -> None:
+    """Whatever one of its files holds; the previews are shown."""
+    run = write_run(tmp_path / "art" / "runs" / "ldm", steps=0, previews=1)
+    for content in GARBAGE:
+        (run / name).write_bytes(content)
 
-    assert "Denoiser: art" in read(learned).text
+        page = read(run)
+
+        assert "Denoiser: art" in page.text
+        assert len(page.all("img")) == 1
 
 
 def test_what_could_not_be_read_is_said(learned: Path) -> None:
@@ -233,7 +234,7 @@ def test_previews_are_thinned(tmp_path: Path) -> None:
     steps = [preview.step for preview in page.previews]
     assert len(steps) == MAX_PREVIEWS - 1
     assert steps[0] == 100
-    assert {b - a for a, b in zip(steps, steps[1:], strict=False)} <= {200, 300}
+    assert {b - a for a, b in pairwise(steps)} <= {200, 300}
     assert page.last_preview is not None
     assert page.last_preview.step == 6000
 
@@ -318,6 +319,6 @@ def test_a_long_run_has_a_small_page(tmp_path: Path) -> None:
     done = report(run)
 
     assert done.num_bytes == done.path.stat().st_size < 5e6
-    page = Reader(html.unescape(done.path.read_text())[:0] + done.path.read_text())
+    page = Reader(done.path.read_text())
     assert len(page.all("img")) == MAX_PREVIEWS
     assert "every 5th was read" in page.text

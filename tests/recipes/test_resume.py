@@ -45,6 +45,19 @@ def test_an_interrupted_denoiser_ends_with_the_same_bits(story: Any, run: Run, w
     assert tensors(workspace / "runs/ldm", LAST["ldm"]) == tensors(story.folder / "runs/ldm", LAST["ldm"])
 
 
+def test_a_stopped_call_that_named_a_checkpoint_goes_on_without_it(run: Run, cleaned: Path) -> None:
+    """The one it named is no longer the newest: the same words again would be refused."""
+    assert run(cleaned, "train", "vae", "--stage", "l1").code == 0
+    words = ("train", "vae", "--stage", "adversarial", "vae.stages.adversarial.steps=4")
+    named = ("--resume", "runs/vae/checkpoints/step-00000003")
+
+    stopped = run(cleaned, *words, *named, stop_at="vae adversarial: step 1/")
+
+    assert stopped.error(143).endswith("Run the same command again without --resume to go on.")
+    run(cleaned, *words, *named).error(2)
+    assert run(cleaned, *words).code == 0
+
+
 def test_stage_by_stage_equals_all(story: Any, run: Run, cleaned: Path) -> None:
     """Four commands make the autoencoder that one makes, and each names the next."""
     said = [

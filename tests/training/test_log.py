@@ -236,3 +236,16 @@ def test_warnings_and_the_end_are_kept(tmp_path: Path) -> None:
 
     lines = (tmp_path / "log.txt").read_text(encoding="utf-8").splitlines()
     assert [line.split(" ", 2)[2] for line in lines] == ["a\\nb.jpg is gone", "ended: too many are gone."]
+
+
+def test_full_memory_and_bugs_are_kept_too(tmp_path: Path) -> None:
+    """Nobody may have seen the traceback."""
+    for error in (MemoryError(), ZeroDivisionError("by zero")):
+        with pytest.raises(type(error)), RunLog(tmp_path).watch():
+            raise error
+
+    lines = (tmp_path / "log.txt").read_text(encoding="utf-8").splitlines()
+    assert [line.split(" ", 2)[2] for line in lines] == [
+        "ended: the memory is full.",
+        "ended: ZeroDivisionError('by zero')",
+    ]

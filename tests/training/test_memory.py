@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from latentart.errors import ResourceError
-from latentart.training.memory import explain_out_of_memory, fit_micro_batch
+from latentart.training.memory import explain_out_of_memory, fit_micro_batch, naming_stage
 
 CUDA = (
     "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 23.65 GiB of which 1.31 GiB is "
@@ -112,3 +112,14 @@ def test_where_nothing_fits_it_is_said() -> None:
         fit_micro_batch(refuse, 4)
     with pytest.raises(RuntimeError, match="shapes differ"):
         fit_micro_batch(break_down, 4)
+
+
+def test_a_stage_is_named() -> None:
+    """The setting to lower stands there whole; another error goes through."""
+    with (
+        pytest.raises(ResourceError, match=r"is full.* Lower vae\.stages\.hires\.batch_size, or set"),
+        naming_stage("hires"),
+    ):
+        raise torch.OutOfMemoryError(CUDA)
+    with pytest.raises(RuntimeError, match="shapes differ"), naming_stage("hires"):
+        raise RuntimeError("shapes differ")

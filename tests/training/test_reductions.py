@@ -55,6 +55,10 @@ def exchange(rank: int) -> dict[str, Any]:
     reductions.average_gradients([network.weight, without, other])
     part = torch.full((2 - rank, 2), rank, dtype=torch.uint8)
     collected = reductions.collect_for_first(part, [2, 1])
+    shared, is_sent = reductions.SharedNetwork(nn.Linear(2, 1)), []
+    for is_last in (False, True, False, False, True):
+        with shared.accumulating(is_last=is_last):
+            is_sent.append(shared.call.require_backward_grad_sync)
     lost = reductions.mean_of_all(torch.tensor([float("nan") if rank else 1.0, 1.0]))
     return {
         "part": reductions.own_part(),
@@ -66,6 +70,7 @@ def exchange(rank: int) -> dict[str, Any]:
         "collected": None if collected is None else collected.tolist(),
         "gradients": [network.weight.grad.tolist(), other.grad.tolist(), without.grad],
         "lost": lost.isnan().tolist(),
+        "is_sent": is_sent,
     }
 
 
@@ -142,6 +147,7 @@ def test_every_exchange_gives_both_the_same(together: Path) -> None:
         "collected": [[0, 0], [0, 0], [1, 1]],
         "gradients": [[[0.5] * 3] * 2, [0.0, 1.5, 3.0, 4.5, 6.0], None],
         "lost": [True, False],
+        "is_sent": [True, True, False, False, True],  # with the last part alone, but for the very first one
     }
     assert second == {**first, "part": 1, "collected": None}
 

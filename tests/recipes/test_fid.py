@@ -1,0 +1,69 @@
+"""FID and KID from features, and where real ones are kept."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from latentart.recipes.fid import find_real_features, load_if_there, score_inception
+from latentart.recipes.workspace import Workspace
+from latentart.scoring.kernel_distance import kernel_distance
+from latentart.training.devices import Placement
+
+CPU = Placement(torch.device("cpu"), "fp32")
+
+
+class Means(nn.Module):
+    """A small network in the place of Inception: mean colors, and how often it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return three features."""
+        self.asked += 1
+        return pixels.float().mean((2, 3))
+
+
+def test_real_features_are_kept(cleaned: Path) -> None:
+    """Of every clean picture, in the index's order; the second call asks no network."""
+    workspace, network = Workspace.open(cleaned / "latentart.json"), Means()
+
+    first = find_real_features(workspace, network, CPU, quiet=True)  # type: ignore[arg-type]
+    asked = network.asked
+    again = find_real_features(workspace, network, CPU, quiet=True)  # type: ignore[arg-type]
+
+    assert first.shape == (15, 3)
+    assert torch.equal(first, again)
+    assert network.asked == asked == 1
+
+
+def test_scores_are_those_of_the_formulas() -> None:
+    """FID of two Gaussians apart by 3 is about 9; KID of small sets is that of the whole, ten times."""
+    draw = torch.Generator().manual_seed(0)
+    real, fake = torch.randn(400, 4, generator=draw), torch.randn(400, 4, generator=draw)
+    fake[:, 0] += 3
+
+    found = score_inception(real, fake)
+
+    assert found.fid == pytest.approx(9.0, abs=1.0)
+    assert found.kid == pytest.approx(kernel_distance(real, fake))
+    assert found.kid_error == pytest.approx(0.0, abs=1e-12)
+    assert found.real_pictures == 400
+
+
+def test_what_is_missing_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line with what to do; not by every process."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with caplog.at_level(logging.INFO):
+        assert load_if_there(CPU, is_silent=True) is None
+        assert caplog.text == ""
+        assert load_if_there(CPU) is None
+    assert "FID and KID are left out: FID needs" in caplog.text
