@@ -18,7 +18,7 @@ def report(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a run as one HTML page: curves, previews, verdict, scores. It opens without a network."""
+    """Write a run as one HTML page. Curves, previews, verdict, scores; it opens without a network."""
     from latentart.recipes.report import find_run, report
 
     result = report(find_run(_find_runs(run, config), run), out)

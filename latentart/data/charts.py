@@ -17,6 +17,7 @@ from latentart.printable import printable
 MAX_POINTS = 1000  # of one line: more than a screen shows
 MAX_NAME = 60
 MAX_ABOVE = 4  # names in a row above the lines
+LETTER = 0.065  # inches, of one of a legend's letters
 _INK = "#010203"  # replaced by the color of the text around the chart, so that it suits a dark page
 
 
@@ -54,7 +55,7 @@ def draw_chart(
     from matplotlib.figure import Figure
 
     with rc_context(_settings()):
-        figure = Figure(figsize=size, layout="constrained")
+        figure = Figure(figsize=size)
         axes = figure.subplots()
         if is_graded:
             shades = [i / max(len(lines) - 1, 1) for i in range(len(lines))]
@@ -74,11 +75,13 @@ def draw_chart(
         axes.set(xscale=x_scale, yscale=y_scale)
         for axis in [axes.xaxis] * (x_scale == "log") + [axes.yaxis] * (y_scale == "log"):
             _label_logarithms(axis)
-        axes.set_title(printable(title), parse_math=False)
+        names = [_name(line.name) for line in lines if line.name]
+        axes.set_title(printable(title), parse_math=False, pad=22 if 0 < len(names) <= MAX_ABOVE else 6)
         axes.set_xlabel(printable(x_label), parse_math=False)
         axes.set_ylabel(printable(y_label), parse_math=False)
-        if num_named := sum(bool(line.name) for line in lines):
-            _add_legend(figure, num_named)
+        if y_scale == "linear":
+            axes.yaxis.set_major_formatter("{x:g}")
+        _arrange(figure, names, has_title=bool(title), has_y_label=bool(y_label))
         return to_svg(figure, alt or title)
 
 
@@ -91,12 +94,29 @@ def _label_logarithms(axis: Any) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def _add_legend(figure: Any, num_lines: int) -> None:
-    """Put the names beside the lines, where they hide none."""
-    place, columns = ("outside right center", 1) if num_lines > MAX_ABOVE else ("outside upper left", num_lines)
-    legend = figure.legend(loc=place, ncols=columns, frameon=False, fontsize=8)
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+def _arrange(figure: Any, names: Sequence[str], *, has_title: bool, has_y_label: bool) -> None:
+    """Give the axes what room is left beside numbers and names; matplotlib's own layout takes as long as the drawing.
+
+    Few names stand above the lines, many on the right, where they hide none.
+    """
+    width, height = figure.get_size_inches()
+    is_beside = len(names) > MAX_ABOVE
+    column = 0.45 + LETTER * max(map(len, names), default=0) if is_beside else 0.0
+    top = height - 0.08 - 0.25 * has_title - 0.22 * (bool(names) and not is_beside)
+    figure.subplots_adjust(
+        left=min(0.4, (0.62 + 0.2 * has_y_label) / width),
+        right=max(0.5, (width - 0.12 - column) / width),
+        bottom=min(0.4, 0.45 / height),
+        top=max(0.6, top / height),
+    )
+    if names:
+        box = figure.subplotpars
+        corner = (box.right, box.top) if is_beside else (box.left, box.top)
+        place, columns = ("upper left", 1) if is_beside else ("lower left", len(names))
+        look: dict[str, Any] = {"frameon": False, "fontsize": 8, "borderaxespad": 0.2, "columnspacing": 1.2}
+        legend = figure.legend(loc=place, bbox_to_anchor=corner, ncols=columns, **look)
+        for text in legend.get_texts():
+            text.set_parse_math(False)
 
 
 def _settings() -> Any:

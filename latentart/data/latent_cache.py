@@ -1,8 +1,9 @@
 """Posterior moments of the whole set on disk, written once and read by memory map.
 
 ``cache/latents-<key>/`` holds shards of safetensors, each with the ``moments`` of its images, their ``style_id`` and
-the ``index`` of the picture that each row shows. ``cache.json`` is written last: its presence says that the cache is
-whole. The key covers everything the moments depend on, so a stale cache is simply another folder.
+the ``index`` of the picture that each row shows, and in its header a SHA-256 over them. ``cache.json`` is written last:
+its presence says that the cache is whole. The key covers everything the moments depend on, so a stale cache is simply
+another folder.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ from latentart.training.folders import read_json, write_json_atomic
 CACHE_FILE = "cache.json"
 SHARD_IMAGES = 1024
 SHARD_BYTES = 64 * 2**20
-FORMAT = 2
+FORMAT = 3
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 _STORED_AS = {"fp16": "F16", "bf16": "BF16"}
 _STATISTICS_IMAGES = 64
+_CHECKSUM = "sha256"
 
 
 def cache_key(source: Mapping[str, Any]) -> str:
@@ -136,7 +138,7 @@ def require_finite(moments: Tensor, stored: Tensor, images: range) -> None:
 def _write_shard(path: Path, tensors: dict[str, Tensor]) -> None:
     temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
     try:
-        write_tensors(temporary, tensors)
+        write_tensors(temporary, tensors, {_CHECKSUM: _checksum(tensors)})
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -147,12 +149,19 @@ def _write_shard(path: Path, tensors: dict[str, Tensor]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def survey(folder: Path, layout: CacheLayout, shards: Iterable[int]) -> tuple[list[int], list[int]]:
-    """Return which of the shards are missing or not whole, and which images of the others show another picture."""
+def survey(
+    folder: Path, layout: CacheLayout, shards: Iterable[int], *, is_thorough: bool = False
+) -> tuple[list[int], list[int]]:
+    """Return which of the shards are missing or not whole, and which images of the others show another picture.
+
+    With ``is_thorough`` every byte is read, and a shard with a changed one is not whole.
+    """
     missing, replaced = [], []
     for shard in shards:
         try:
             index = _read_labels(folder, layout, shard)[1].tolist()
+            if is_thorough:
+                _require_sound(shard_path(folder, shard))
         except (OSError, SafetensorError):
             missing.append(shard)
         else:
@@ -189,7 +198,7 @@ def complete_cache(folder: Path, layout: CacheLayout, source: Mapping[str, Any])
         "mean": list(normalizer.mean),
         "std": list(normalizer.std),
     }
-    write_json_atomic(folder / CACHE_FILE, about)
+    write_json_atomic(folder / CACHE_FILE, about | {_CHECKSUM: _checksum_of_json(about)})
 
 
 def _read_labels(folder: Path, layout: CacheLayout, shard: int) -> tuple[Tensor, Tensor]:
@@ -206,6 +215,43 @@ def _read_labels(folder: Path, layout: CacheLayout, shard: int) -> tuple[Tensor,
     if found != [_STORED_AS[layout.dtype], count, *layout.shape] or not len(style_id) == len(index) == count:
         raise SafetensorError(f"{path.name} holds {found}")
     return style_id, index
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for _, tensor in sorted(tensors.items()):
+        digest.update(tensor.view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _require_sound(path: Path) -> None:
+    """Compare a shard's tensors to the checksum in its header.
+
+    Raises:
+        OSError, SafetensorError: it is not there, or changed.
+    """
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - the file is no mapping
+        expected = (file.metadata() or {}).get(_CHECKSUM)
+    if _checksum(tensors) != expected:
+        raise SafetensorError(f"the checksum of {path.name} does not match")
+
+
+def _checksum_of_json(value: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def _read_about(path: Path) -> dict[str, Any]:
+    """Read the description of a cache, of which nothing may have changed.
+
+    Raises:
+        ModelError: it is no JSON, or has changed.
+    """
+    about = read_json(path)
+    is_as_written = isinstance(about, dict) and path.read_text(encoding="ascii") == f"{json.dumps(about, indent=2)}\n"
+    if not is_as_written or about.pop(_CHECKSUM, None) != _checksum_of_json(about):
+        raise ModelError(f"{path.name} has changed since it was written")
+    return about
 
 
 def _map_moments(folder: Path, shard: int) -> Tensor:
@@ -228,14 +274,19 @@ class LatentCache:
         self._mapped: dict[int, np.ndarray[Any, np.dtype[np.int16]]] = {}
 
     @classmethod
-    def open(cls, folder: Path) -> LatentCache:
+    def open(cls, folder: Path, *, is_thorough: bool = False) -> LatentCache:
         """Check every shard of a complete cache and read its labels; moments are mapped when they are asked for.
+
+        With ``is_thorough`` every byte is read and compared to the shards' checksums.
 
         Raises:
             DataError: it is damaged.
         """
         try:
-            return cls(folder, read_json(folder / CACHE_FILE))
+            cache = cls(folder, _read_about(folder / CACHE_FILE))
+            for shard in range(cache.layout.num_shards if is_thorough else 0):
+                _require_sound(shard_path(folder, shard))
+            return cache
         except (OSError, SafetensorError, ModelError, LookupError, TypeError, ValueError, ArithmeticError) as error:
             raise _damaged(folder, error) from None
 

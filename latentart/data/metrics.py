@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-MAX_LINES = 20_000  # of steps that are parsed, in half a second
+MAX_LINES = 10_000  # of steps that are parsed, in a fraction of a second
 MAX_LINE_BYTES = 2**20
 MAX_POINTS = 1000  # that are left of a trace
 SAMPLED_BYTES = 64 * 2**10

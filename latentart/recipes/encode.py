@@ -151,9 +151,11 @@ class Encoding:
         self.folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(self.folder)
         try:
-            cache = LatentCache.open(self.folder)
-        except DataError:
+            cache = LatentCache.open(self.folder, is_thorough=True)
+        except DataError as error:
             cache = None
+            if is_complete(self.folder):
+                logger.warning("%s What is not whole is made again.", error.message)
         replaced = cache.replaced if cache else survey(self.folder, self.layout, range(self.layout.num_shards))[1]
         returned = [image for image in replaced if self._is_back(image)]
         if cache and not returned:
@@ -175,7 +177,7 @@ class Encoding:
 
     def encode_share(self, ranks: Ranks, *, quiet: bool) -> None:
         """Write this process's shards as far as they are missing."""
-        missing, _ = survey(self.folder, self.layout, ranks.share(self.layout.num_shards))
+        missing, _ = survey(self.folder, self.layout, ranks.share(self.layout.num_shards), is_thorough=True)
         keys = ([(0, image) for image in images] for images in self.layout.batches(missing, ENCODE_BATCH))
         workers = choose_workers(self.workspace.config.data.workers, self.placement.device.type)
         total = sum(len(self.layout.images(shard)) for shard in missing)

@@ -142,14 +142,16 @@ def find_checkpoint(run: Path) -> Checkpoint | None:
     return None
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: dict[str, str] | None = None) -> None:
     """Write tensors that share no memory as a safetensors file; channels last or not, the file is the same.
+
+    ``about`` is text for its header.
 
     Raises:
         ResourceError: the disk does not take it.
     """
     try:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, about)
     except SafetensorError as error:
         raise ResourceError(f"Cannot write {path}: {error}.") from error
 

@@ -38,6 +38,8 @@ OPTIONS = {
     "weights list": {"--json"},
     "weights fetch": {"--url", "--json", *CONFIG, *QUIET},
     "weights verify": {"--json", *CONFIG},
+    "weights import": {"--as", "--key", "--out", "--device", "--json", *CONFIG},
+    "report": {"--out", "--json", *CONFIG},
     "bench ldm": {"--only", "--quick", "--pictures", "--precision", "--device", "--json"},
     "bench vae": {"--only", "--quick", "--pictures", "--precision", "--device", "--json"},
     "plan": {"--seconds", "--device", "--json", *CONFIG},

@@ -321,4 +321,4 @@ def test_a_long_run_has_a_small_page(tmp_path: Path) -> None:
     assert done.num_bytes == done.path.stat().st_size < 5e6
     page = Reader(done.path.read_text())
     assert len(page.all("img")) == MAX_PREVIEWS
-    assert "every 5th was read" in page.text
+    assert "every 10th was read" in page.text
