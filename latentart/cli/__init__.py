@@ -27,7 +27,7 @@ from latentart.cli.options import write_error
 from latentart.errors import LatentArtError, ResourceError
 from latentart.printable import PrintableFormatter
 
-NO_ROOM_OR_NO_RIGHT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+NO_ROOM_OR_NO_RIGHT = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
 app = typer.Typer(
     name="latentart",

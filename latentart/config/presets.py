@@ -92,7 +92,7 @@ _DEMO: dict[str, Any] = {
             "resolution": 64,
             "batch_size": 16,
             "optimizer": {"lr": 2e-3},
-            # no verdict: its judge takes longer to train than a tenth of this run, and there is one page of previews
+            # no verdict: to train its judge takes half a minute, and there is but one page of previews
             "run": {"checkpoint_every": 500, "preview_every": 1000, "log_every": 10, "verdict": False},
         },
     },

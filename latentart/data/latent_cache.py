@@ -8,6 +8,7 @@ another folder.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -25,7 +26,8 @@ from torch import Tensor
 from latentart.core.latents import LatentNormalizer, LatentStatistics
 from latentart.errors import DataError, ModelError, ResourceError
 from latentart.training.checkpoint import write_tensors
-from latentart.training.folders import read_json, write_json_atomic
+from latentart.training.folders import write_json_atomic
+from latentart.training.json_files import read_sealed_json, seal_json
 
 CACHE_FILE = "cache.json"
 SHARD_IMAGES = 1024
@@ -198,7 +200,17 @@ def complete_cache(folder: Path, layout: CacheLayout, source: Mapping[str, Any])
         "mean": list(normalizer.mean),
         "std": list(normalizer.std),
     }
-    write_json_atomic(folder / CACHE_FILE, about | {_CHECKSUM: _checksum_of_json(about)})
+    write_json_atomic(folder / CACHE_FILE, seal_json(about))
+
+
+@contextlib.contextmanager
+def _open_shard(path: Path) -> Iterator[Any]:
+    """Open a shard; what is wrong with it is said with its name."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except SafetensorError as error:
+        raise SafetensorError(f"{path.name}: {error}") from None
 
 
 def _read_labels(folder: Path, layout: CacheLayout, shard: int) -> tuple[Tensor, Tensor]:
@@ -208,7 +220,7 @@ def _read_labels(folder: Path, layout: CacheLayout, shard: int) -> tuple[Tensor,
         OSError, SafetensorError: it is not there, torn, or not of this layout.
     """
     path, count = shard_path(folder, shard), len(layout.images(shard))
-    with safe_open(path, framework="pt") as file:
+    with _open_shard(path) as file:
         moments = file.get_slice("moments")
         found = [moments.get_dtype(), *moments.get_shape()]
         style_id, index = file.get_tensor("style_id"), file.get_tensor("index")
@@ -230,32 +242,15 @@ def _require_sound(path: Path) -> None:
     Raises:
         OSError, SafetensorError: it is not there, or changed.
     """
-    with safe_open(path, framework="pt") as file:
+    with _open_shard(path) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - the file is no mapping
         expected = (file.metadata() or {}).get(_CHECKSUM)
     if _checksum(tensors) != expected:
-        raise SafetensorError(f"the checksum of {path.name} does not match")
-
-
-def _checksum_of_json(value: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
-
-
-def _read_about(path: Path) -> dict[str, Any]:
-    """Read the description of a cache, of which nothing may have changed.
-
-    Raises:
-        ModelError: it is no JSON, or has changed.
-    """
-    about = read_json(path)
-    is_as_written = isinstance(about, dict) and path.read_text(encoding="ascii") == f"{json.dumps(about, indent=2)}\n"
-    if not is_as_written or about.pop(_CHECKSUM, None) != _checksum_of_json(about):
-        raise ModelError(f"{path.name} has changed since it was written")
-    return about
+        raise SafetensorError(f"{path.name}: its checksum (SHA-256) does not match")
 
 
 def _map_moments(folder: Path, shard: int) -> Tensor:
-    with safe_open(shard_path(folder, shard), framework="pt") as file:
+    with _open_shard(shard_path(folder, shard)) as file:
         return file.get_tensor("moments")
 
 
@@ -283,7 +278,7 @@ class LatentCache:
             DataError: it is damaged.
         """
         try:
-            cache = cls(folder, _read_about(folder / CACHE_FILE))
+            cache = cls(folder, read_sealed_json(folder / CACHE_FILE))
             for shard in range(cache.layout.num_shards if is_thorough else 0):
                 _require_sound(shard_path(folder, shard))
             return cache

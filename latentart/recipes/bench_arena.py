@@ -49,6 +49,11 @@ class Scores:
         """Say both."""
         return f"Fréchet distance {self.frechet:.3f}, {self.recognized:.1%} recognized"
 
+    def figure(self, name: str, more: str = "") -> Figure:
+        """Return both as a figure of this name, with ``more`` said after them."""
+        numbers = {"Fréchet distance": self.frechet, "share recognized": self.recognized}
+        return Figure(name, f"{self}{more}", number=self.frechet, unit="Fréchet distance", numbers=numbers)
+
 
 @dataclass(frozen=True)
 class Arena:
@@ -135,5 +140,5 @@ def describe_arena(arena: Arena) -> list[Figure]:
     """Return what stands behind the scores."""
     return [
         Figure("pictures", f"{len(arena.training)} to train on, {len(arena.reference)} to compare with"),
-        Figure("other real pictures, as the judge sees them", str(arena.ceiling)),
+        arena.ceiling.figure("other real pictures, as the judge sees them"),
     ]

@@ -67,9 +67,24 @@ def build_peers(wanted: int, channels: int, side: int, num_styles: int, stages: 
     """
     diffusers, lucidrains = find_peers()
 
-    def of_diffusers(width: int) -> nn.Module:
-        attended = ("AttnDownBlock2D",) * (stages - 1), ("AttnUpBlock2D",) * (stages - 1)
-        return diffusers.UNet2DModel(
+    def of_lucidrains(width: int) -> nn.Module:
+        mults = tuple(2**i for i in range(stages))
+        return lucidrains.Unet(width, num_styles, dim_mults=mults, channels=channels)
+
+    return {
+        "UNet2DModel": build_diffusers_unet(diffusers, wanted, channels, side, num_styles, stages),
+        "lucidrains Unet": LucidrainsUNet(build_near(of_lucidrains, wanted, LUCIDRAINS_WIDTHS), num_styles),
+    }
+
+
+def build_diffusers_unet(
+    diffusers: Any, wanted: int, channels: int, side: int, num_styles: int, stages: int
+) -> DiffusersUNet:
+    """Return diffusers' network with attention below its first stage, as near to ``wanted`` parameters as it gets."""
+    attended = ("AttnDownBlock2D",) * (stages - 1), ("AttnUpBlock2D",) * (stages - 1)
+
+    def of_width(width: int) -> nn.Module:
+        network: nn.Module = diffusers.UNet2DModel(
             sample_size=side,
             in_channels=channels,
             out_channels=channels,
@@ -79,15 +94,9 @@ def build_peers(wanted: int, channels: int, side: int, num_styles: int, stages: 
             norm_num_groups=GROUPS,
             num_class_embeds=num_styles + 1,
         )
+        return network
 
-    def of_lucidrains(width: int) -> nn.Module:
-        mults = tuple(2**i for i in range(stages))
-        return lucidrains.Unet(width, num_styles, dim_mults=mults, channels=channels)
-
-    return {
-        "UNet2DModel": DiffusersUNet(build_near(of_diffusers, wanted, DIFFUSERS_WIDTHS), num_styles),
-        "lucidrains Unet": LucidrainsUNet(build_near(of_lucidrains, wanted, LUCIDRAINS_WIDTHS), num_styles),
-    }
+    return DiffusersUNet(build_near(of_width, wanted, DIFFUSERS_WIDTHS), num_styles)
 
 
 def build_near(build: Callable[[int], nn.Module], wanted: int, widths: Sequence[int]) -> nn.Module:

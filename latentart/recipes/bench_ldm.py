@@ -24,7 +24,8 @@ from latentart.config.workspace import resolve
 from latentart.core.diffusion.schedules import Spacing
 from latentart.recipes.bench_arena import Arena, Scores, build_arena, describe_arena
 from latentart.recipes.bench_denoisers import build_ours, build_peers, count_parameters, find_peers
-from latentart.recipes.bench_figures import Figure
+from latentart.recipes.bench_figures import Figure, time_in_turns
+from latentart.recipes.bench_limits import bench_limits, count_flops, products_of, shares_of_matrix_rate
 from latentart.recipes.bench_training import (
     NUM_STYLES,
     Setting,
@@ -37,7 +38,6 @@ from latentart.recipes.bench_training import (
     train_in_turns,
     update_often,
 )
-from latentart.recipes.bench_vae import time_in_turns
 from latentart.recipes.generate import SamplerSettings
 from latentart.training.devices import Placement
 
@@ -59,6 +59,7 @@ def bench_ldm(parts: Sequence[str], placement: Placement, pictures: Path | None,
     threads = f", {torch.get_num_threads()} threads of {os.cpu_count()}" if placement.device.type == "cpu" else ""
     yield Figure("runs on", f"{placement.device}{threads}, {placement.precision}")
     if "speed" in parts:
+        yield from bench_limits(placement)
         yield from bench_speeds(placement, is_quick=is_quick)
     rest = [part for part in parts if part != "speed"]
     if not rest:
@@ -90,39 +91,47 @@ def bench_speeds(placement: Placement, *, is_quick: bool) -> Iterator[Figure]:
     for setting, rounds in zip(settings, (3, 1) if is_quick else (15, 5), strict=True):
         yield from bench_speed(setting, placement, rounds=rounds)
     if on_gpu:
-        from latentart.recipes.bench_gpu import bench_matrix_rate
+        from latentart.recipes.bench_gpu import bench_batch_sizes
 
-        yield from bench_matrix_rate(settings[1], placement)
+        yield from bench_batch_sizes(settings[1], placement)
 
 
 def bench_speed(setting: Setting, placement: Placement, *, rounds: int) -> Iterator[Figure]:
-    """Measure whole updates on latents of noise, each denoiser in its turn; on CUDA all are compiled."""
+    """Measure whole updates on latents of noise, each denoiser in its turn; on CUDA all are compiled.
+
+    Products of matrices have their turn too, so that the share of their rate holds on a busy machine.
+    """
     on_gpu = placement.device.type == "cuda"
     ours = build_ours(setting.model, 4, NUM_STYLES)
     peers = build_peers(count_parameters(ours), 4, setting.side, NUM_STYLES, len(setting.model.widths))
     networks: dict[str, nn.Module] = {"latentart": ours, **peers}
-    batch = noise_batch(setting, placement)
-    works = []
-    for network in networks.values():
+    batch, few = noise_batch(setting, placement), noise_batch(replace(setting, batch_size=2), placement)
+    works, flops = [], {}
+    for name, network in networks.items():
         placement.place(network)
         step_fn = build_step(network, DiffusionConfig(), OptimizerConfig(), placement)
+        flops[name] = count_flops(partial(update_often, step_fn, few, 1)) / 2
         if on_gpu:
             network.compile()
         works.append(partial(update_often, step_fn, batch, 10 if on_gpu else 1))
         update_often(step_fn, batch, 5 if on_gpu else 1)
-    times = time_in_turns(works, rounds)
+    products = products_of(placement)
+    *times, of_products = time_in_turns([*works, products], rounds)
     rates = {
         name: setting.batch_size * (10 if on_gpu else 1) / median(seconds)
         for name, seconds in zip(networks, times, strict=True)
     }
     name = f"{setting.name}, 4 x {setting.side} x {setting.side}, batch {setting.batch_size}"
-    counts = ", ".join(f"{other} {count_parameters(network) / 1e6:.2f} M" for other, network in networks.items())
-    yield Figure(f"{name}, parameters", counts)
+    counts: dict[str, float] = {other: count_parameters(network) for other, network in networks.items()}
+    value = ", ".join(f"{other} {count / 1e6:.2f} M" for other, count in counts.items())
+    yield Figure(f"{name}, parameters", value, number=counts["latentart"], numbers=counts)
     compiled = ", all compiled" if on_gpu else ""
     value = ", ".join(f"{other} {rate:.1f}" for other, rate in rates.items())
-    yield Figure(f"{name}, training", f"{value} images/s{compiled}")
-    ratio = rates.pop("latentart") / max(rates.values())
-    yield Figure(f"{name}, ours over the faster peer", f"{ratio:.2f} times", "at least 1.5", ratio >= 1.5)
+    own = rates["latentart"]
+    yield Figure(f"{name}, training", f"{value} images/s{compiled}", number=own, unit="images/s", numbers=rates)
+    ratio = own / max(rate for other, rate in rates.items() if other != "latentart")
+    yield Figure(f"{name}, ours over the faster peer", f"{ratio:.2f} times", "at least 1.5", ratio >= 1.5, ratio)
+    yield from shares_of_matrix_rate(name, flops, rates, products.rate(of_products))
 
 
 def bench_quality(arena: Arena, ours: TimedRun) -> Iterator[Figure]:
@@ -141,35 +150,37 @@ def bench_quality(arena: Arena, ours: TimedRun) -> Iterator[Figure]:
         best = min(losses, key=losses.__getitem__)
         tried = ", ".join(f"{loss:.4f} at {rate:g}" for rate, loss in losses.items())
         value = f"{best:g}, as {PILOT_SHARE * ours.limit:g} s each left a loss of {tried}"
-        yield Figure(f"learning rate of {name}", value)
+        yield Figure(f"learning rate of {name}", value, number=best)
         runs.append(timed_peer(arena, name, build()[name], best, ours.limit))
         runs.append(timed_peer(arena, name + OUR_TARGET, build()[name], best, ours.limit, config.diffusion))
     train_in_turns(runs)
-    yield Figure(f"updates in {ours.limit:g} s each", ", ".join(f"{run.name} {run.steps}" for run in runs))
+    updates: dict[str, float] = {run.name: run.steps for run in runs}
+    value = ", ".join(f"{name} {count}" for name, count in updates.items())
+    yield Figure(f"updates in {ours.limit:g} s each", value, number=ours.steps, numbers=updates)
     scores = {run.name: best_score(arena, run) for run in runs}
     for name, found in scores.items():
-        yield Figure(name, str(found))
+        yield found.figure(name)
     own = scores.pop("latentart")
     ratio = own.frechet / min(found.frechet for name, found in scores.items() if not name.endswith(OUR_TARGET))
-    yield Figure("Fréchet distance, ours over the better peer", f"{ratio:.2f}", "at most 0.5", ratio <= 0.5)
+    yield Figure("Fréchet distance, ours over the better peer", f"{ratio:.2f}", "at most 0.5", ratio <= 0.5, ratio)
     ratio = own.frechet / min(found.frechet for found in scores.values())
-    yield Figure(f"the same, peers{OUR_TARGET}", f"{ratio:.2f}")
+    yield Figure(f"the same, peers{OUR_TARGET}", f"{ratio:.2f}", number=ratio)
     share = own.recognized / arena.ceiling.recognized
-    yield Figure("recognized, ours over real pictures", f"{share:.1%}", "at least 95 %", share >= 0.95)
+    yield Figure("recognized, ours over real pictures", f"{share:.1%}", "at least 95 %", share >= 0.95, share)
 
 
 def bench_steps(arena: Arena, ours: TimedRun) -> Iterator[Figure]:
     """Compare 20 steps of the fast samplers with 100 of DDIM, from the same seeds."""
     slow = score(arena, ours, replace(peer_settings(), steps=100))
-    yield Figure("DDIM, 100 steps", str(slow))
+    yield slow.figure("DDIM, 100 steps")
     found = {}
     for sampler in ("dpmpp_2m", "unipc"):
         settings = replace(peer_settings(), sampler=sampler, steps=20)
         found[sampler] = score(arena, ours, settings)
-        yield Figure(f"{sampler}, 20 steps", str(found[sampler]))
+        yield found[sampler].figure(f"{sampler}, 20 steps")
     best = min(scores.frechet for scores in found.values())
     ratio = best / slow.frechet
-    yield Figure("Fréchet distance, the better of 20 steps over DDIM", f"{ratio:.3f}", "at most 1", ratio <= 1)
+    yield Figure("Fréchet distance, the better of 20 steps over DDIM", f"{ratio:.3f}", "at most 1", ratio <= 1, ratio)
 
 
 def peer_settings() -> SamplerSettings:

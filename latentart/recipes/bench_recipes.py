@@ -40,16 +40,16 @@ def bench_recipes(arena: Arena, seconds: float) -> Iterator[Figure]:
         yield describe(arena, run)
     best = runs[0]
     plain = score(arena, best, replace(peer_settings(), guidance=1.0))
-    yield Figure("guidance: none", str(plain))
+    yield plain.figure("guidance: none")
     narrow = score(arena, best, replace(peer_settings(), guidance_interval=(0.2, 0.8)))
-    yield Figure("guidance of all noise levels: of 0.2 to 0.8", str(narrow))
+    yield narrow.figure("guidance of all noise levels: of 0.2 to 0.8")
 
 
 def describe(arena: Arena, run: TimedRun) -> Figure:
     """Return how far a run came."""
     broken = ", diverged" if run.is_broken else ""
     found = score(arena, run, peer_settings())
-    return Figure(run.name, f"{found} after {run.steps} updates in {run.limit:g} s{broken}")
+    return found.figure(run.name, f" after {run.steps} updates in {run.limit:g} s{broken}")
 
 
 def seed_recipe() -> LdmConfig:

@@ -41,13 +41,15 @@ def bench_stages(folder: Path, placement: Placement, *, is_quick: bool) -> Itera
     # errors at one size are compared: those at another are of other pictures
     for resolution, group in itertools.groupby(followed, lambda line: stages[line["stage"]].resolution):
         errors = [(int(line["step"]), float(line["held_out_reconstruction"])) for line in group]
-        yield Figure(f"held-out error at {resolution} px", f"{errors[0][1]:.4f} to {errors[-1][1]:.4f}")
+        yield Figure(
+            f"held-out error at {resolution} px", f"{errors[0][1]:.4f} to {errors[-1][1]:.4f}", number=errors[-1][1]
+        )
         entered = next((line["step"] for line in lines if "discriminator" in line), errors[-1][0])
         before = [error for step, error in errors if step < entered]
         start = [(entered, min(before))] if before else []
         rise = longest_rise([*start, *((step, error) for step, error in errors if step >= entered)])
         name = f"longest rise by more than {RISE:.0%} after the discriminator's entry, {resolution} px"
-        yield Figure(name, f"{rise} steps", "at most 100", rise <= 100)
+        yield Figure(name, f"{rise} steps", "at most 100", rise <= 100, rise, "steps")
     yield Figure("scores after all stages", str(scores))
 
 

@@ -20,7 +20,7 @@ from latentart.errors import TrainingDivergedError
 from latentart.recipes.bench_arena import Arena
 from latentart.recipes.bench_denoisers import build_ours
 from latentart.recipes.bench_figures import seconds_of
-from latentart.recipes.bench_vae import wait_for
+from latentart.recipes.bench_limits import wait_for
 from latentart.recipes.ldm_batches import HeldOutLoss, LatentBatches
 from latentart.recipes.model import build_task
 from latentart.training.devices import Placement

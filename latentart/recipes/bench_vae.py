@@ -30,7 +30,8 @@ from latentart.recipes.bench_contenders import (
     demo_optimizer,
     find_peer,
 )
-from latentart.recipes.bench_figures import Figure, seconds_of
+from latentart.recipes.bench_figures import Figure, seconds_of, time_in_turns
+from latentart.recipes.bench_limits import bench_limits, count_flops, products_of, shares_of_matrix_rate, wait_for
 from latentart.recipes.bench_pictures import crops_at, make_up_pictures, middle_squares, read_pictures, split
 from latentart.recipes.bench_stages import bench_stages
 from latentart.scoring.grid_artifacts import grid_strength
@@ -106,6 +107,7 @@ def bench_vae(parts: Sequence[str], placement: Placement, pictures: Path | None,
     yield Figure("runs on", f"{placement.device}{threads}, {placement.precision}{peer}")
     for part in parts:
         if part == "speed":
+            yield from bench_limits(placement)
             large = LARGE_ON_GPU if placement.device.type == "cuda" else LARGE
             yield from bench_speed(SMALL, placement, rounds=3 if is_quick else 15)
             yield from bench_speed(large, placement, rounds=1 if is_quick else 5)
@@ -119,30 +121,42 @@ def bench_vae(parts: Sequence[str], placement: Placement, pictures: Path | None,
 
 
 def bench_speed(setting: Setting, placement: Placement, *, rounds: int) -> Iterator[Figure]:
-    """Measure updates of both on images of noise; on CUDA both are compiled, and the memory they take is measured."""
+    """Measure updates of both on images of noise, in turns with products of matrices.
+
+    On CUDA both are compiled, and the memory they take is measured.
+    """
     on_gpu = placement.device.type == "cuda"
     images, noise = placement.send(setting.images()), placement.send(setting.noise())
     ours, peer = contenders = (build_ours(setting, placement), build_peer(setting, placement))
+    flops = {}
     for contender in contenders:
         set_learning_rate(contender.optimizer, SPEED_RATE)
+        flops[contender.name] = float(count_flops(partial(train_for, contender, images[:1], noise[:1])))
         if on_gpu:
             compile_halves(contender.network)
         with warnings.catch_warnings():  # of how diffusers asks for versions
             warnings.filterwarnings("ignore", "Dynamo detected a call to a `functools.lru_cache`")
             train_for(contender, images, noise, 5 if on_gpu else 1)
     steps = 10 if on_gpu else 1
-    times = time_in_turns([partial(train_for, contender, images, noise, steps) for contender in contenders], rounds)
+    works, products = [partial(train_for, one, images, noise, steps) for one in contenders], products_of(placement)
+    *times, of_products = time_in_turns([*works, products], rounds)
     our_rate, peer_rate = (setting.batch_size * steps / median(seconds) for seconds in times)
+    rates = {ours.name: our_rate, peer.name: peer_rate}
     name = f"{setting.name} ({setting.resolution} px, batch {setting.batch_size})"
     compiled = ", both compiled" if on_gpu else ""
-    yield Figure(f"{name}, parameters", f"ours {ours.num_parameters():,}, {peer.name} {peer.num_parameters():,}")
-    yield Figure(f"{name}, training", f"ours {our_rate:.2f}, {peer.name} {peer_rate:.2f} images/s{compiled}")
+    counts: dict[str, float] = {contender.name: contender.num_parameters() for contender in contenders}
+    value = ", ".join(f"{other} {count:,}" for other, count in counts.items())
+    yield Figure(f"{name}, parameters", value, number=counts[ours.name], numbers=counts)
+    value = f"ours {our_rate:.2f}, {peer.name} {peer_rate:.2f} images/s{compiled}"
+    yield Figure(f"{name}, training", value, number=our_rate, unit="images/s", numbers=rates)
     ratio, bar = our_rate / peer_rate, 1.5 if on_gpu else 1.3
-    yield Figure(f"{name}, ours over {peer.name}", f"{ratio:.2f} times", f"at least {bar}", ratio >= bar)
+    yield Figure(f"{name}, ours over {peer.name}", f"{ratio:.2f} times", f"at least {bar}", ratio >= bar, ratio)
+    yield from shares_of_matrix_rate(name, flops, rates, products.rate(of_products))
     if on_gpu:
         peak, peer_peak = (peak_bytes(one, other, images, noise) for one, other in ((ours, peer), (peer, ours)))
         value = f"ours {peak / 1e9:.2f}, {peer.name} {peer_peak / 1e9:.2f} GB"
-        yield Figure(f"{name}, peak memory", value, "ours no more", peak <= peer_peak)
+        numbers: dict[str, float] = {ours.name: peak, peer.name: peer_peak}
+        yield Figure(f"{name}, peak memory", value, "ours no more", peak <= peer_peak, peak, "B", numbers)
 
 
 def bench_quality(
@@ -159,27 +173,24 @@ def bench_quality(
     tried = {run.peak: mean_psnr(run.contender, judged, setting.batch_size) for run in pilots}
     best, name = max(tried, key=lambda rate: tried[rate]), pilots[0].contender.name
     found = ", ".join(f"{psnr:.2f} dB at {rate:g}" for rate, psnr in tried.items())
-    yield Figure(f"learning rate of {name}", f"{best:g}, as {PILOT_SHARE * seconds:g} s each gave {found}")
+    yield Figure(f"learning rate of {name}", f"{best:g}, as {PILOT_SHARE * seconds:g} s each gave {found}", number=best)
     del pilots
 
     ours = TimedRun(build_ours(setting, placement), demo_optimizer().lr, seconds)
     peer = TimedRun(build_peer(setting, placement), best, seconds)
     train_in_turns([ours, peer], crops, setting, at_a_time)
     value = f"ours {ours.steps}, {name} {peer.steps}, of {setting.batch_size} images of {setting.resolution} px"
-    yield Figure(f"updates in {seconds:g} s each", value)
+    numbers: dict[str, float] = {"ours": ours.steps, name: peer.steps}
+    yield Figure(f"updates in {seconds:g} s each", value, number=ours.steps, numbers=numbers)
     psnr, peer_psnr = (mean_psnr(run.contender, judged, setting.batch_size) for run in (ours, peer))
-    yield Figure("PSNR on the pictures held out", f"ours {psnr:.2f}, {name} {peer_psnr:.2f} dB")
+    value, numbers = f"ours {psnr:.2f}, {name} {peer_psnr:.2f} dB", {"ours": psnr, name: peer_psnr}
+    yield Figure("PSNR on the pictures held out", value, number=psnr, unit="dB", numbers=numbers)
     gain = psnr - peer_psnr
-    yield Figure(f"PSNR, ours over {name}", f"{gain:+.2f} dB", "at least +1 dB", gain >= 1)
+    yield Figure(f"PSNR, ours over {name}", f"{gain:+.2f} dB", "at least +1 dB", gain >= 1, gain, "dB")
     grid, peer_grid = (strongest_grid(run.contender, setting) for run in (ours, peer))
     value = f"ours {grid:.4f}, {name} {peer_grid:.4f} of -1 to 1"
-    yield Figure("strongest grid in flat colors", value, "ours at most 0.01", grid <= 0.01)
-
-
-def time_in_turns(works: Sequence[Callable[[], object]], rounds: int) -> list[list[float]]:
-    """Return each work's seconds in each round; every work is done once before any is done again."""
-    turns = [[seconds_of(work) for work in works] for _ in range(rounds)]
-    return [list(seconds) for seconds in zip(*turns, strict=True)]
+    numbers = {"ours": grid, name: peer_grid}
+    yield Figure("strongest grid in flat colors", value, "ours at most 0.01", grid <= 0.01, grid, "", numbers)
 
 
 def train_in_turns(
@@ -198,12 +209,6 @@ def train_for(contender: Contender, images: Tensor, noise: Tensor, steps: int = 
     for _ in range(steps):
         contender.step(images, noise, clips=clips)
     wait_for(contender.placement.device)
-
-
-def wait_for(device: torch.device) -> None:
-    """Wait until a device has done what it was given; a CPU always has."""
-    if device.type != "cpu":
-        torch.get_device_module(device).synchronize()
 
 
 def peak_bytes(contender: Contender, other: Contender, images: Tensor, noise: Tensor) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import math
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from latentart.errors import ModelError, ResourceError
 
 MAX_JSON_BYTES = 16 * 2**20  # read, it takes twenty times as much
 MAX_JSON_DEPTH = 64
+_SEAL = "sha256"
 _HINTS = {
     errno.ENOSPC: "Free some space on that disk, then run the same command again.",
     errno.EDQUOT: "Free some of your disk quota, then run the same command again.",
@@ -50,6 +52,30 @@ def read_json(path: Path) -> Any:
         raise ModelError(f"{path} is not usable JSON: it is nested too deeply.") from None
     except ValueError as error:
         raise ModelError(f"{path} is not usable JSON: {error}.") from None
+
+
+def seal_json(value: dict[str, Any]) -> dict[str, Any]:
+    """Add the SHA-256 of a JSON object to it, by which ``read_sealed_json`` sees a change."""
+    return value | {_SEAL: _digest(value)}
+
+
+def read_sealed_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object that was written with its seal, and return it without.
+
+    Raises:
+        ModelError: as ``read_json`` does, or a byte of it has changed.
+        ResourceError: the file cannot be read.
+    """
+    value = read_json(path)
+    with file_errors("read", path):  # the text too: another letter may be the same number
+        is_as_written = path.read_bytes() == f"{json.dumps(value, indent=2)}\n".encode()
+    if not isinstance(value, dict) or value.pop(_SEAL, None) != _digest(value) or not is_as_written:
+        raise ModelError(f"{path} is damaged: its checksum (SHA-256) does not match.")
+    return value
+
+
+def _digest(value: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 def _require_shallow(value: Any) -> None:

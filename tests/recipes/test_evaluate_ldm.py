@@ -225,7 +225,7 @@ def test_two_processes_share_the_drawing(art: Path, evaluated: tuple[Path, Any],
     """The samples have the same bits as by one; the first process alone speaks."""
     before = torch.cat(pixels_of(art))
     shutil.rmtree(art / "runs/ldm/evaluations")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "-m"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m"]
     words = [*map(str, COMMAND), str(PER_STYLE * 8), "--json", "--device", "cpu"]
 
     done = subprocess.run(

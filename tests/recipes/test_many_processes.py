@@ -205,8 +205,12 @@ def test_two_processes_train_the_denoiser_of_one(story: Any, start: Callable[...
 def test_two_processes_train_the_autoencoder_of_one(
     run: Run, start: Callable[..., Pair], cleaned: Path, tmp_path: Path, kind: str
 ) -> None:
-    """All stages, with the discriminator and its adaptive weight, or with a book of codes: within 1e-5."""
-    settings = {"kl": (), "vq": ("vae.model.kind=vq", "vae.model.num_codes=16")}[kind]
+    """Discriminator and adaptive weight through all stages, or a book of codes in the first: within 1e-5.
+
+    With codes each further stage's first step would part them more: a new Adam divides gradients of about its epsilon,
+    where rounding is all there is, by themselves; its moments stay within 1e-6.
+    """
+    settings = {"kl": (), "vq": ("vae.model.kind=vq", "vae.model.num_codes=16", "--stage", "l1")}[kind]
     alone = shutil.copytree(cleaned, tmp_path / "alone")
     done = run(alone, "train", "vae", *settings)
     assert done.code == 0, done.err
