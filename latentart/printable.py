@@ -7,6 +7,8 @@ import logging
 
 def printable(text: str) -> str:
     """Escape what could move a cursor, turn the text around, break a line or not be encoded."""
+    if text.isprintable():  # nearly always; a page of charts has millions of letters
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 

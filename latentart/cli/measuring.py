@@ -15,6 +15,7 @@ from latentart.cli.options import DeviceOption, JsonOption, place, plain_console
 
 if TYPE_CHECKING:
     from latentart.recipes.bench_figures import Figure
+    from latentart.training.devices import Placement
 
 
 class DataPart(StrEnum):
@@ -43,6 +44,15 @@ class LdmPart(StrEnum):
     RECIPES = "recipes"
 
 
+class SamplePart(StrEnum):
+    """A part of `bench sample`; compile says nothing where there is no CUDA."""
+
+    OVERHEAD = "overhead"
+    PEER = "peer"
+    BATCHES = "batches"
+    COMPILE = "compile"
+
+
 class PrecisionName(StrEnum):
     """A type to run networks in."""
 
@@ -68,9 +78,9 @@ def bench_data(
     from latentart.recipes.bench_data import BenchSizes, bench_data
 
     sizes = BenchSizes().scaled(0.05) if quick else BenchSizes()
-    parts = [part.value for part in only or DataPart]
+    parts, placement = [part.value for part in only or DataPart], place(device)
     with tempfile.TemporaryDirectory(prefix="latentart-bench-", dir=folder) as place_to_work:
-        write_figures(bench_data(Path(place_to_work), sizes, parts, device), as_json=as_json)
+        write_figures(bench_data(Path(place_to_work), sizes, parts, placement), placement, as_json=as_json)
 
 
 def bench_vae(
@@ -84,9 +94,8 @@ def bench_vae(
     """Measure our autoencoder beside that of diffusers, and how it takes its stages. Takes half an hour."""
     from latentart.recipes.bench_vae import bench_vae
 
-    parts = [part.value for part in only or VaePart]
-    figures = bench_vae(parts, place(device, precision.value), pictures, is_quick=quick)
-    write_figures(figures, as_json=as_json)
+    parts, placement = [part.value for part in only or VaePart], place(device, precision.value)
+    write_figures(bench_vae(parts, placement, pictures, is_quick=quick), placement, as_json=as_json)
 
 
 def bench_ldm(
@@ -100,13 +109,30 @@ def bench_ldm(
     """Measure our denoiser beside those of diffusers and lucidrains, and what techniques are worth. Takes an hour."""
     from latentart.recipes.bench_ldm import bench_ldm
 
-    parts = [part.value for part in only or LdmPart]
-    figures = bench_ldm(parts, place(device, precision.value), pictures, is_quick=quick)
-    write_figures(figures, as_json=as_json)
+    parts, placement = [part.value for part in only or LdmPart], place(device, precision.value)
+    write_figures(bench_ldm(parts, placement, pictures, is_quick=quick), placement, as_json=as_json)
 
 
-def write_figures(figures: Iterable[Figure], *, as_json: bool) -> None:
-    """Write each figure as soon as it is measured, or all as one JSON object in the end."""
+def bench_sample(
+    only: Annotated[list[SamplePart] | None, typer.Option("--only", help="This part alone; may be repeated.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A fraction of the time: a look, no proof.")] = False,
+    model: Annotated[Path | None, typer.Option("--model", help="A model folder; else random weights.")] = None,
+    precision: PrecisionOption = PrecisionName.AUTO,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure what drawing pictures costs beside the network's own calls, and beside diffusers. Takes ten minutes."""
+    from latentart.recipes.bench_sample import bench_sample
+
+    parts, placement = [part.value for part in only or SamplePart], place(device, precision.value)
+    write_figures(bench_sample(parts, placement, model, is_quick=quick), placement, as_json=as_json)
+
+
+def write_figures(figures: Iterable[Figure], placement: Placement, *, as_json: bool) -> None:
+    """Write each figure as soon as it is measured, or all as one JSON object in the end, with what it was made on."""
+    from latentart.recipes.bench_figures import describe_bench
+
+    about = describe_bench(placement) if as_json else {}
     found, console = [], plain_console()
     for figure in figures:
         found.append(asdict(figure))
@@ -114,4 +140,4 @@ def write_figures(figures: Iterable[Figure], *, as_json: bool) -> None:
             verdict = {True: "met", False: "MISSED", None: ""}[figure.is_met]
             console.print("  ".join(filter(None, [f"{figure.name}:", figure.value, figure.bar, verdict])))
     if as_json:
-        write_json({"figures": found})
+        write_json({"about": about, "figures": found})

@@ -53,5 +53,8 @@ def save_png(picture: Image.Image, path: Path, settings: Mapping[str, str] | Non
         info.add_text(key, value.encode("utf-8", "backslashreplace").decode("utf-8"))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    picture.save(temporary, format="PNG", pnginfo=info)
-    temporary.replace(path)
+    try:
+        picture.save(temporary, format="PNG", pnginfo=info)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -44,11 +44,14 @@ def write_index(path: Path, entries: Iterable[IndexEntry]) -> None:
 def write_lines(path: Path, lines: Iterable[str]) -> None:
     """Write lines of text to a file that appears whole or not at all, even when the power fails."""
     part = path.with_name(f".{path.name}.part")
-    with part.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-        file.writelines(f"{line}\n" for line in lines)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        with part.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+            file.writelines(f"{line}\n" for line in lines)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def read_index(path: Path) -> list[IndexEntry]:

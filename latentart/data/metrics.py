@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-MAX_LINES = 10_000  # of steps that are parsed, in a fraction of a second
+MAX_LINES = 4000  # of steps that are parsed, in a fraction of a second
 MAX_LINE_BYTES = 2**20
 MAX_POINTS = 1000  # that are left of a trace
 SAMPLED_BYTES = 64 * 2**10
@@ -33,13 +33,15 @@ class MetricsReader:
             with self.path.open("rb") as file:
                 size = file.seek(0, 2)
                 self.stride = max(1, size // max(1, self.max_lines * self._line_bytes(file)))
-                file.seek(self._place if self._place <= size else 0)  # it was cut, for a run went back
+                if self._place > size:  # it was cut, for a run went back
+                    self._place = 0
+                file.seek(self._place)
                 while line := file.readline(MAX_LINE_BYTES):
                     if not line.endswith(b"\n"):
                         if len(line) < MAX_LINE_BYTES:
                             break  # being written
                         self.torn += 1
-                    self._place = file.tell()
+                    self._place += len(line)
                     is_ordinary = b'"loss"' in line and b'"loss": null' not in line
                     self._count += is_ordinary
                     if is_ordinary and self._count % self.stride:

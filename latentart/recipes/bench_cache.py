@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 
 import numpy as np
+import torch
 
 from latentart.data.latent_cache import LatentCache
-from latentart.recipes.bench_figures import Figure, seconds_of
+from latentart.recipes.bench_figures import Figure, seconds_of, time_in_turns
+from latentart.recipes.bench_limits import ROUNDS, Copy
 from latentart.recipes.clean_data import clean_data
 from latentart.recipes.demo import PICTURES_PER_STYLE, QUICK, draw_raw
 from latentart.recipes.encode import encode
@@ -17,6 +21,8 @@ from latentart.recipes.init import init_workspace
 from latentart.recipes.train_ldm import train_ldm
 from latentart.recipes.train_vae import train_vae
 from latentart.training.devices import Placement
+
+BYTES_PER_NUMBER = 2  # as latents are stored
 
 
 def bench_cache(folder: Path, steps: int, placement: Placement) -> Iterator[Figure]:
@@ -29,24 +35,30 @@ def bench_cache(folder: Path, steps: int, placement: Placement) -> Iterator[Figu
     seconds = seconds_of(lambda: encode(workspace, placement, quiet=True))
     cache = LatentCache.open(encode(workspace, placement, quiet=True))
     encoded = len(cache) * cache.num_variants / seconds
-    yield Figure("encoding on the fly", f"{encoded:.0f} images/s at {workspace.config.ldm.training.resolution} px")
-    read = _reading_rate(cache)
-    yield Figure("reading cached latents", f"{read:.0f} images/s")
+    value = f"{encoded:.0f} images/s at {workspace.config.ldm.training.resolution} px"
+    yield Figure("encoding on the fly", value, number=encoded, unit="images/s")
+    read, limit = _reading_and_copy_rate(cache)
+    yield Figure("reading cached latents", f"{read:.0f} images/s", number=read, unit="images/s")
+    share = read * BYTES_PER_NUMBER * math.prod(cache.layout.shape[1:]) / limit
+    value = f"{share:.1%} of {limit / 1e9:.1f} GB/s"
+    yield Figure("reading, share of the copy rate", value, number=share, numbers={"B/s": limit})
     ratio = read / encoded
-    yield Figure("reading over encoding", f"{ratio:.0f} times", "at least 50", ratio >= 50)
+    yield Figure("reading over encoding", f"{ratio:.0f} times", "at least 50", ratio >= 50, ratio)
     train_ldm(workspace, placement, quiet=True)
     lines = map(json.loads, (workspace.ldm_run / "metrics.jsonl").read_text().splitlines())
     shares = [
         line["data_share"] for line in lines if "data_share" in line and line["step"] > 10
     ]  # the first batches are waited for
     share = sum(shares) / len(shares)
-    yield Figure("share of an LDM step spent waiting for data", f"{share:.2%}", "under 2 %", share < 0.02)
+    yield Figure("share of an LDM step spent waiting for data", f"{share:.2%}", "under 2 %", share < 0.02, share)
 
 
-def _reading_rate(cache: LatentCache, batch_size: int = 256) -> float:
+def _reading_and_copy_rate(cache: LatentCache, batch_size: int = 256) -> tuple[float, float]:
+    """Return images read and bytes copied a second, measured in turns."""
     rng = np.random.default_rng(0)
     batches = [rng.integers(0, len(cache), batch_size).tolist() for _ in range(50)]
     variants = [0] * batch_size
     cache.read(batches[0], variants)
-    seconds = seconds_of(lambda: [cache.read(indexes, variants) for indexes in batches])
-    return len(batches) * batch_size / seconds
+    copy = Copy(torch.device("cpu"))
+    reading, copying = time_in_turns([lambda: [cache.read(indexes, variants) for indexes in batches], copy], ROUNDS)
+    return len(batches) * batch_size / median(reading), copy.rate(copying)

@@ -103,8 +103,8 @@ class Contender:
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def find_peer() -> Any:
-    """Return diffusers, which only this bench needs.
+def find_peer(bench: str = "vae") -> Any:
+    """Return diffusers, which only a bench of this name needs.
 
     Raises:
         UsageError: it is not installed.
@@ -112,7 +112,7 @@ def find_peer() -> Any:
     try:
         import diffusers
     except ImportError:
-        msg = "`bench vae` compares with diffusers, which is not installed."
+        msg = f"`bench {bench}` compares with diffusers, which is not installed."
         raise UsageError(msg, 'Get it with: pip install ".[bench]"') from None
     return diffusers
 

@@ -35,10 +35,9 @@ class Products:
         import torch
 
         on_gpu = device.type != "cpu"
-        self.device, self.repeats, self.side = device, 20 if on_gpu else 1, SIDE_ON_GPU if on_gpu else SIDE
+        self.device, self.repeats, self.side = device, 20 if on_gpu else 4, SIDE_ON_GPU if on_gpu else SIDE
         generator = torch.Generator().manual_seed(0)
         self.factors = [torch.randn(self.side, self.side, generator=generator).to(device, dtype) for _ in range(2)]
-        self()  # what is done the first time only does not count
 
     @property
     def flops(self) -> int:
@@ -103,6 +102,7 @@ def bench_limits(placement: Placement) -> Iterator[Figure]:
 
 def matrix_rate(products: Products) -> float:
     """Return the operations a second of matrix products alone."""
+    products()  # what is done the first time only does not count
     return products.rate([seconds_of(products) for _ in range(ROUNDS)])
 
 
@@ -121,7 +121,10 @@ def shares_of_matrix_rate(
     """Return what an image costs each contender, and which share of the matrix rate that is; ours is the first.
 
     Args:
-        flops: operations per image. rates: images per second. limit: operations per second of matrix products.
+        name: what begins the figures' names.
+        flops: operations per image.
+        rates: images per second.
+        limit: operations per second of matrix products.
     """
     costs = ", ".join(f"{other} {value / 1e9:.2f}" for other, value in flops.items())
     shares = {other: rates[other] * value / limit for other, value in flops.items()}

@@ -15,7 +15,7 @@ from latentart.data.images import BadImage, decode_image
 from latentart.data.raw_files import find_raw_files, find_styles
 from latentart.data.synthetic_art import STYLES, draw_picture
 from latentart.errors import DataError
-from latentart.recipes.bench_data import draw_scan
+from latentart.recipes.bench_raw import draw_scan
 from latentart.training.randomness import epoch_order, position, sample_numbers
 
 MAX_PICTURES, MIN_PICTURES = 512, 16

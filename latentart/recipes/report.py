@@ -24,7 +24,8 @@ from latentart.scoring.verdict import Verdict, judge_run
 
 OUT = "report.html"
 NETWORKS: Mapping[str, What] = {"vae": "autoencoder", "ldm": "denoiser"}
-MAX_PREVIEWS = 24
+MAX_PREVIEWS, LEAST_PREVIEWS = 24, 8
+MAX_PREVIEW_BYTES = 64 * 10**6  # of their files; to decode so much takes most of the time of a report
 LAST_SIDES, LAST_BYTES = (1000, 2000), 700_000
 SMALL_SIDES, SMALL_BYTES = (260, 520), 70_000  # 24 of them, and the last, are 3.1 MB of text
 MAX_TEXT_BYTES = 200_000
@@ -139,10 +140,14 @@ def planned_steps(config: Mapping[str, Any], what: What, stages: list[str]) -> i
 
 
 def read_previews(folder: Path) -> tuple[list[Preview], int]:
-    """Return at most 24 pages of previews as small pictures, the last one larger; and how many cannot be read."""
+    """Return at most 24 pages of previews as small pictures, the last one larger; and how many cannot be read.
+
+    Of large files there are fewer, 8 at least.
+    """
     with contextlib.suppress(OSError):
         found = {int(m[1]): path for path in folder.iterdir() if (m := _PREVIEW.fullmatch(path.name))}
-        chosen = thin_evenly(sorted(found), MAX_PREVIEWS)
+        affordable = MAX_PREVIEW_BYTES * len(found) // max(1, sum(path.stat().st_size for path in found.values()))
+        chosen = thin_evenly(sorted(found), max(LEAST_PREVIEWS, min(MAX_PREVIEWS, affordable)))
         small = make_thumbnails([found[step] for step in chosen[:-1]], SMALL_SIDES, SMALL_BYTES)
         last = [make_thumbnail(found[step], LAST_SIDES, LAST_BYTES) for step in chosen[-1:]]
         pictures = [*small, *last]

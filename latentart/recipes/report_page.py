@@ -149,7 +149,7 @@ def _render_previews(page: Page) -> str:
 def _render_picture(preview: Preview, what: str) -> str:
     picture, step = preview.picture, f"step {preview.step:,}"
     size = f'width="{picture.width}" height="{picture.height}"'
-    image = f'<img src="{escape(picture.address)}" {size} alt="{escape(f"{what}, {step}")}">'
+    image = f'<img src="{html.escape(picture.address)}" {size} alt="{escape(f"{what}, {step}")}">'
     return f"<figure>\n{image}\n<figcaption>{escape(step)}</figcaption>\n</figure>\n"
 
 

@@ -113,9 +113,12 @@ def _to_json(value: SupportsFloat | str | None) -> float | str | None:
 def _cut(path: Path, last_step: float) -> None:
     """Keep the whole lines up to a step; the last line may be torn if the run was killed."""
     temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
-    with path.open(encoding="utf-8", errors="replace") as old, temporary.open("w", encoding="utf-8") as new:
-        new.writelines(line for line in old if line.endswith("\n") and _is_kept(line, last_step))
-    temporary.replace(path)
+    try:
+        with path.open(encoding="utf-8", errors="replace") as old, temporary.open("w", encoding="utf-8") as new:
+            new.writelines(line for line in old if line.endswith("\n") and _is_kept(line, last_step))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _is_kept(line: str, last_step: float) -> bool:

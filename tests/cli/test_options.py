@@ -41,6 +41,7 @@ OPTIONS = {
     "weights import": {"--as", "--key", "--out", "--device", "--json", *CONFIG},
     "report": {"--out", "--json", *CONFIG},
     "bench ldm": {"--only", "--quick", "--pictures", "--precision", "--device", "--json"},
+    "bench sample": {"--only", "--quick", "--model", "--precision", "--device", "--json"},
     "bench vae": {"--only", "--quick", "--pictures", "--precision", "--device", "--json"},
     "plan": {"--seconds", "--device", "--json", *CONFIG},
     "find-lr vae": {"--stage", "--from", "--to", "--steps", "--out", "--device", "--json", *CONFIG, *QUIET},

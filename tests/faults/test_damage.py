@@ -16,14 +16,14 @@ from latentart.data import latent_cache
 from latentart.data.latent_cache import LatentCache
 from latentart.errors import DataError, ModelError
 from latentart.recipes.model import load_model
-from latentart.training.checkpoint import find_checkpoint, load_checkpoint
+from latentart.training.checkpoint import find_checkpoint, list_checkpoints, load_checkpoint
 from latentart.training.devices import Placement
 
 Run = Callable[..., Any]
 CPU = Placement(torch.device("cpu"), "fp32")
-NEWEST, OLDER = "step-00000003", "step-00000002"
+NEWEST = "step-00000003"
 DAMAGES = pytest.mark.parametrize(
-    "flips", [pytest.param(3, id="few"), pytest.param(100, marks=pytest.mark.faults, id="all")]
+    "flips", [pytest.param(3, id="few"), pytest.param(30, marks=pytest.mark.faults, id="all")]
 )
 
 
@@ -39,9 +39,13 @@ def flipped(path: Path, flips: int) -> Iterator[None]:
 
 
 def cut(path: Path) -> Iterator[None]:
-    """Cut a file to nothing, one byte, half and all but one byte, and take it away; put it back at the end."""
+    """Cut a file to nothing, one byte, half and all but one byte, and take it away; put it back at the end.
+
+    The line break at the end of a JSON file says nothing: there it is the byte before.
+    """
     content = path.read_bytes()
-    for length in (0, 1, len(content) // 2, len(content) - 1):
+    whole = len(content.rstrip(b"\n")) if path.suffix == ".json" else len(content)
+    for length in (0, 1, whole // 2, whole - 1):
         path.write_bytes(content[:length])
         yield
     path.unlink()
@@ -96,7 +100,7 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(
 ) -> None:
     """The run goes on from the one before it."""
     run = denoisers / "runs" / kind
-    newest, older = sorted((run / "checkpoints").glob("step-*"))[-1], sorted((run / "checkpoints").glob("step-*"))[-2]
+    *_, older, newest = list_checkpoints(run)
     step = load_checkpoint(older).step
 
     def find(path: Path) -> bool:
@@ -152,7 +156,9 @@ def test_a_damaged_latent_cache_is_named_and_refused(
     assert len(files(folder)) == 5
 
 
-@pytest.mark.parametrize("flips", [pytest.param(1, id="few"), pytest.param(10, marks=pytest.mark.faults, id="all")])
+@pytest.mark.parametrize(
+    "flips", [pytest.param(1, marks=pytest.mark.slow, id="few"), pytest.param(5, marks=pytest.mark.faults, id="all")]
+)
 def test_a_damaged_latent_cache_is_mended_to_the_same_bytes(
     run: Run, workspace: Path, score: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, flips: int
 ) -> None:
@@ -202,8 +208,8 @@ def test_a_run_over_a_damaged_checkpoint_ends_with_the_same_bits(
         next(flipped(path, 1))
         done = run(denoisers, "train", "ldm", "ldm.training.run.keep_checkpoints=9")
         is_said = f"Skipping the checkpoint {NEWEST}" in done.err
-        is_equal = {name: content for name, content in contents(checkpoints / NEWEST).items() if "state" not in name}
-        is_equal = all(content == whole[name] for name, content in is_equal.items() if name != "MANIFEST.json")
+        again = contents(checkpoints / NEWEST)
+        is_equal = all(again[name] == whole[name] for name in whole if name.endswith(".safetensors"))
         ends.append(done.code == 0 and is_said and is_equal and contents(denoisers / "runs/ldm/model") == model)
 
     score(f"train ldm over a damaged newest checkpoint: {sum(ends)} of {len(ends)} ended with the same bits")

@@ -57,12 +57,18 @@ def test_peers_keep_the_contract_of_our_denoisers() -> None:
 
 
 def test_speed_names_every_contender_and_its_rate() -> None:
-    """Three figures: sizes, rates, and the ratio to the faster of the others."""
-    sizes, rates, ratio = bench_speed(TINY, CPU, rounds=1)
+    """Sizes, rates, the ratio to the faster of the others, arithmetic, and shares of the machine's own rate."""
+    sizes, rates, ratio, costs, shares = bench_speed(TINY, CPU, rounds=1)
 
-    for figure in (sizes, rates):
-        assert all(name in figure.value for name in ("latentart", "UNet2DModel", "lucidrains Unet"))
-    assert ratio.is_met == (float(ratio.value.split()[0]) >= 1.495)
+    for figure in (sizes, rates, costs, shares):
+        assert list(figure.numbers) == ["latentart", "UNet2DModel", "lucidrains Unet"]
+        assert all(name in figure.value for name in figure.numbers)
+        assert figure.number == figure.numbers["latentart"]
+    own, *others = rates.numbers.values()
+    assert ratio.number == own / max(others)
+    assert ratio.is_met == (ratio.number >= 1.5)
+    reached = [rates.numbers[name] * costs.numbers[name] / shares.numbers[name] for name in rates.numbers]
+    assert reached == pytest.approx([reached[0]] * 3)  # of one limit
 
 
 def test_a_run_that_diverges_stops_and_keeps_its_average() -> None:

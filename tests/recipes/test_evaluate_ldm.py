@@ -176,20 +176,16 @@ def test_planted_copies_are_found(art: Path, run: Run) -> None:
 
 
 def test_the_judge_is_not_fooled(art: Path, run: Run) -> None:
-    """Real pictures are recognized, with shuffled labels they are not; one picture for all of a style has no recall."""
+    """Real pictures are recognized and near; with shuffled labels they are neither."""
     real = by_turns(*read_reference(Workspace.open(art / "latentart.json")), PER_STYLE)
     plant(art, real)
     found = json.loads(run(art, *COMMAND, PER_STYLE, "--json").out)
     plant(art, real.roll(1, 0))
     shuffled = json.loads(run(art, *COMMAND, PER_STYLE, "--json").out)
-    plant(art, real[:3].repeat(PER_STYLE, 1, 1, 1))
-    collapsed = json.loads(run(art, *COMMAND, PER_STYLE, "--json").out)
 
     assert found["recognized"] >= 0.6
     assert shuffled["recognized"] <= 0.2
     assert shuffled["measures"]["kernel"]["value"] > found["measures"]["kernel"]["value"]
-    assert collapsed["measures"]["recall"]["value"] < found["measures"]["recall"]["value"] - 0.3
-    assert collapsed["measures"]["coverage"]["value"] < found["measures"]["coverage"]["value"] - 0.3
 
 
 def test_what_cannot_be_judged_is_said_in_one_line(art: Path, run: Run) -> None:
