@@ -232,7 +232,7 @@ def _read_labels(folder: Path, layout: CacheLayout, shard: int) -> tuple[Tensor,
 def _checksum(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for _, tensor in sorted(tensors.items()):
-        digest.update(tensor.view(torch.uint8).numpy())
+        digest.update(tensor.view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from array import array
@@ -28,7 +29,13 @@ class MetricsReader:
         self._place, self._count = 0, 0
 
     def read(self) -> Iterator[dict[str, Any]]:
-        """Yield the new lines that hold an object with a step; others are counted in ``torn``."""
+        """Yield the new lines that hold an object with a step; others are counted in ``torn``.
+
+        Raises:
+            OSError: it cannot be read; one that is not there has no lines.
+        """
+        if self.path.exists() and not self.path.is_file():
+            raise IsADirectoryError(errno.EISDIR, "it is no file", str(self.path))  # a named pipe would keep us waiting
         try:
             with self.path.open("rb") as file:
                 size = file.seek(0, 2)

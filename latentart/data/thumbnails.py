@@ -31,6 +31,8 @@ class Thumbnail:
 
 def make_thumbnail(path: Path, sides: tuple[int, int], max_bytes: int) -> Thumbnail | None:
     """Return a JPEG of at most ``sides`` (width, height) and ``max_bytes``; None where the file is no sound picture."""
+    if not path.is_file():  # also keeps us from waiting on a named pipe
+        return None
     try:
         with Image.open(path) as picture:
             if picture.width * picture.height > MAX_PIXELS:

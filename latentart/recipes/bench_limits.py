@@ -34,7 +34,7 @@ class Products:
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         import torch
 
-        on_gpu = device.type != "cpu"
+        on_gpu = device.type == "cuda"
         self.device, self.repeats, self.side = device, 20 if on_gpu else 4, SIDE_ON_GPU if on_gpu else SIDE
         generator = torch.Generator().manual_seed(0)
         self.factors = [torch.randn(self.side, self.side, generator=generator).to(device, dtype) for _ in range(2)]
@@ -62,9 +62,10 @@ class Copy:
         import torch
 
         self.device = device
-        self.num_bytes = COPIED if device.type == "cpu" else COPIED_ON_GPU
-        self.source = torch.zeros(self.num_bytes, dtype=torch.uint8, device=device)
-        self.target = torch.zeros_like(self.source)
+        self.num_bytes = COPIED_ON_GPU if device.type == "cuda" else COPIED
+        # both are written to: memory that never was is one page of zeros, which stays in the cache
+        self.source = torch.ones(self.num_bytes, dtype=torch.uint8, device=device)
+        self.target = self.source.clone()
 
     def __call__(self) -> None:
         """Copy, and wait until the device has done it."""

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import time
-from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from latentart.scoring.verdict import Verdict, judge_run
 OUT = "report.html"
 NETWORKS: Mapping[str, What] = {"vae": "autoencoder", "ldm": "denoiser"}
 MAX_PREVIEWS, LEAST_PREVIEWS = 24, 8
-MAX_PREVIEW_BYTES = 64 * 10**6  # of their files; to decode so much takes most of the time of a report
+MAX_PREVIEW_BYTES = 48 * 10**6  # of their files; to decode so much takes most of the time of a report
 LAST_SIDES, LAST_BYTES = (1000, 2000), 700_000
 SMALL_SIDES, SMALL_BYTES = (260, 520), 70_000  # 24 of them, and the last, are 3.1 MB of text
 MAX_TEXT_BYTES = 200_000
@@ -68,11 +67,12 @@ def report(run: Path, out: Path | None = None) -> ReportResult:
     path = out or run / OUT
     require_replaceable(path)
     content = render(build_page(run)).encode("utf-8", "backslashreplace")
-    temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
+    target = Path(os.path.realpath(path))  # a link stays one
+    temporary = target.with_name(f".tmp-{target.name}-{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(content)
-        temporary.replace(path)
+        temporary.replace(target)
     except OSError as error:
         msg = f"{path} cannot be written: {error.strerror or error}."
         raise ResourceError(msg, "Make room, or name another place with --out.") from None
@@ -106,7 +106,7 @@ def build_page(run: Path) -> Page:
     history = RunHistory(run, what)
     with ThreadPoolExecutor(1) as beside:  # pictures are decoded while the numbers are read and drawn
         pictures = beside.submit(read_previews, run / "previews")
-        history.read()
+        unread = _read_history(history)
         charts = draw_charts(history)
         previews, unreadable = pictures.result()
     planned = planned_steps(config, what, list(history.stages))
@@ -123,8 +123,17 @@ def build_page(run: Path) -> Page:
         machine={name: _show(value) for name, value in _read_json(run / "machine.json").items()},
         config=_read_text(run / "config.json"),
         log=_read_text(run / "log.txt").splitlines()[-LOG_LINES:],
-        notes=_notes(history, unreadable),
+        notes=[*unread, *_notes(history, unreadable)],
     )
+
+
+def _read_history(history: RunHistory) -> list[str]:
+    """Take in a run's numbers, and return what there is to say where the system does not give them."""
+    try:
+        history.read()
+    except OSError as error:
+        return [f"{METRICS} cannot be read: {error.strerror or error}."]
+    return []
 
 
 def planned_steps(config: Mapping[str, Any], what: What, stages: list[str]) -> int | None:
@@ -198,12 +207,7 @@ def read_scores(path: Path, history: RunHistory) -> list[dict[str, str]]:
     scored = [name for name in ("psnr", "ssim", "lpips", "frechet") if name in history.fixed]
     if scored:
         rows.append({"step": f"{history.last_step:,}", **{name: _number(history.fixed[name]) for name in scored}})
-    try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            lines = deque((line for line in iter(lambda: file.readline(MAX_TEXT_BYTES), "")), SCORE_LINES)
-    except OSError:
-        return rows
-    for line in lines:
+    for line in _read_text(path).splitlines()[-SCORE_LINES:]:
         with contextlib.suppress(ValueError, RecursionError):
             entry = json.loads(line)
             if isinstance(entry, dict):
@@ -226,8 +230,10 @@ def _network(run: Path) -> What:
     """Return what a run trains: by its name, else by whether its metrics have stages."""
     if run.resolve().name in NETWORKS:
         return NETWORKS[run.resolve().name]
-    with contextlib.suppress(OSError), (run / METRICS).open("rb") as file:
-        return "autoencoder" if b'"stage":' in file.read(2**16) else "denoiser"
+    with contextlib.suppress(OSError):
+        if (run / METRICS).is_file():
+            with (run / METRICS).open("rb") as file:
+                return "autoencoder" if b'"stage":' in file.read(2**16) else "denoiser"
     return "denoiser"
 
 
@@ -254,6 +260,8 @@ def _notes(history: RunHistory, unreadable: int) -> list[str]:
 
 def _read_text(path: Path) -> str:
     """Return the end of a text file, whatever its bytes are; nothing where there is none."""
+    if not path.is_file():  # also keeps us from waiting on a named pipe
+        return ""
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)

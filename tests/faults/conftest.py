@@ -52,9 +52,7 @@ for line in sys.stdin:
             code = done.code or 0
         except BaseException:
             traceback.print_exc()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        sys.exit(code)
     print(child, flush=True)
 """
 

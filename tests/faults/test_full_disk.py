@@ -11,8 +11,12 @@ from typing import Any
 
 import pytest
 
+from latentart.data.grids import save_png
+from latentart.data.index import write_lines
+from latentart.errors import ResourceError
 from latentart.training.checkpoint import find_checkpoint, list_checkpoints
-from latentart.training.folders import verify_folder
+from latentart.training.folders import verify_folder, write_json_atomic
+from latentart.training.log import RunLog
 
 Run = Callable[..., Any]
 KB = 1024
@@ -100,6 +104,34 @@ class DiskTrial:
         assert made(self.art, self.command) == self.expected, self.command
         hidden = [path for path in self.art.rglob(".*") if path.name != ".clean.sqlite"]
         assert hidden == [], (self.command, met.err)
+
+
+def write_png(folder: Path) -> None:
+    """Write a picture of noise."""
+    from PIL import Image
+
+    save_png(Image.effect_noise((64, 64), 60), folder / "page.png")
+
+
+WRITERS: dict[str, Callable[[Path], None]] = {
+    "page.png": write_png,
+    "index.jsonl": lambda folder: write_lines(folder / "index.jsonl", ["line"] * 1000),
+    "state.json": lambda folder: write_json_atomic(folder / "state.json", list(range(1000))),
+    "metrics.jsonl": lambda folder: RunLog(folder, resume_step=1000).note(""),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_file_that_cannot_be_written_leaves_the_old_one_and_nothing_else(tmp_path: Path, name: str) -> None:
+    """Half a file would take room on a disk that has none."""
+    old = "".join(f'{{"step": {step}}}\n' for step in range(200))
+    (tmp_path / name).write_text(old)
+
+    with short_files(1000), contextlib.suppress(OSError, ResourceError):
+        WRITERS[name](tmp_path)
+
+    assert {path.name for path in tmp_path.iterdir()} - {"log.txt"} == {name}
+    assert (tmp_path / name).read_text() == old
 
 
 @pytest.mark.faults

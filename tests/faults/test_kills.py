@@ -108,7 +108,7 @@ class KillTrial:
             time.sleep(self.chance.uniform(0, 0.5))
             return
         child.wait_for(lambda: steps_logged(self.run) > last)
-        time.sleep(self.chance.uniform(0, 0.15))
+        time.sleep(self.chance.uniform(0, 0.5))
         is_wanted = kind < 0.55
         child.wait_for(lambda: is_writing(self.run) == is_wanted, pause=0.0002)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -37,7 +38,6 @@ from latentart.recipes.bench_sampling import (
 from latentart.recipes.generate import Generator, SamplerSettings
 from latentart.recipes.model import build_task
 from latentart.training.devices import Placement
-from tests.recipes.conftest import Story, run_in
 
 CPU = Placement(torch.device("cpu"), "fp32")
 SETTINGS = SamplerSettings(steps=4, guidance=1.5)
@@ -211,12 +211,12 @@ def test_what_cannot_be_measured_is_told_at_once(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.slow
-def test_the_whole_command_is_one_object(story: Story) -> None:
+def test_the_whole_command_is_one_object(story: Any, run: Callable[..., Any]) -> None:
     """A tiny model, all parts: figures of the machine and of the model, with numbers for programs."""
     pytest.importorskip("diffusers")
     model = story.folder / "runs" / "ldm" / "model"
 
-    done = run_in(story.folder, "bench", "sample", "--quick", "--model", model, "--device", "cpu", "--json")
+    done = run(story.folder, "bench", "sample", "--quick", "--model", model, "--device", "cpu", "--json")
 
     assert done.code == 0, done.err
     found = json.loads(done.out)
