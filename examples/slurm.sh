@@ -22,7 +22,7 @@ trap 'told=1; scancel --signal=TERM "$SLURM_JOB_ID.0"' USR1
 
 # One torchrun on each node starts one process for each GPU there; batch_size is the batch of all of them together.
 result=latentart-$SLURM_JOB_ID.out
-srun --kill-on-bad-exit=1 --output="$result" torchrun \
+srun --kill-on-bad-exit=1 --open-mode=truncate --output="$result" torchrun \
   --nnodes "$SLURM_JOB_NUM_NODES" --nproc-per-node "$SLURM_GPUS_ON_NODE" \
   --rdzv-backend c10d --rdzv-endpoint "$head:29500" --rdzv-id "$SLURM_JOB_ID" \
   -m latentart train "$what" --quiet --max-time 7h &

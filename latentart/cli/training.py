@@ -37,6 +37,9 @@ MaxTimeOption = Annotated[
 MaxStepsOption = Annotated[
     int | None, typer.Option("--max-steps", min=1, help="Save and stop after this many steps of this call.")
 ]
+AllowOption = Annotated[
+    bool, typer.Option("--allow-changed-data", help="Go on though pictures or labels have changed; ids stay.")
+]
 
 _UNITS = {"h": 3600, "m": 60, "s": 1, "": 1}
 
@@ -47,6 +50,7 @@ def train_vae(
     resume: ResumeOption = "auto",
     max_time: MaxTimeOption = None,
     max_steps: MaxStepsOption = None,
+    allow_changed_data: AllowOption = False,
     config: ConfigOption = None,
     device: DeviceOption = None,
     quiet: QuietOption = False,
@@ -54,7 +58,7 @@ def train_vae(
 ) -> None:
     """Train the autoencoder: one stage, or all from where it stands."""
     workspace = open_workspace(config, overrides)
-    call = build_call(resume, max_time, max_steps)
+    call = build_call(resume, max_time, max_steps, may_change_data=allow_changed_data)
     from latentart.recipes.train_vae import train_vae as run_train_vae
 
     with hinting(resume):
@@ -85,6 +89,7 @@ def train_ldm(
     resume: ResumeOption = "auto",
     max_time: MaxTimeOption = None,
     max_steps: MaxStepsOption = None,
+    allow_changed_data: AllowOption = False,
     config: ConfigOption = None,
     device: DeviceOption = None,
     quiet: QuietOption = False,
@@ -92,7 +97,7 @@ def train_ldm(
 ) -> None:
     """Train the denoiser on the cached latents. It goes on from where it stands."""
     workspace = open_workspace(config, overrides)
-    call = build_call(resume, max_time, max_steps)
+    call = build_call(resume, max_time, max_steps, may_change_data=allow_changed_data)
     from latentart.recipes.train_ldm import train_ldm as run_train_ldm
 
     with hinting(resume):
@@ -125,7 +130,7 @@ def parse_duration(text: str) -> int:
     return seconds
 
 
-def build_call(resume: str, max_time: str | None, max_steps: int | None) -> Call:
+def build_call(resume: str, max_time: str | None, max_steps: int | None, *, may_change_data: bool) -> Call:
     """Return what the options ask for.
 
     Raises:
@@ -138,7 +143,7 @@ def build_call(resume: str, max_time: str | None, max_steps: int | None) -> Call
     from latentart.recipes.resuming import Call
 
     words: dict[str, Literal["auto", "never"]] = {"auto": "auto", "never": "never"}
-    return Call(words.get(resume, Path(resume)), seconds, max_steps)
+    return Call(words.get(resume, Path(resume)), seconds, max_steps, may_change_data)
 
 
 @contextlib.contextmanager

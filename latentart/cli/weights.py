@@ -118,5 +118,6 @@ def import_file(
         return
     typer.echo(done.model)
     where = f" from '{done.key}'" if done.key else ""
-    then = f"latentart sample --style all --model {done.model}" if is_denoiser else "latentart train ldm"
+    then = "latentart train ldm" if out is None else f"latentart reconstruct PICTURE --model {done.model}"
+    then = f"latentart sample --style all --model {done.model}" if is_denoiser else then
     say(f"{done.parameters / 1e6:.2f} M parameters{where}, all of them fit. Next: {then}")

@@ -144,11 +144,24 @@ class RunConfig(StrictConfig):
     keep_checkpoints: Annotated[int, Field(ge=2)] = 2
     """How many of the newest checkpoints stay."""
 
+    milestone_every: Count | None = None
+    """Steps between checkpoints that stay for good, besides; null keeps none but those at the ends of the autoencoder's
+    stages. Each is as large as any other."""
+
     preview_every: Count = 1000
     """Steps between preview grids."""
 
     log_every: Count = 50
     """Steps between lines in metrics.jsonl."""
+
+    def is_checkpoint_due(self, step: int) -> bool:
+        """Tell whether a checkpoint is due by count: one of the newest, or one that stays for good."""
+        return step % self.checkpoint_every == 0 or step in self.milestones(step - 1, step)
+
+    def milestones(self, first: int, last: int) -> range:
+        """Return the steps after ``first``, up to ``last``, whose checkpoints stay for good."""
+        every = self.milestone_every
+        return range(every * (first // every + 1), last + 1, every) if every else range(0)
 
 
 class LdmRunConfig(RunConfig):

@@ -59,9 +59,9 @@ class Agreement:
         self.is_asked, self.limit = bool(is_asked), _limit_from(limit)
         self.is_ending = bool(self.signal or self.limit)
 
-    def wants_checkpoint(self, step: int, every: int, *, is_sound: bool) -> bool:
-        """Tell whether the step is saved: on request, at the end of the call, or by count where it ``is_sound``."""
-        return self.is_asked or self.is_ending or (is_sound and step % every == 0)
+    def wants_checkpoint(self, *, is_due: bool, is_sound: bool) -> bool:
+        """Tell whether the step is saved: on request, at the end of the call, or where it is due and ``is_sound``."""
+        return self.is_asked or self.is_ending or (is_sound and is_due)
 
     def save(self, write: Callable[[], object] | None) -> None:
         """Let the first process ``write``, and all know whether the numbers were such as can be saved.
@@ -98,7 +98,7 @@ class Follower:
     """The part in a training of every process but the first: its share of the updates, and of what all decide.
 
     Attributes:
-        where: the run. every: steps between checkpoints.
+        where: the run. is_due: whether a step of the run is saved by count.
         base: the run's step at which the network's own step is 0.
         is_stage: whether others follow, so that a signal that comes with the last step ends the call too.
     """
@@ -106,7 +106,7 @@ class Follower:
     step_fn: Any
     limits: Limits
     where: object
-    every: int
+    is_due: Callable[[int], bool]
     base: int = 0
     is_stage: bool = False
 
@@ -130,7 +130,7 @@ class Follower:
                 agreement.reach()
                 if report.step == last_step:
                     break
-                if agreement.wants_checkpoint(step, self.every, is_sound=numbers.is_sound):
+                if agreement.wants_checkpoint(is_due=self.is_due(step), is_sound=numbers.is_sound):
                     agreement.save(None)
                 if agreement.is_ending:
                     return agreement.leave(step, self.where)

@@ -37,7 +37,7 @@ def bench_cache(folder: Path, steps: int, placement: Placement) -> Iterator[Figu
     encoded = len(cache) * cache.num_variants / seconds
     value = f"{encoded:.0f} images/s at {workspace.config.ldm.training.resolution} px"
     yield Figure("encoding on the fly", value, number=encoded, unit="images/s")
-    read, limit = _reading_and_copy_rate(cache)
+    read, limit = reading_and_copy_rate(cache)
     yield Figure("reading cached latents", f"{read:.0f} images/s", number=read, unit="images/s")
     share = read * BYTES_PER_NUMBER * math.prod(cache.layout.shape[1:]) / limit
     value = f"{share:.1%} of {limit / 1e9:.1f} GB/s"
@@ -53,7 +53,7 @@ def bench_cache(folder: Path, steps: int, placement: Placement) -> Iterator[Figu
     yield Figure("share of an LDM step spent waiting for data", f"{share:.2%}", "under 2 %", share < 0.02, share)
 
 
-def _reading_and_copy_rate(cache: LatentCache, batch_size: int = 256) -> tuple[float, float]:
+def reading_and_copy_rate(cache: LatentCache, batch_size: int = 256) -> tuple[float, float]:
     """Return images read and bytes copied a second, measured in turns."""
     rng = np.random.default_rng(0)
     batches = [rng.integers(0, len(cache), batch_size).tolist() for _ in range(50)]

@@ -241,7 +241,7 @@ def sized(name: str, generator: Generator, num_styles: int, *, is_quick: bool) -
     if generator.placement.device.type == "cuda":
         steps, count, sizes, rounds = 50, 32, (1, 8, 32, 128), 5
     elif generator.resolution <= 64:
-        steps, count, sizes, rounds = 25, 16, (1, 4, 16, 64), 7
+        steps, count, sizes, rounds = 20, 8, (1, 4, 16), 5
     else:
         steps, count, sizes, rounds = 6, 2, (1, 2, 4), 3
     if is_quick:

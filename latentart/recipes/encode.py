@@ -232,10 +232,10 @@ def describe_stale(folder: Path, source: CacheSource) -> list[str]:
     lines = []
     if whole := [other for other in others if is_complete(other)]:
         newest = max(whole, key=lambda other: (other / CACHE_FILE).stat().st_mtime_ns)
-        try:
+        changes = ""
+        with contextlib.suppress(LatentArtError, LookupError, TypeError):
             changes = ", ".join(source.changes_since(read_json(newest / CACHE_FILE)["source"]))
-        except (LatentArtError, LookupError, TypeError):
-            changes = "another version of latentart made it"
+        changes = changes or "another version of latentart made it"
         lines.append(f"the latent cache {newest.name} is out of date: {changes}")
     megabytes = sum(file.stat().st_size for other in others for file in other.iterdir()) / 1e6
     return [*lines, f"older caches in {folder.parent}: {len(others)}, {megabytes:,.1f} MB; they are safe to delete"]

@@ -24,6 +24,7 @@ from latentart.recipes.judging import choose_halves, find_judge, open_middles
 from latentart.recipes.ldm_scores import LdmScores, read_drawn, score_samples
 from latentart.recipes.model import load_model, require_denoiser, trained_steps
 from latentart.recipes.real_pictures import RealPictures, find_real
+from latentart.recipes.run_data import warn_if_held_out_was_seen
 from latentart.recipes.sample import Studio
 from latentart.recipes.sample_settings import hashes_of
 from latentart.recipes.workspace import Workspace
@@ -38,6 +39,7 @@ logger = logging.getLogger(__name__)
 EVALUATIONS = "evaluations.jsonl"
 PAIRS, PAIR_SIDE = 8, 128
 FEWEST_REAL = 4  # real pictures beside those that teach the judge
+FEWEST_TRAINING = 2  # of which one is nearer than the next
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,7 @@ def evaluate_ldm(
         wait_for_all()
     if not ranks.is_first:
         return None
+    warn_if_held_out_was_seen(workspace, workspace.ldm_run, model_folder)
     judge = find_judge(workspace, quiet=quiet)
     real = find_real(workspace, judge, quiet=quiet)
     found = score(workspace, model_folder, samples, judge, real, names, inception, placement, quiet=quiet)
@@ -125,9 +128,12 @@ def require_real(workspace: Workspace) -> list[str]:
     """
     entries, names = workspace.read_pictures()
     halves = choose_halves(workspace, entries)
-    if len(halves.reference) + len(halves.rest) < FEWEST_REAL or not halves.reference:
+    if len({*halves.reference, *halves.rest}) < FEWEST_REAL:
         msg = f"{workspace.data} holds {len(entries)} pictures, too few to judge samples by."
         raise DataError(msg, "Clean more pictures, then train again.")
+    if len(halves.training) < FEWEST_TRAINING:
+        msg = f"of the {len(entries)} pictures of {workspace.data} but one is not held out: too few to look for copies."
+        raise DataError(msg, "Lower data.held_out to the share that the model was trained with.")
     return names
 
 

@@ -24,6 +24,7 @@ from latentart.recipes.evaluate_ldm import append_evaluation
 from latentart.recipes.fid import InceptionScores, load_if_there, score_inception
 from latentart.recipes.judging import spread
 from latentart.recipes.model import Model, load_model, trained_steps, weights_hash
+from latentart.recipes.run_data import warn_if_held_out_was_seen
 from latentart.recipes.vae_evaluation import EVALUATION_BATCH, Evaluation, find_perceptual
 from latentart.recipes.workspace import Workspace
 from latentart.scoring.frechet import FeatureStatistics, frechet_distance
@@ -111,6 +112,7 @@ def evaluate_vae(
     if not evaluation.held_out:
         msg = f"no picture of {workspace.data} is held out of training, so there is nothing to score on."
         raise DataError(msg, "Set data.held_out=0.1 with at least 8 pictures, then train again.")
+    warn_if_held_out_was_seen(workspace, workspace.vae_run, model_folder)
     perceptual = find_perceptual(workspace.config.vae.perceptual, placement)
     inception = load_if_there(placement)
     tally = _Tally(model, evaluation, perceptual, inception)

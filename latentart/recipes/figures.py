@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,17 +34,20 @@ def choose_path(default: Path, out: Path | None) -> Path:
     """
     if out is None:
         number, path = 1, default
-        while path.exists():
+        while os.path.lexists(path):
             number += 1
             path = default.with_stem(f"{default.stem}_{number}")
         return path
     if out.suffix.lower() not in FORMATS:
         msg = f"--out: '{out.name}' is no name of a figure."
         raise UsageError(msg, "Let it end in .svg or .png.")
-    if out.exists():
-        msg = f"{out} exists; nothing is overwritten."
-        raise UsageError(msg, "Name another file with --out, or move it away.")
+    if os.path.lexists(out):
+        raise _taken(out)
     return out
+
+
+def _taken(path: Path) -> UsageError:
+    return UsageError(f"{path} exists; nothing is overwritten.", "Name another file with --out, or move it away.")
 
 
 @contextlib.contextmanager
@@ -59,17 +64,23 @@ def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure as its path's ending says; within ``new_figure``, whose style the writing needs too.
 
     Raises:
+        UsageError: something has taken that name since it was chosen.
         ResourceError: the file cannot be written.
     """
     kind = path.suffix.lower().removeprefix(".")
-    temporary = path.with_name(f".{path.name}.tmp")
     metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+    content = io.BytesIO()
+    figure.savefig(content, format=kind, metadata=metadata)
+    is_begun = False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(temporary, format=kind, metadata=metadata)
-        temporary.replace(path)
+        with path.open("xb") as file:
+            is_begun = True
+            file.write(content.getbuffer())
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        if is_begun:
+            path.unlink()
+        elif isinstance(error, FileExistsError) and os.path.lexists(path):
+            raise _taken(path) from None
         msg = f"{path} cannot be written: {error.strerror or error}."
         raise ResourceError(msg, "Name another place with --out.") from None

@@ -17,9 +17,9 @@ from latentart.data.loading import prefetch
 from latentart.errors import ModelError
 from latentart.recipes.encode import encode
 from latentart.recipes.figures import new_figure, save_figure
-from latentart.recipes.run import describe_pictures
+from latentart.recipes.run_data import describe_latents, describe_pictures
 from latentart.recipes.stages import choose_stages, former_stage, require_perceptual_weights, stages_done
-from latentart.recipes.train_ldm import LdmRun, describe_data
+from latentart.recipes.train_ldm import LdmRun
 from latentart.recipes.train_vae import StageRun
 from latentart.recipes.workspace import Workspace
 from latentart.training.checkpoint import checkpoint_folder, find_checkpoint, load_checkpoint
@@ -78,7 +78,7 @@ def find_ldm_rate(workspace: Workspace, placement: Placement, sweep: Sweep, *, q
         ModelError: there is no trained autoencoder.
         DataError: there are no clean pictures.
     """
-    data = describe_data(workspace)
+    data = describe_latents(workspace)
     cache = LatentCache.open(encode(workspace, placement, quiet=quiet))
     training = workspace.config.ldm.training.model_copy(update={"steps": sweep.steps, "epochs": None})
     ldm = workspace.config.ldm.model_copy(update={"training": training})

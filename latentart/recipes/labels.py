@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from latentart.data.index import IndexEntry
+from latentart.data.index import style_names as names_of_styles
 from latentart.data.latent_cache import LatentCache
 from latentart.errors import DataError, nearest
 
@@ -47,6 +48,11 @@ def label_columns(entries: Sequence[IndexEntry], names: Sequence[str]) -> list[L
     return columns
 
 
+def read_columns(data: Mapping[str, Any]) -> list[LabelColumn]:
+    """Return the columns that a run's description of its data names, values in the order of their ids."""
+    return [LabelColumn(column["name"], tuple(column["values"])) for column in data.get("labels", [])]
+
+
 def label_ids(entries: Sequence[IndexEntry], style_names: Sequence[str], columns: Sequence[LabelColumn]) -> Tensor:
     """Return every picture's ids, int64 ``[N, 1 + L]``: its style, then its label in each column or that one's null."""
     places = [{name: i for i, name in enumerate(style_names)}]
@@ -65,11 +71,16 @@ def label_ids(entries: Sequence[IndexEntry], style_names: Sequence[str], columns
 def ids_in_cache(
     cache: LatentCache, entries: Sequence[IndexEntry], style_names: Sequence[str], columns: Sequence[LabelColumn]
 ) -> Tensor:
-    """Return what each image of a cache is conditioned on: its style [N], beside labels ``[N, 1 + L]`` of columns."""
+    """Return what each image of a cache is conditioned on: its style [N], beside labels ``[N, 1 + L]`` of columns.
+
+    ``style_names`` are those of the run; it may have more than there are pictures of.
+    """
+    places = torch.tensor([list(style_names).index(name) for name in names_of_styles(entries)])
+    style_id = places[cache.style_id]
     if not columns:
-        return cache.style_id
+        return style_id
     labels = label_ids(entries, style_names, columns)
-    labels[:, 0] = cache.style_id
+    labels[:, 0] = style_id
     nulls = torch.tensor([len(column.values) for column in columns])
     labels[cache.replaced, 1:] = nulls  # they show another picture
     return labels

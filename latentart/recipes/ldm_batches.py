@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -13,12 +13,15 @@ from latentart.core.diffusion.objective import DiffusionTask
 from latentart.core.diffusion.process import draw_timesteps, stratify
 from latentart.core.latents import sample_posterior
 from latentart.data.latent_cache import LatentCache
+from latentart.data.loading import build_order, choose_workers, load_items
 from latentart.training.devices import Placement
 from latentart.training.distributed import ALONE, Ranks
 from latentart.training.ldm_step import LdmBatch, LdmStep, LossByNoise
-from latentart.training.randomness import generator_for, normal_for, sample_numbers, uniform_for
+from latentart.training.randomness import generator_for, normal_for, sample_numbers, seed_for, uniform_for
+from latentart.training.signals import leave_requests_to_main
 
 HELD_OUT_DRAWS = 256
+LATENT_WORKERS = 4
 
 
 class LatentBatches(torch.utils.data.Dataset[LdmBatch]):
@@ -59,6 +62,32 @@ class LatentBatches(torch.utils.data.Dataset[LdmBatch]):
         uniform = stratify(uniform_for(seed, "timestep", numbers), torch.arange(size)[part], size, shift)
         labels = drop_labels(self.labels[indexes], self.nulls, seed, numbers, self.dropout)
         return LdmBatch(x0, eps, self.task.draw_timesteps(uniform), labels, tuple(pictures))
+
+
+def load_latent_batches(
+    batches: LatentBatches,
+    pictures: Sequence[int],
+    batch_size: int,
+    steps: range,
+    placement: Placement,
+    *,
+    is_balanced: bool,
+    workers: int,
+) -> Iterator[LdmBatch]:
+    """Yield the batches of ``steps`` on the device, of these pictures of the cache, in an order that the seed gives.
+
+    ``workers``: how many processes load, 0 for as many as are of use.
+    """
+    leave_requests_to_main()
+    labels = batches.labels[list(pictures)]
+    style_ids = (labels if labels.ndim == 1 else labels[:, 0]).tolist()
+    seed, send = seed_for(batches.seed, "ldm order"), placement.send
+    order = build_order(seed, style_ids, batch_size, steps.start, steps.stop, is_balanced=is_balanced)
+    keys = ((step, [pictures[i] for _, i in order.keys(step)]) for step in steps)
+    # beside a GPU a thread would do too, but each of its many small draws would hold up the step's own calls
+    workers = choose_workers(workers, placement.device.type, at_most=LATENT_WORKERS)
+    for batch in load_items(batches, keys, workers=workers):
+        yield LdmBatch(send(batch.x0), send(batch.eps), send(batch.t), send(batch.style_id), batch.pictures)
 
 
 def drop_labels(labels: Tensor, nulls: Sequence[int], seed: int, numbers: Sequence[int], share: float) -> Tensor:

@@ -60,6 +60,8 @@ class LdmScores:
     """All scores of a set of samples.
 
     Attributes:
+        recognized, recognized_real: means over styles, for a set may have many pictures of one; None where it has no
+            unseen picture of any style.
         measures, real_measures: against the reference, of the samples and of other real pictures, which are the floor.
         drawn: how many pictures of each set a draw of the measures has; 0 where there are too few.
         matrix: what samples are taken for, int64 ``[K, K]``. neighbors: each sample's nearest training picture.
@@ -67,7 +69,7 @@ class LdmScores:
     """
 
     recognized: float
-    recognized_real: float
+    recognized_real: float | None
     styles: list[StyleScore]
     measures: dict[str, Measured]
     real_measures: dict[str, Measured]
@@ -134,6 +136,7 @@ def score_samples(drawn: Drawn, real: RealPictures, judge: Judge, names: Sequenc
         measures, real_measures, count = {}, {}, 0
     shares, mistaken = recognized_by_style(matrix), most_mistaken(matrix)
     real_shares = recognized_by_style(real_matrix)
+    known_shares = [one for one in real_shares if one is not None]  # each style counts alike, as among samples
     rows = []
     for i in sorted(set(labeled.style_id.tolist())):
         ours, other = labeled.style_id == i, mistaken[i]
@@ -142,7 +145,7 @@ def score_samples(drawn: Drawn, real: RealPictures, judge: Judge, names: Sequenc
         rows.append(StyleScore(names[i], int(ours.sum()), shares[i], real_shares[i], taken_for, found))
     return LdmScores(
         float(matrix.trace() / matrix.sum()),
-        float(real_matrix.trace() / real_matrix.sum()) if len(real_matrix) and real_matrix.sum() else math.nan,
+        sum(known_shares) / len(known_shares) if known_shares else None,
         rows,
         measures,
         real_measures,

@@ -58,7 +58,7 @@ class LdmVerdict:
         self.training, self.held_out = training, held_out
         self.verdict = RunVerdict(workspace.ldm_run, log, "denoiser", num_steps)
         self.is_on = workspace.config.ldm.training.run.verdict
-        self._judge = _Once("a judge", lambda: PreviewJudge(workspace))
+        self._judge = _Once("a judge", lambda: PreviewJudge(workspace, page.style_names))
         self._copies = _Once("a look for copies", lambda: CopyFinder(*self._describe_pictures()))
 
     def say(self, step: int) -> None:
@@ -98,17 +98,22 @@ class LdmVerdict:
 
 
 class PreviewJudge:
-    """The workspace's judge beside what it says of real pictures."""
+    """The workspace's judge beside what it says of real pictures; ``style_names`` are those of the samples' ids."""
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, style_names: Sequence[str]) -> None:
         self.judge: Judge = find_judge(workspace, quiet=True)
+        known = workspace.read_pictures()[1]
+        self.own_ids = torch.tensor([known.index(name) if name in known else -1 for name in style_names])
         pixels, self.style_id = read_reference(workspace)
         self.features, self.ceiling = self._look(pixels, self.style_id)
-        self.chance = 1 / len(workspace.read_pictures()[1])
+        self.chance = 1 / len(known)
 
     def measure(self, pixels: Tensor, style_id: Tensor) -> dict[str, float | None]:
         """Return how many samples are recognized, beside a guess and real pictures, and how much they differ."""
-        features, recognized = self._look(pixels, style_id)
+        style_id = self.own_ids[style_id]
+        is_known = style_id >= 0  # a style that the set has no pictures of any more has no judge
+        style_id = style_id[is_known]
+        features, recognized = self._look(pixels[is_known], style_id)
         return {
             "recognition": recognized,
             "recognition_chance": self.chance,

@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
+import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -85,9 +87,9 @@ def plan(workspace: Workspace, device: str | None, seconds: float) -> Plan:
     """
     with scratch_folder(workspace) as scratch:
         pictures = find_pictures(workspace, scratch)
-        start = time_start()
         planner = Planner(workspace, device, seconds, scratch, pictures)
         phases = [*planner.clean(), *planner.stages(), *planner.denoiser()]
+        start = time_start() if phases else 0.0
     free = shutil.disk_usage(workspace.folder).free
     commands = len({phase.name.split()[0] for phase in phases} - {"encode"})
     found = Plan(
@@ -105,19 +107,30 @@ def plan(workspace: Workspace, device: str | None, seconds: float) -> Plan:
 
 @contextlib.contextmanager
 def scratch_folder(workspace: Workspace) -> Iterator[Path]:
-    """Make a folder in the workspace's cache, on its disk and safe to delete; afterwards it goes again.
+    """Make a folder in the workspace's cache, on its disk and safe to delete; it goes again, also after a signal.
 
     Raises:
         ResourceError: it cannot be made.
     """
     try:
         workspace.cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="plan-", dir=workspace.cache, ignore_cleanup_errors=True) as folder:
-            yield Path(folder)
+        made = tempfile.TemporaryDirectory(prefix="plan-", dir=workspace.cache, ignore_cleanup_errors=True)
     except OSError as error:
         msg = f"{workspace.cache} cannot be written: {error.strerror or error}."
         raise ResourceError(msg, "Make room, or check who may use that folder.") from None
+
+    def leave(number: int, _: object) -> None:
+        sys.exit(128 + number)
+
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    heeded = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    former = {number: signal.signal(number, leave) for number in heeded}
+    try:
+        with made as folder:
+            yield Path(folder)
     finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
         with contextlib.suppress(OSError):  # it holds caches
             workspace.cache.rmdir()
 

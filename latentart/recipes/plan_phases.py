@@ -143,6 +143,7 @@ class Planner:
         self._forward = timings.step[next(reversed(timings.step))] / stage.batch_size / 3 / stage.resolution**2
         is_last = stage is self.config.vae.stages[-1]
         kept = 1 + (run.keep_checkpoints - 1 if is_last and occasions.checkpoints else 0)
+        kept += len(run.milestones(base + first, base + last))
         disk = kept * timings.checkpoint_bytes + (timings.model_bytes or timings.checkpoint_bytes // 4) * is_last
         return self._phase(name, timings, parts, occasions, disk, run.log_every, run.checkpoint_every)
 
@@ -177,7 +178,7 @@ class Planner:
         interval = run.ema.snapshot_interval(last)
         model = timings.model_bytes or timings.checkpoint_bytes // 4
         snapshots = len(run.ema.tracks) * (count_due(interval, first, last) + 1)
-        kept = min(run.keep_checkpoints, occasions.checkpoints + 1)
+        kept = min(run.keep_checkpoints, occasions.checkpoints + 1) + len(run.milestones(first, last))
         disk = kept * timings.checkpoint_bytes + (1 + snapshots) * model
         yield self._phase("ldm", timings, parts, occasions, disk, run.log_every, run.checkpoint_every)
 

@@ -53,11 +53,13 @@ class Call:
 
     Attributes:
         resume: ``auto`` takes the newest sound checkpoint, ``never`` begins in an empty run, a path is a checkpoint's.
+        may_change_data: whether a run may go on with other pictures than it began with.
     """
 
     resume: Path | Literal["auto", "never"] = "auto"
     max_seconds: float | None = None
     max_steps: int | None = None
+    may_change_data: bool = False
 
 
 def find_start(run: Path, resume: Path | Literal["auto", "never"], kind: Kind) -> Checkpoint | None:

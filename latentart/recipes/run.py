@@ -1,4 +1,4 @@
-"""What both trainings do around their loop: the run's folder, what a resumed run must find unchanged, the stop."""
+"""What both trainings do around their loop: the run's folder, its room on the disk, its checkpoints, the stop."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,9 @@ from torch import Tensor
 from latentart import __version__
 from latentart.config.optim import RunConfig
 from latentart.config.workspace import Config
-from latentart.data.index import IndexEntry, index_fingerprint
-from latentart.errors import DataError, ModelError, ResourceError
+from latentart.errors import ResourceError
 from latentart.recipes.agreement import Agreement, Pause
-from latentart.training.checkpoint import list_checkpoints
+from latentart.training.checkpoint import list_checkpoints, step_of
 from latentart.training.disk import checkpoint_bytes, folder_bytes, require_room, require_writable, tensor_bytes
 from latentart.training.distributed import read_ranks, wait_for_all
 from latentart.training.folders import remove_leftovers, write_json_atomic
@@ -88,67 +87,29 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
-def describe_pictures(entries: list[IndexEntry], style_names: list[str], held_out: float) -> dict[str, Any]:
-    """Return what a run is trained on: one that goes on must find it unchanged."""
-    return {
-        "fingerprint": index_fingerprint(entries),
-        "num_pictures": len(entries),
-        "style_names": style_names,
-        "held_out": held_out,
-    }
-
-
-def require_same_data(saved: dict[str, Any], now: dict[str, Any], run: Path) -> None:
-    """Refuse to go on with other pictures, styles or latents than a run began with.
-
-    Raises:
-        DataError: the pictures differ.
-        ModelError: the autoencoder that made the latents differs.
-    """
-    if saved == now:
-        return
-    if {**saved, "held_out": now["held_out"]} == now:
-        msg = f"data.held_out was {saved.get('held_out', 0)} when {run} began and is {now['held_out']}."
-        raise DataError(msg, f"Put it back, or move {run} away to begin anew with other pictures held out.")
-    if _without_labels(saved) == _without_labels(now):
-        msg = f"the labels that {run} is trained with have changed since it began{_label_changes(saved, now)}."
-        raise DataError(msg, f"Put ldm.labels and the table back, or move {run} away to begin anew.")
-    if saved == {**now, "autoencoder": saved.get("autoencoder")}:
-        msg = f"the autoencoder has been trained on since {run} began, so its latents are others."
-        raise ModelError(msg, f"Move {run} away to begin anew.")
-    gone = [name for name in saved["style_names"] if name not in now["style_names"]]
-    new = [name for name in now["style_names"] if name not in saved["style_names"]]
-    changes = [f"styles gone: {', '.join(gone)}"] * bool(gone) + [f"styles new: {', '.join(new)}"] * bool(new)
-    changes += [f"{saved['num_pictures']} pictures then, {now['num_pictures']} now, not all the same"] * (not changes)
-    msg = f"the pictures have changed since {run} began ({'; '.join(changes)})."
-    raise DataError(msg, f"Put them back, or move {run} away to begin anew.")
-
-
-def _without_labels(data: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in data.items() if name not in ("labels", "labels_fingerprint")}
-
-
-def _label_changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Say which columns there were and are, where they differ."""
-    names = [", ".join(column["name"] for column in data.get("labels", [])) or "none" for data in (saved, now)]
-    return f" (columns: {names[0]} then, {names[1]} now)" if names[0] != names[1] else ""
-
-
 def require_disk(
     run: Path,
     config: RunConfig,
     tensors: Mapping[str, Mapping[str, Tensor]],
     optimizers: Sequence[torch.optim.Optimizer],
+    *,
+    last: int,
+    staying: Collection[int] = (),
     more: int = 0,
 ) -> None:
     """Refuse a run whose checkpoints, model and ``more`` bytes its disk has no room for, or that cannot be written.
 
+    There are milestones up to step ``last``; the checkpoints of the steps in ``staying`` stay besides.
+
     Raises:
         ResourceError: so it is; the line names the settings that help.
     """
-    keep, size = config.keep_checkpoints, checkpoint_bytes(tensors, optimizers)
-    there = sum(map(folder_bytes, list_checkpoints(run)[-keep:]))  # these go when others come
-    needed = max(size, (keep + 1) * size - there) + tensor_bytes(tensors["ema"]) + more
+    keep, size, found = config.keep_checkpoints, checkpoint_bytes(tensors, optimizers), list_checkpoints(run)
+    newest = step_of(found[-1]) if found else 0
+    milestones = {*staying, *config.milestones(0, newest)}
+    going = [folder for folder in found[-keep:] if step_of(folder) not in milestones]  # when others come
+    to_come = keep + 1 + len(config.milestones(newest, last))
+    needed = max(size, to_come * size - sum(map(folder_bytes, going))) + tensor_bytes(tensors["ema"]) + more
     group = "vae.run" if "autoencoder" in tensors else "ldm.training.run"
     hint = f"Make room, lower {group}.keep_checkpoints ({keep}), or have the workspace or data.root on another disk."
     require_room(run, needed, hint)
@@ -217,7 +178,7 @@ class RunKeeper:
         """
         if self.agreement.is_asked:
             self.log.note(f"step {step}: a checkpoint was asked for")
-        return self.agreement.wants_checkpoint(step, self.config.checkpoint_every, is_sound=is_sound)
+        return self.agreement.wants_checkpoint(is_due=self.config.is_checkpoint_due(step), is_sound=is_sound)
 
     def attempt(self, write: Callable[[], object]) -> None:
         """Write what a run can do without; if the disk does not take it, that is a warning."""

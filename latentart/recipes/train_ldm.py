@@ -16,27 +16,21 @@ from latentart.builders import build_rate_plan, count_steps
 from latentart.config.denoiser import advise
 from latentart.data.held_out import split_held_out
 from latentart.data.latent_cache import LatentCache
-from latentart.data.loading import build_order, choose_workers, load_items, prefetch
+from latentart.data.loading import prefetch
 from latentart.recipes.agreement import Follower, Pause, heed_signals, require_same_start
 from latentart.recipes.averages import drop_averages, save_average
-from latentart.recipes.encode import encode, find_autoencoder, load_autoencoder
-from latentart.recipes.labels import LabelColumn, describe_labels, ids_in_cache, label_columns
-from latentart.recipes.ldm_batches import HeldOutLoss, LatentBatches, choose_micro_batch
+from latentart.recipes.encode import encode, load_autoencoder
+from latentart.recipes.labels import ids_in_cache, read_columns
+from latentart.recipes.ldm_batches import HeldOutLoss, LatentBatches, choose_micro_batch, load_latent_batches
 from latentart.recipes.ldm_networks import build_ldm_step
 from latentart.recipes.ldm_previews import PreviewPage
 from latentart.recipes.ldm_verdict import LdmVerdict
-from latentart.recipes.model import build_task, save_model, trained_steps, weights_hash
+from latentart.recipes.model import build_task, save_model, trained_steps
 from latentart.recipes.preflight import check_ldm_memory
 from latentart.recipes.recovery import train_or_go_back
 from latentart.recipes.resuming import Call, find_start, fitting, require_same_settings
-from latentart.recipes.run import (
-    RunKeeper,
-    describe_pictures,
-    open_run,
-    record_run,
-    require_disk,
-    require_same_data,
-)
+from latentart.recipes.run import RunKeeper, open_run, record_run, require_disk
+from latentart.recipes.run_data import describe_latents, settle_data
 from latentart.recipes.tracking import open_trackers
 from latentart.recipes.workspace import Workspace
 from latentart.training.checkpoint import Checkpoint
@@ -48,12 +42,8 @@ from latentart.training.limits import Limits
 from latentart.training.log import RunLog
 from latentart.training.loop import train
 from latentart.training.progress import Progress
-from latentart.training.randomness import seed_for
-from latentart.training.signals import leave_requests_to_main
 from latentart.training.trackers import Trackers
 from latentart.training.writer import CheckpointWriter
-
-LATENT_WORKERS = 4
 
 
 @dataclass(frozen=True)
@@ -77,7 +67,8 @@ def train_ldm(
         ConfigError: the processes cannot share a batch evenly.
         UsageError: what the call wants would overwrite checkpoints.
         ModelError: there is no trained autoencoder, or a checkpoint does not fit.
-        DataError: the pictures or their labels have changed since the run began, or there is no such label column.
+        DataError: the pictures or their labels have changed since the run began, which the call does not allow or the
+            denoiser has no room for; or there is no such label column.
     """
     run, call, changes = workspace.ldm_run, call or Call(), list[str]()
     limits, ranks = Limits(call.max_seconds, call.max_steps), read_ranks()
@@ -87,25 +78,16 @@ def train_ldm(
         open_run(run),
         open_trackers(run, workspace.config, "ldm") as trackers,
     ):
-        checkpoint, data = find_start(run, call.resume, "ldm"), describe_data(workspace)
+        checkpoint, data = find_start(run, call.resume, "ldm"), describe_latents(workspace)
         require_same_start(checkpoint.step if checkpoint else 0, run)
         if checkpoint is not None:
-            require_same_data(checkpoint.state["data"], data, run)
-            changes = require_same_settings(run, checkpoint, workspace.config, "ldm")
+            saved, may_change = checkpoint.state["data"], call.may_change_data
+            data, changes = settle_data(saved, data, run, may_change=may_change, may_grow=False)
+            changes += require_same_settings(run, checkpoint, workspace.config, "ldm")
         cache = LatentCache.open(encode(workspace, placement, quiet=quiet))
         return train_or_go_back(
             run, lambda: LdmRun(workspace, cache, data, placement, limits, changes, trackers, quiet=quiet), checkpoint
         )
-
-
-def describe_data(workspace: Workspace) -> dict[str, Any]:
-    """Return what a run's latents come from: a run that goes on must find it unchanged."""
-    entries, names = workspace.read_pictures()
-    return {
-        **describe_pictures(entries, names, workspace.config.data.held_out),
-        **describe_labels(entries, workspace.config.ldm.labels),
-        "autoencoder": weights_hash(find_autoencoder(workspace)),
-    }
 
 
 class LdmRun:
@@ -133,7 +115,7 @@ class LdmRun:
         self.placement = Placement(placement.device, self.settings.run.precision)
         self.autoencoder = load_autoencoder(workspace, self.placement)
         entries, _ = workspace.read_pictures()
-        self.columns: list[LabelColumn] = label_columns(entries, self.config.labels)
+        self.columns = read_columns(data)
         self.counts = [len(self.style_names), *(len(column.values) for column in self.columns)]
         self.labels = ids_in_cache(cache, entries, self.style_names, self.columns)
         self.training, self.held_out = split_held_out(entries, workspace.config.data.held_out)
@@ -212,7 +194,7 @@ class LdmRun:
         if not result.is_new:
             return result
         self._choose_micro_batch()
-        follower = Follower(self.step_fn, self.limits, self.run, self.settings.run.checkpoint_every)
+        follower = Follower(self.step_fn, self.limits, self.run, self.settings.run.is_checkpoint_due)
         rate = build_rate_plan(self.settings.optimizer, self.num_steps)
         return replace(result, pause=follower.train(self._batches(first), rate, first, self.num_steps))
 
@@ -234,7 +216,8 @@ class LdmRun:
         )
         averages = len(ema.tracks) * snapshots * tensor_bytes(tensors["ema"])
         autoencoder = tensor_bytes(self.autoencoder.autoencoder.state_dict())
-        require_disk(self.run, self.settings.run, tensors, [self.step_fn.optimizer], averages + autoencoder)
+        optimizers, more = [self.step_fn.optimizer], averages + autoencoder
+        require_disk(self.run, self.settings.run, tensors, optimizers, last=self.num_steps, more=more)
 
     def _build_page(self) -> PreviewPage:
         return PreviewPage(
@@ -273,7 +256,8 @@ class LdmRun:
         """Write a checkpoint and, from the average, the model that `sample` uses."""
         tensors, optimizers = self.step_fn.state()
         state = {"step": step, "optimizers": optimizers, "data": self.data, "config": self.workspace.config.to_json()}
-        keeper.agreement.save(lambda: keeper.writer.save(step, tensors, state))
+        milestones = self.settings.run.milestones(0, step)
+        keeper.agreement.save(lambda: keeper.writer.save(step, tensors, state, milestones))
         if is_last:
             self._save_model(step)
         else:
@@ -303,23 +287,14 @@ class LdmRun:
 
     def _batches(self, first: int) -> Iterator[LdmBatch]:
         """Yield the batches from step ``first`` on, on the device."""
-        leave_requests_to_main()
-        data, settings, send = self.workspace.config.data, self.settings, self.placement.send
-        task = build_task(self.config.diffusion)
-        dropout = settings.style_dropout
-        batches = LatentBatches(
-            self.cache, self.labels, self.counts, task, seed=self.seed, dropout=dropout, ranks=self.ranks
-        )
-        order = build_order(
-            seed_for(self.seed, "ldm order"),
-            self.cache.style_id[self.training].tolist(),
-            settings.batch_size,
-            first,
-            self.num_steps,
+        task, data, dropout = build_task(self.config.diffusion), self.workspace.config.data, self.settings.style_dropout
+        given = (self.cache, self.labels, self.counts, task)
+        return load_latent_batches(
+            LatentBatches(*given, seed=self.seed, dropout=dropout, ranks=self.ranks),
+            self.training,
+            self.settings.batch_size,
+            range(first, self.num_steps),
+            self.placement,
             is_balanced=data.balance_styles,
+            workers=data.workers,
         )
-        keys = ((step, [self.training[i] for _, i in order.keys(step)]) for step in range(first, self.num_steps))
-        # beside a GPU a thread would do too, but each of its many small draws would hold up the step's own calls
-        workers = choose_workers(data.workers, self.placement.device.type, at_most=LATENT_WORKERS)
-        for batch in load_items(batches, keys, workers=workers):
-            yield LdmBatch(send(batch.x0), send(batch.eps), send(batch.t), send(batch.style_id), batch.pictures)

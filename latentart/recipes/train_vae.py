@@ -13,26 +13,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from latentart.builders import build_crop, build_rate_plan, count_steps
+from latentart.builders import build_rate_plan, count_steps
 from latentart.config.vae import StageConfig
-from latentart.core.equivariance import draw_transform
-from latentart.core.pixels import to_images
-from latentart.data.datasets import PictureDataset
 from latentart.data.index import IndexEntry
-from latentart.data.loading import build_order, choose_workers, load_batches, prefetch
+from latentart.data.loading import prefetch
 from latentart.recipes.agreement import Follower, Pause, agree_on_limit, heed_signals, require_same_start
 from latentart.recipes.model import save_model
 from latentart.recipes.preflight import check_vae_memory
 from latentart.recipes.recovery import train_or_go_back
 from latentart.recipes.resuming import Call, find_start, fitting, require_same_settings
-from latentart.recipes.run import (
-    RunKeeper,
-    describe_pictures,
-    open_run,
-    record_run,
-    require_disk,
-    require_same_data,
-)
+from latentart.recipes.run import RunKeeper, open_run, record_run, require_disk
+from latentart.recipes.run_data import describe_pictures, settle_data
 from latentart.recipes.stages import (
     choose_stages,
     is_model_behind,
@@ -41,6 +32,7 @@ from latentart.recipes.stages import (
     stages_done,
 )
 from latentart.recipes.tracking import open_trackers
+from latentart.recipes.vae_batches import VaeBatches
 from latentart.recipes.vae_evaluation import Evaluation, VaeScores, find_perceptual
 from latentart.recipes.vae_networks import announce_discriminator, build_vae_step
 from latentart.recipes.vae_verdict import VaeVerdict
@@ -53,8 +45,6 @@ from latentart.training.log import RunLog
 from latentart.training.loop import train
 from latentart.training.memory import naming_stage
 from latentart.training.progress import Progress
-from latentart.training.randomness import generator_for, normal_for, sample_numbers, seed_for
-from latentart.training.signals import leave_requests_to_main
 from latentart.training.trackers import Trackers
 from latentart.training.vae_step import VaeBatch
 from latentart.training.writer import CheckpointWriter
@@ -84,7 +74,7 @@ def train_vae(
         ConfigError: the processes cannot share a batch evenly.
         UsageError: no such stage, or what the call wants would overwrite checkpoints.
         ModelError: the stage before it is not finished, or a checkpoint does not fit.
-        DataError: the pictures have changed since the run began.
+        DataError: the pictures have changed since the run began, which the call does not allow.
         DownloadError: a stage needs LPIPS weights that are not here.
     """
     stages = choose_stages(workspace, stage_name)
@@ -109,8 +99,9 @@ def train_vae(
         for stage in stages:
             changes: list[str] = []
             if checkpoint is not None:
-                require_same_data(checkpoint.state["data"], data, run)
-                changes = require_same_settings(run, checkpoint, workspace.config, "vae")
+                saved, may_change = checkpoint.state["data"], call.may_change_data
+                data, changes = settle_data(saved, data, run, may_change=may_change, may_grow=True)
+                changes += require_same_settings(run, checkpoint, workspace.config, "vae")
             if stage.name in stages_done(checkpoint) and not is_model_behind(run, stage, checkpoint):
                 logger.info("stage %s is finished", stage.name)
                 continue
@@ -162,7 +153,7 @@ class StageRun:
         self.step_fn.numbers.steps_before = base
         if not self.ranks.is_first:
             return self._follow(first, base)
-        self._require_disk()
+        self._require_disk(base, done)
         record_run(self.run, self.workspace.config)
         log = RunLog(self.run, resume_step=base + first, trackers=self.trackers)
         log.note(f"stage {self.stage.name}: steps {first} to {self.num_steps}, {self.placement.precision}")
@@ -214,17 +205,18 @@ class StageRun:
 
     def _follow(self, first: int, base: int) -> VaeResult:
         """Have a part in the training of the first process; nothing is written."""
-        follower = Follower(self.step_fn, self.limits, self.run, self.config.run.checkpoint_every, base, is_stage=True)
+        follower = Follower(self.step_fn, self.limits, self.run, self.config.run.is_checkpoint_due, base, is_stage=True)
         rate = build_rate_plan(self.config.optimizer, self.num_steps, self.stage.lr)
         pause = follower.train(self._batches(first), rate, first, self.num_steps)
         return VaeResult(self.run / "model", [self.stage.name], None, None, pause)
 
-    def _require_disk(self) -> None:
+    def _require_disk(self, base: int, done: dict[str, int]) -> None:
         """Refuse a stage that its disk has no room for."""
         optimizers = [self.step_fn.optimizer]
         if self.step_fn.adversary is not None:
             optimizers.append(self.step_fn.adversary.optimizer)
-        require_disk(self.run, self.config.run, self.step_fn.state()[0], optimizers)
+        last, staying = base + self.num_steps, done.values()
+        require_disk(self.run, self.config.run, self.step_fn.state()[0], optimizers, last=last, staying=staying)
 
     def _tell(self, log: RunLog, step: int) -> None:
         """Put into the log what the step has to say."""
@@ -260,35 +252,15 @@ class StageRun:
             "data": self.data,
             "config": self.workspace.config.to_json(),
         }
-        step, milestones = base + stage_step, list(done.values())
+        step = base + stage_step
+        milestones = {*done.values(), *self.config.run.milestones(0, step)}
         keeper.agreement.save(lambda: keeper.writer.save(step, tensors, state, milestones))
 
     def _batches(self, first: int) -> Iterator[VaeBatch]:
-        """Yield the stage's batches from step ``first`` on; order, crops and noise follow from the seed."""
-        leave_requests_to_main()
-        stage, data, send = self.stage, self.workspace.config.data, self.placement.send
-        order_seed = seed_for(self.seed, f"vae order {stage.name}")
-        crop = build_crop(stage.resolution, data, order_seed, stage.crop)
-        entries = [self.entries[i] for i in self.evaluation.training]
-        dataset = PictureDataset(self.workspace.data, entries, self.data["style_names"], crop)
-        order = build_order(
-            order_seed, dataset.style_ids, stage.batch_size, first, self.num_steps, is_balanced=data.balance_styles
-        )
-        side = stage.resolution // self.config.model.factor
-        shape = (self.config.model.latent_channels, side, side)
-        part = self.ranks.part(stage.batch_size)
-        mine = (order.keys(step)[part] for step in range(first, self.num_steps))
-        loaded = load_batches(dataset, mine, workers=choose_workers(data.workers, self.placement.device.type))
-        needs_transform = stage.weights.equivariance > 0
-        for step, (pixels, _, index) in enumerate(loaded, start=first):
-            numbers = sample_numbers(step, stage.batch_size)[part]
-            noise = normal_for(self.seed, f"posterior {stage.name}", numbers, shape)
-            chance = generator_for(self.seed, f"equivariance {stage.name}", step)
-            transform = draw_transform(chance) if needs_transform else None
-            shown = [i for _, i in order.keys(step)]
-            shown[part] = index.tolist()  # one that is gone has another in its place
-            pictures = tuple(self.evaluation.training[i] for i in shown)
-            yield VaeBatch(to_images(send(pixels)), send(noise), transform, pictures)
+        """Yield the stage's batches from step ``first`` on, on the device."""
+        pictures = [self.entries[i] for i in self.evaluation.training]
+        batches = VaeBatches(self.workspace, self.stage, pictures, self.data["style_names"], self.ranks)
+        return batches.load(range(first, self.num_steps), self.placement, self.evaluation.training)
 
     def _preview(self, step: int) -> Path:
         """Write a page of pictures over their reconstructions by the averaged weights."""

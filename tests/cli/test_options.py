@@ -18,6 +18,7 @@ from latentart.errors import UsageError
 
 CONFIG = {"-c", "-cfg", "--config"}
 QUIET = {"-q", "--quiet"}
+CALL = {"--resume", "--max-time", "--max-steps", "--allow-changed-data"}
 OPTIONS = {
     "": {"--version", "--verbose", "-v", "--install-completion", "--show-completion"},
     "demo": {"--quick", "--device", "--json", *QUIET},
@@ -54,8 +55,8 @@ OPTIONS = {
     "config validate": CONFIG,
     "config schema": set(),
     "config diff": {"--preset", *CONFIG},
-    "train vae": {"--stage", "--resume", "--max-time", "--max-steps", "--device", "--json", *CONFIG, *QUIET},
-    "train ldm": {"--resume", "--max-time", "--max-steps", "--device", "--json", *CONFIG, *QUIET},
+    "train vae": {"--stage", *CALL, "--device", "--json", *CONFIG, *QUIET},
+    "train ldm": {*CALL, "--device", "--json", *CONFIG, *QUIET},
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from latentart.config.optim import LdmEmaConfig
+from latentart.config.optim import LdmEmaConfig, RunConfig
 from latentart.config.workspace import resolve
 from latentart.errors import ConfigError
 
@@ -45,3 +45,15 @@ def test_a_run_leaves_some_24_snapshots(num_steps: int, interval: int) -> None:
     """At least that many steps apart that there are no more than 24; a number of one's own is taken as it is."""
     assert LdmEmaConfig().snapshot_interval(num_steps) == interval
     assert LdmEmaConfig(snapshot_every=7).snapshot_interval(num_steps) == 7
+
+
+def test_milestones_are_saved_besides() -> None:
+    """A checkpoint is due at the multiples of either number; those of the second one stay."""
+    run = RunConfig(checkpoint_every=4, milestone_every=6)
+
+    assert [step for step in range(1, 14) if run.is_checkpoint_due(step)] == [4, 6, 8, 12]
+    assert list(run.milestones(0, 13)) == [6, 12]
+    assert list(run.milestones(6, 12)) == [12]
+    assert list(run.milestones(5, 6)) == [6]
+    assert [step for step in range(1, 9) if RunConfig(checkpoint_every=4).is_checkpoint_due(step)] == [4, 8]
+    assert list(RunConfig().milestones(0, 10**9)) == []

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
+from latentart.data.latent_cache import LatentCache
+from latentart.recipes.bench_cache import reading_and_copy_rate
 from latentart.recipes.bench_clean import bench_clean
 from latentart.recipes.bench_figures import describe_bench
 from latentart.recipes.bench_limits import (
@@ -125,3 +128,14 @@ def test_cleaning_is_measured_beside_its_limits(tmp_path: Path) -> None:
     assert figures["clean-data over full decoding alone"]["number"] == ours / decoding
     assert figures["clean-data's pictures, share of the disk's rate"]["number"] > 0
     assert 35 < figures["PSNR of reduced decoding, worst picture"]["number"] < 60
+
+
+@pytest.mark.slow
+def test_reading_latents_is_slower_than_copying_them(story: Any) -> None:
+    """In bytes a second, as the cache counts them: no reader can be faster than the copy it ends with."""
+    (folder,) = (story.folder / "cache").glob("latents-*")
+    cache = LatentCache.open(folder)
+
+    read, copied = reading_and_copy_rate(cache, batch_size=16)
+
+    assert 0 < read * 2 * cache.layout.shape[1] * cache.layout.shape[2] * cache.layout.shape[3] < copied

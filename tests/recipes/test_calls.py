@@ -61,6 +61,18 @@ def test_max_steps_stops_each_call_and_the_end_is_the_same(story: Any, run: Run,
         assert tensors(cleaned / "runs/vae" / name) == tensors(story.folder / "runs/vae" / name)
 
 
+def test_milestones_stay(run: Run, workspace: Path) -> None:
+    """Every second checkpoint stays beside the newest two; in stages too, whose ends always stay."""
+    words = ("ldm.training.steps=7", EACH, "ldm.training.run.milestone_every=2", "vae.run.milestone_every=4")
+    shutil.rmtree(workspace / "runs")
+
+    assert run(workspace, "train", "vae", *words).code == 0
+    assert run(workspace, "train", "ldm", *words).code == 0
+
+    assert steps(workspace / "runs/ldm") == [2, 4, 6, 7]
+    assert steps(workspace / "runs/vae") == [3, 4, 6, 8, 10]
+
+
 def test_a_limit_at_the_end_of_a_stage_finishes_it(run: Run, cleaned: Path) -> None:
     """Its model is there, and no step of the next one is made."""
     done = run(cleaned, "train", "vae", "--max-steps", "3", "--json")

@@ -104,5 +104,6 @@ def test_the_slurm_script_goes_on_until_the_model_is_there(tmp_path: Path, print
     assert "--nnodes 2 --nproc-per-node 4 " in called
     assert "--rdzv-endpoint node-a:29500" in called
     assert "-m latentart train vae --quiet --max-time 7h" in called
+    assert "--open-mode=truncate" in called, "a job that is put into the queue again would read what it wrote before"
     assert (code, (tmp_path / "requeued").exists()) == (143 if prints == "wait" else 0, is_requeued)
     assert (tmp_path / "cancelled").exists() == (prints == "wait")

@@ -44,7 +44,7 @@ def test_real_features_are_kept(cleaned: Path) -> None:
 
 
 def test_scores_are_those_of_the_formulas() -> None:
-    """FID of two Gaussians apart by 3 is about 9; KID of small sets is that of the whole, ten times."""
+    """FID of two Gaussians apart by 3 is about 9; KID of few is that of all, its error that of halves."""
     draw = torch.Generator().manual_seed(0)
     real, fake = torch.randn(400, 4, generator=draw), torch.randn(400, 4, generator=draw)
     fake[:, 0] += 3
@@ -53,8 +53,20 @@ def test_scores_are_those_of_the_formulas() -> None:
 
     assert found.fid == pytest.approx(9.0, abs=1.0)
     assert found.kid == pytest.approx(kernel_distance(real, fake))
-    assert found.kid_error == pytest.approx(0.0, abs=1e-12)
+    assert 0.01 * found.kid < found.kid_error < 0.5 * found.kid
     assert found.real_pictures == 400
+
+
+def test_the_error_of_kid_is_that_of_repeated_draws() -> None:
+    """Over twenty pairs of sets from the same two distributions KID differs as much as its error says."""
+    draw = torch.Generator().manual_seed(1)
+
+    found = [
+        score_inception(torch.randn(60, 3, generator=draw), 0.7 + torch.randn(60, 3, generator=draw)) for _ in range(20)
+    ]
+
+    kids, errors = torch.tensor([[one.kid, one.kid_error] for one in found]).unbind(1)
+    assert 0.5 < float(errors.mean() / kids.std()) < 2
 
 
 def test_what_is_missing_is_said(

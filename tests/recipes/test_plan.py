@@ -18,7 +18,7 @@ from latentart.cli.planning import duration, size
 from latentart.config.workspace import preset_tree
 from latentart.data.index import IndexEntry, read_index
 from latentart.errors import ConfigError, ResourceError
-from latentart.recipes.plan import Plan, find_shortages, say_size
+from latentart.recipes.plan import Plan, find_shortages, say_size, scratch_folder
 from latentart.recipes.plan_estimate import Phase
 from latentart.recipes.plan_phases import find_standing, scratch_config, vae_passes
 from latentart.recipes.plan_pictures import Pictures, choose, find_pictures, take_some
@@ -215,6 +215,37 @@ def test_a_workspace_without_pictures_is_told_so(run: Run, tmp_path: Path) -> No
 
     assert "neither a clean set at data nor a raw folder at raw" in run(tmp_path / "art", "plan").error(4)
     assert sorted(path.name for path in (tmp_path / "art").iterdir()) == before
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+def test_a_plan_that_is_ended_leaves_nothing(story: Any, tmp_path: Path, name: str) -> None:
+    """Its folder goes, whoever ends it; the signal's exit code stays, and its handler is given back."""
+    workspace = Workspace(tmp_path, Workspace.open(story.folder / "latentart.json").config)
+    number, former = signal.Signals[name], signal.getsignal(signal.Signals[name])
+    caught: list[BaseException] = []
+
+    try:
+        with scratch_folder(workspace) as scratch:
+            (scratch / "large").write_text("x")
+            signal.raise_signal(number)
+    except (SystemExit, KeyboardInterrupt) as error:
+        caught.append(error)
+
+    assert [getattr(error, "code", 130) for error in caught] == [128 + number]
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(number) == former
+
+
+def test_what_goes_wrong_in_a_plan_is_not_the_caches(story: Any, tmp_path: Path) -> None:
+    """An error on the way keeps its own words; a cache that cannot be made is named."""
+    workspace = Workspace(tmp_path, Workspace.open(story.folder / "latentart.json").config)
+    with pytest.raises(PermissionError, match="elsewhere"), scratch_folder(workspace):
+        raise PermissionError("elsewhere")
+
+    (tmp_path / "cache").write_text("a file of the user's")
+    with pytest.raises(ResourceError, match="cache cannot be written"), scratch_folder(workspace):
+        pass
+    assert (tmp_path / "cache").read_text() == "a file of the user's"
 
 
 @pytest.mark.slow

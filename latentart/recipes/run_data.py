@@ -1,0 +1,144 @@
+"""What a run is trained on: pictures, styles and labels, which a run that goes on finds as they were, or may not.
+
+Ids never shift: styles and labels that are gone keep theirs, new ones come behind them where networks have room.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from latentart.data.index import IndexEntry, index_fingerprint
+from latentart.errors import DataError, LatentArtError, ModelError, ResourceError
+from latentart.recipes.encode import find_autoencoder
+from latentart.recipes.labels import describe_labels
+from latentart.recipes.model import weights_hash
+from latentart.recipes.workspace import Workspace
+from latentart.training.checkpoint import list_checkpoints
+from latentart.training.folders import read_json
+
+logger = logging.getLogger(__name__)
+
+ALLOW = "--allow-changed-data"
+
+
+def describe_pictures(entries: Sequence[IndexEntry], style_names: list[str], held_out: float) -> dict[str, Any]:
+    """Return what a run is trained on: one that goes on must find it unchanged, unless its call allows a change."""
+    return {
+        "fingerprint": index_fingerprint(entries),
+        "num_pictures": len(entries),
+        "style_names": style_names,
+        "held_out": held_out,
+    }
+
+
+def describe_latents(workspace: Workspace) -> dict[str, Any]:
+    """Return what a denoiser's run is trained on: pictures, labels, and the autoencoder whose latents it learns."""
+    entries, names = workspace.read_pictures()
+    return {
+        **describe_pictures(entries, names, workspace.config.data.held_out),
+        **describe_labels(entries, workspace.config.ldm.labels),
+        "autoencoder": weights_hash(find_autoencoder(workspace)),
+    }
+
+
+def settle_data(
+    saved: Mapping[str, Any], now: Mapping[str, Any], run: Path, *, may_change: bool, may_grow: bool
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the data that a run goes on with, names in the order of their ids, and in words what has changed.
+
+    ``may_change`` is for a call that allows other pictures, labels and held-out pictures than the run began with,
+    ``may_grow`` for networks with room for new styles, which a denoiser has not.
+
+    Raises:
+        DataError: they differ and may not, or there are new ones that the denoiser has no room for.
+        ModelError: the autoencoder that made the latents differs.
+    """
+    settled = {**now, "style_names": _in_order(saved["style_names"], now["style_names"])}
+    if _columns(saved) == _columns(now) != []:
+        pairs = zip(saved["labels"], now["labels"], strict=True)
+        settled["labels"] = [{**new, "values": _in_order(old["values"], new["values"])} for old, new in pairs]
+    changed = {name for name in saved.keys() | settled.keys() if saved.get(name) != settled.get(name)}
+    if not changed:
+        return settled, []
+    if not may_change or "autoencoder" in changed or _columns(saved) != _columns(now):
+        raise _refusal(saved, now, run, changed, may_change=may_change)
+    if not may_grow and (new := _new_names(saved, settled)):
+        msg = f"the denoiser in {run} has no room for what is new: {', '.join(new)}."
+        raise DataError(msg, f"Leave these out of the clean set, or move {run} away to begin anew.")
+    said = f"warning: the data have changed, as {ALLOW} allows: {_differences(saved, now)}"
+    return settled, [f"{said}; held-out numbers may flatter from here on, for some of these pictures were trained on"]
+
+
+def warn_if_held_out_was_seen(workspace: Workspace, run: Path, model: Path) -> None:
+    """Say where pictures that are held out now may have been trained on, since the set was another one then."""
+    there = list_checkpoints(run)
+    if not there or model.resolve() != (run / "model").resolve():
+        return
+    entries, names = workspace.read_pictures()
+    now = describe_pictures(entries, names, workspace.config.data.held_out)
+    with contextlib.suppress(ModelError, ResourceError, LookupError, TypeError):  # a damaged one says nothing
+        saved = read_json(there[-1] / "state.json")["state"]["data"]
+        if any(saved[name] != now[name] for name in ("fingerprint", "held_out")):
+            logger.warning(
+                "the data have changed since %s was trained (%s): pictures held out now may have been trained on",
+                run,
+                _differences(saved, now),
+            )
+
+
+def _in_order(before: Sequence[str], now: Sequence[str]) -> list[str]:
+    """Return all names, first those that were there before."""
+    return [*before, *(name for name in now if name not in before)]
+
+
+def _columns(data: Mapping[str, Any]) -> list[str]:
+    return [column["name"] for column in data.get("labels", [])]
+
+
+def _new_names(saved: Mapping[str, Any], settled: Mapping[str, Any]) -> list[str]:
+    """Return the styles and labels that came behind those of then."""
+    new = settled["style_names"][len(saved["style_names"]) :]
+    for old, column in zip(saved.get("labels", []), settled.get("labels", []), strict=True):
+        new += [f"{column['name']}={value}" for value in column["values"][len(old["values"]) :]]
+    return new
+
+
+def _refusal(
+    saved: Mapping[str, Any], now: Mapping[str, Any], run: Path, changed: set[str], *, may_change: bool
+) -> LatentArtError:
+    """Say what has changed that may not, and what there is to do."""
+    away = f"move {run} away to begin anew"
+    columns = [", ".join(_columns(data)) or "none" for data in (saved, now)]
+    allow = f"go on all the same with {ALLOW}"
+    if columns[0] != columns[1] and (may_change or changed <= {"labels", "labels_fingerprint"}):
+        columns_then = f" (columns: {columns[0]} then, {columns[1]} now)"
+        msg = f"the labels that {run} is trained with have changed since it began{columns_then}."
+        return DataError(msg, f"Put ldm.labels and the table back, or {away}.")
+    if changed <= {"labels", "labels_fingerprint"}:
+        msg = f"the labels that {run} is trained with have changed since it began."
+        return DataError(msg, f"Put ldm.labels and the table back, {allow}, or {away}.")
+    if changed == {"autoencoder"} or may_change:
+        msg = f"the autoencoder has been trained on since {run} began, so its latents are others."
+        return ModelError(msg, f"M{away[1:]}.")
+    if changed == {"held_out"}:
+        msg = f"data.held_out was {saved.get('held_out', 0)} when {run} began and is {now['held_out']}."
+        return DataError(msg, f"Put it back, {allow}, or {away} with other pictures held out.")
+    msg = f"the pictures have changed since {run} began ({_differences(saved, now)})."
+    return DataError(msg, f"Put them back, {allow}, or {away}.")
+
+
+def _differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Say in words how two sets of pictures differ."""
+    gone = [name for name in saved["style_names"] if name not in now["style_names"]]
+    new = [name for name in now["style_names"] if name not in saved["style_names"]]
+    changes = [f"styles gone: {', '.join(gone)}"] * bool(gone) + [f"styles new: {', '.join(new)}"] * bool(new)
+    if not changes and saved["fingerprint"] != now["fingerprint"]:
+        changes = [f"{saved['num_pictures']} pictures then, {now['num_pictures']} now, not all the same"]
+    held_out = saved.get("held_out", 0), now["held_out"]
+    if held_out[0] != held_out[1]:
+        changes.append(f"data.held_out was {held_out[0]} and is {held_out[1]}")
+    return "; ".join(changes) or "other labels"
