@@ -165,9 +165,10 @@ def show_vae(found: VaeEvaluation) -> None:
         numbers = (channel.mean, channel.std, normalized, channel.posterior_std)
         latents.add_row(str(i), *(f"{value:.3f}" for value in numbers), "DEAD" if channel.is_dead else "")
     console.print(latents)
+    kl = "" if found.latents.kl is None else f"KL {found.latents.kl:.3f} nats an element, "
     console.print(
-        f"latents: {found.latents.dead} of {len(found.latents.channels)} channels dead, KL {found.latents.kl:.3f} nats "
-        f"an element, greatest correlation of two channels {found.latents.correlation:.2f}"
+        f"latents: {found.latents.dead} of {len(found.latents.channels)} channels dead, {kl}"
+        f"greatest correlation of two channels {found.latents.correlation:.2f}"
     )
     console.print(f"grid in flat colors: {found.grid_levels:.2f} of 255 levels, {found.grid_verdict}")
     if found.inception is not None:

@@ -39,7 +39,6 @@ logger = logging.getLogger(__name__)
 EVALUATIONS = "evaluations.jsonl"
 PAIRS, PAIR_SIDE = 8, 128
 FEWEST_REAL = 4  # real pictures beside those that teach the judge
-FEWEST_TRAINING = 2  # of which one is nearer than the next
 
 
 @dataclass(frozen=True)
@@ -131,9 +130,6 @@ def require_real(workspace: Workspace) -> list[str]:
     if len({*halves.reference, *halves.rest}) < FEWEST_REAL:
         msg = f"{workspace.data} holds {len(entries)} pictures, too few to judge samples by."
         raise DataError(msg, "Clean more pictures, then train again.")
-    if len(halves.training) < FEWEST_TRAINING:
-        msg = f"of the {len(entries)} pictures of {workspace.data} but one is not held out: too few to look for copies."
-        raise DataError(msg, "Lower data.held_out to the share that the model was trained with.")
     return names
 
 

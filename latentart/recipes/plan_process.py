@@ -33,6 +33,7 @@ def call_apart(function: Callable[[Argument], Result], argument: Argument) -> Re
     process.start()
     sending.close()
     try:
+        receiving.recv()  # it has begun
         kind, value = receiving.recv()
     except EOFError:
         process.join()
@@ -61,7 +62,11 @@ def _new_process(sending: Connection, function: Callable[[Any], Any], argument: 
 
 
 def _answer(sending: Connection, function: Callable[[Any], Any], argument: Any) -> None:
-    """Send what the function returns or raises."""
+    """Send what the function returns or raises; do nothing for one who has left before this process was up."""
+    try:
+        sending.send(("begun", None))
+    except BrokenPipeError:
+        return
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # who presses Ctrl-C sees the parent's one line
     logging.disable(logging.CRITICAL)
     try:

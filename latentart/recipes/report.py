@@ -252,7 +252,7 @@ def _notes(history: RunHistory, unreadable: int) -> list[str]:
     if history.reader.torn:
         notes.append(f"{history.reader.torn:,} lines of {METRICS} are torn or foreign and were left out.")
     if history.reader.stride > 1:
-        notes.append(f"Of the lines of single steps every {history.reader.stride:,}th was read.")
+        notes.append(f"Of the lines of single steps one in {history.reader.stride:,} was read.")
     if unreadable:
         notes.append(f"{unreadable} previews could not be read.")
     return notes

@@ -70,7 +70,7 @@ def settle_data(
         msg = f"the denoiser in {run} has no room for what is new: {', '.join(new)}."
         raise DataError(msg, f"Leave these out of the clean set, or move {run} away to begin anew.")
     said = f"warning: the data have changed, as {ALLOW} allows: {_differences(saved, now)}"
-    return settled, [f"{said}; held-out numbers may flatter from here on, for some of these pictures were trained on"]
+    return settled, [f"{said}; pictures held out from here on may have been trained on, so their numbers may flatter"]
 
 
 def warn_if_held_out_was_seen(workspace: Workspace, run: Path, model: Path) -> None:

@@ -13,6 +13,8 @@ from latentart.scoring.frechet import FeatureStatistics
 
 ACTIVE_VARIANCE = 0.01  # of the posterior's mean (Burda et al. 1509.00519, section 5.2)
 
+POINT_VARIANCE = 1e-9
+
 
 @dataclass(frozen=True)
 class LatentChannel:
@@ -26,10 +28,13 @@ class LatentChannel:
 
 @dataclass(frozen=True)
 class LatentHealth:
-    """All channels, the mean KL per element in nats, and the greatest correlation of two channels' means, 0…1."""
+    """All channels, the mean KL per element in nats, and the greatest correlation of two channels' means, 0…1.
+
+    ``kl`` is None where posteriors are points, as a quantizer's: nothing draws them to a Gaussian.
+    """
 
     channels: list[LatentChannel]
-    kl: float
+    kl: float | None
     correlation: float
 
     @property
@@ -67,4 +72,5 @@ class LatentExamination:
         correlation = (covariance / std.outer(std)).abs().fill_diagonal_(0.0)
         columns = (self._means.mean, (active + posterior).sqrt(), posterior.sqrt(), active < ACTIVE_VARIANCE)
         channels = [LatentChannel(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
-        return LatentHealth(channels, self._kl / self._images, float(correlation.max()))
+        kl = None if float(posterior.max()) < POINT_VARIANCE else self._kl / self._images
+        return LatentHealth(channels, kl, float(correlation.max()))

@@ -96,7 +96,8 @@ class Child:
 
     def kill(self) -> bool:
         """Kill it as `kill -9` does; tell whether that came before its end."""
-        os.kill(self.pid, signal.SIGKILL)
+        if self.code is None:
+            os.kill(self.pid, signal.SIGKILL)
         return self.wait() == -signal.SIGKILL
 
     def err(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import operator
 import os
 import signal
@@ -22,7 +23,7 @@ from latentart.recipes.plan import Plan, find_shortages, say_size, scratch_folde
 from latentart.recipes.plan_estimate import Phase
 from latentart.recipes.plan_phases import find_standing, scratch_config, vae_passes
 from latentart.recipes.plan_pictures import Pictures, choose, find_pictures, take_some
-from latentart.recipes.plan_process import call_apart
+from latentart.recipes.plan_process import _answer, call_apart
 from latentart.recipes.plan_trial import Trial, try_training
 from latentart.recipes.preflight import check_ldm_memory
 from latentart.recipes.workspace import Workspace
@@ -276,6 +277,17 @@ def test_a_plan_before_amid_and_after_a_training(run: Run, cleaned: Path, snapsh
     assert first["seconds"] == sum(p["seconds"] for p in first["phases"]) + 2 * first["start_seconds"]
     assert snapshot(cleaned) == before
     assert "Nothing is left to train" in after.err
+
+
+def test_nothing_is_done_for_one_who_has_left() -> None:
+    """Who is interrupted while the process starts leaves no trial behind."""
+    receiving, sending = multiprocessing.Pipe(duplex=False)
+    receiving.close()
+    done: list[int] = []
+
+    _answer(sending, done.append, 1)
+
+    assert done == []
 
 
 @pytest.mark.slow

@@ -344,4 +344,4 @@ def test_a_long_run_has_a_small_page(tmp_path: Path) -> None:
     assert done.num_bytes == done.path.stat().st_size < 5e6
     page = Reader(done.path.read_text())
     assert LEAST_PREVIEWS <= len(page.all("img")) < MAX_PREVIEWS  # fewer, as each is of some megabytes
-    assert "every 25th was read" in page.text
+    assert any(f"one in {stride} was read" in page.text for stride in range(20, 31))

@@ -73,6 +73,7 @@ def test_safetensors_and_other_parts_beside(run: Run, workspace: Path, away: Pat
     done = run(workspace, "weights", "import", "a.safetensors", "--as", "autoencoder", "--out", "mine")
 
     assert done.code == 0, done.err
+    assert "Next: latentart reconstruct PICTURE --model mine" in done.err
     assert "left out: 1 tensors of other parts, such as 'loss.discriminator.weight'" in done.err
     kept = load_file(workspace / "mine/autoencoder.safetensors")
     assert {value.dtype for value in kept.values()} == {torch.float32}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
@@ -127,7 +127,6 @@ def test_every_tile_has_full_size(size: tuple[int, int]) -> None:
     assert len(encoded) == len(decoded) > 1
 
 
-@settings(deadline=None)
 @given(
     tile=st.integers(1, 40),
     share=st.floats(0, 0.5),
