@@ -72,7 +72,7 @@ def test_names_that_are_gone_keep_their_ids() -> None:
     settled, (note,) = settle_data(THEN, now, RUN, may_change=True, may_grow=False)
 
     assert settled == {**THEN, **OTHERS, "labels_fingerprint": "g"}
-    assert "the data have changed, as --allow-changed-data allows: styles gone: b; pictures held out from here on may" in note
+    assert "as --allow-changed-data allows: styles gone: b; pictures held out from here on may" in note
 
 
 def test_new_styles_come_behind_where_there_is_room() -> None:
