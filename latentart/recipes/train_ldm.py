@@ -150,7 +150,7 @@ class LdmRun:
         if advice := advise(len(self.training), sum(p.numel() for p in self.step_fn.denoiser.parameters())):
             log.note(advice)
         run, page = self.settings.run, self._build_page()
-        verdict = LdmVerdict(self.workspace, log, page, self.cache, self.training, self.held_out, self.num_steps)
+        verdict = LdmVerdict(self.workspace, log, page, self.num_steps)
         with (
             Progress("ldm", self.num_steps, first, quiet=self.quiet) as progress,
             heed_signals() as stop,

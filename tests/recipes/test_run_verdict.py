@@ -10,11 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from latentart.core.latents import LatentNormalizer, join_moments
 from latentart.recipes.judging import judge_key
-from latentart.recipes.ldm_verdict import describe_latents
 from latentart.recipes.run_history import RunHistory
 from latentart.recipes.run_verdict import RunVerdict, without_harm
 from latentart.recipes.workspace import Workspace
@@ -58,7 +55,6 @@ def test_previews_are_judged_and_the_run_stays_the_same(run: Run, workspace: Pat
     assert run(workspace, "train", "ldm", *ON, stop_at="ldm: step 1/").code == 143
     assert run(workspace, "train", "ldm", *ON).code == 0
     ours, lines = tensors(workspace), metrics(workspace / "runs/ldm")
-    text = (workspace / "runs/ldm/log.txt").read_text()
     shutil.rmtree(workspace / "runs/ldm")
     assert run(workspace, "train", "ldm", *OFTEN, "ldm.training.run.verdict=false").code == 0
 
@@ -69,7 +65,6 @@ def test_previews_are_judged_and_the_run_stays_the_same(run: Run, workspace: Pat
     assert {"recognition_chance": 1 / 3, "judged_samples": 12, "blank_loss": 1.0}.items() <= measured[-1].items()
     assert 0 <= measured[-1]["recognition"] <= 1
     assert "copies" not in measured[-1]  # of one held-out picture nothing follows
-    assert "The verdict does without a look for copies: copies: got 14 training and 1 held-out" in text
     assert ours == tensors(workspace)
     assert not [line for line in metrics(workspace / "runs/ldm") if "verdict" in line]
 
@@ -199,12 +194,3 @@ def test_whatever_goes_wrong_is_a_warning(error: Exception, caplog: pytest.LogCa
     without_harm(fail)
 
     assert caplog.messages == [f"No verdict on the run this time: {str(error) or type(error).__name__}"]
-
-
-def test_pictures_are_compared_by_the_means_of_their_latents() -> None:
-    """Normalized, averaged to 8 x 8 places; the deviation of the posterior does not matter."""
-    mean = torch.randn(2, 3, 16, 16)
-    found = describe_latents(join_moments(mean, torch.ones_like(mean)), LatentNormalizer((1.0,) * 3, (2.0,) * 3))
-
-    expected = ((mean - 1) / 2).unfold(2, 2, 2).unfold(3, 2, 2).mean((4, 5)).flatten(1)
-    assert torch.allclose(found, expected, atol=1e-5)
