@@ -82,11 +82,12 @@ _DEMO: dict[str, Any] = {
     },
     "ldm": {
         "model": {
-            "widths": [32, 96, 192],
+            "widths": [24, 48, 160],
             "attention": ["linear", "linear", "linear"],
-            "blocks_per_stage": 1,
+            "head_channels": 8,
             "embedding_channels": 256,
         },
+        "diffusion": {"weighting": "min_snr"},
         "training": {
             "steps": 850,
             "resolution": 64,

@@ -43,6 +43,7 @@ def flat(path: Path) -> Tensor:
     return torch.cat([tensor.flatten() for _, tensor in sorted(read_tensors(path).items())])
 
 
+@pytest.mark.slow
 def test_a_run_leaves_24_snapshots_of_every_track(tracked: Path) -> None:
     """At every second of 48 steps, each with what it is beside it, and nothing temporary."""
     averages = list_averages(tracked / "runs/ldm")
@@ -149,6 +150,7 @@ def test_a_damaged_snapshot_is_named(run: Run, own: Path, damage: str) -> None:
         assert run(own, "ema", "--relative-std", "0.13").code == 0
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_leaves_the_same_snapshots(run: Run, own: Path, tracked: Path, snapshot: Run) -> None:
     """Stopped before its first one and gone on with: none is lost or different, and the model is the same."""
     shutil.rmtree(own / "runs/ldm")

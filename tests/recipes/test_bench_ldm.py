@@ -27,6 +27,7 @@ CPU = Placement(torch.device("cpu"), "fp32")
 TINY = Setting("tiny", UNetConfig(widths=(32, 64), attention=("linear", "full"), embedding_channels=64), 8, 2)
 
 
+@pytest.mark.slow
 def test_all_have_as_many_parameters_within_a_tenth() -> None:
     """For the two sizes of the speed part: the demo's and the recommended one, counted without memory."""
     for preset in ("demo", "wikiart-256"):

@@ -61,6 +61,7 @@ def test_max_steps_stops_each_call_and_the_end_is_the_same(story: Any, run: Run,
         assert tensors(cleaned / "runs/vae" / name) == tensors(story.folder / "runs/vae" / name)
 
 
+@pytest.mark.slow
 def test_milestones_stay(run: Run, workspace: Path) -> None:
     """Every second checkpoint stays beside the newest two; in stages too, whose ends always stay."""
     words = ("ldm.training.steps=7", EACH, "ldm.training.run.milestone_every=2", "vae.run.milestone_every=4")

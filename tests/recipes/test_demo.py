@@ -47,6 +47,7 @@ def test_the_demo_draws_cleans_trains_and_samples(run: Run, tmp_path: Path, snap
     assert {Path(name).parent.name for name in written} <= {"data"}, "only the report may be written anew"
 
 
+@pytest.mark.slow
 def test_the_demo_takes_the_workspace_s_own_pictures(
     run: Run, init_tiny: Run, story: Any, tmp_path: Path, snapshot: Run
 ) -> None:

@@ -282,6 +282,7 @@ def torchrun(workspace: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_cache_of_one(run: Run, fresh: Path) -> None:
     """Each takes every other shard; cache and model folder have the bytes of a single process; the first speaks."""
     name = run(fresh, "encode").out.strip()
@@ -325,6 +326,7 @@ def test_worker_processes_change_nothing_in_either_training(run: Run, story: Any
 
 
 @pytest.mark.parametrize("kind", ["vae", "ldm"])
+@pytest.mark.slow
 def test_balanced_styles_change_what_is_trained_on(run: Run, story: Any, workspace: Path, kind: str) -> None:
     """The switch reaches both trainings: with styles of unlike size the weights become others."""
     shutil.rmtree(workspace / "runs" / kind)

@@ -85,6 +85,7 @@ def test_a_model_from_elsewhere_is_evaluated_without_a_run(run: Run, workspace: 
     assert "there is no model at latentart.json" in run(workspace, *COMMAND, "--model", "latentart.json").error(6)
 
 
+@pytest.mark.slow
 def test_a_model_with_labels_is_evaluated_by_its_styles(run: Run, workspace: Path) -> None:
     """Its other columns are left open."""
     shutil.rmtree(workspace / "runs/ldm")
@@ -100,6 +101,7 @@ def test_a_model_with_labels_is_evaluated_by_its_styles(run: Run, workspace: Pat
     assert json.loads(done.out)["samples"] == 6
 
 
+@pytest.mark.slow
 def test_a_book_of_codes_has_no_posterior_to_speak_of(run: Run, cleaned: Path) -> None:
     """Both evaluations go through; without a posterior the latents are the encoder's means."""
     change(cleaned, 0.4, lambda entries: entries)

@@ -150,6 +150,7 @@ def test_more_samples_join_those_that_are_there(art: Path, run: Run) -> None:
     assert shards(art)[0].stat().st_mtime_ns == first
 
 
+@pytest.mark.slow
 def test_other_settings_have_another_place(art: Path, run: Run) -> None:
     """Nothing of a set of samples is taken for one of another seed or number of steps."""
     assert run(art, *COMMAND, PER_STYLE, "--seed", 1).code == 0

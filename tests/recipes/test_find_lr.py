@@ -43,6 +43,7 @@ def test_the_same_test_finds_the_same(run: Run, workspace: Path) -> None:
     assert (first["figure"], second["figure"]) == ("find-lr-vae-l1.svg", "find-lr-vae-l1_2.svg")
 
 
+@pytest.mark.slow
 def test_a_later_stage_starts_from_the_one_before(run: Run, workspace: Path) -> None:
     """Its first loss is that of trained weights; and its adversarial term does not count."""
     words = ("--from", "1e-5", "--to", "1", "--steps", "20", "--json", "-q")

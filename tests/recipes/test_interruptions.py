@@ -284,6 +284,7 @@ def test_a_cut_file_of_a_checkpoint_is_found(story: Any, tmp_path: Path, cut: fl
         path.write_bytes(content)
 
 
+@pytest.mark.slow
 def test_a_full_disk_in_mid_run_ends_it_at_the_third_failure(run: Run, workspace: Path) -> None:
     """Each failure is a line, the older checkpoint stands, exit code 5; with room again the run goes on."""
     shutil.rmtree(workspace / "runs/ldm")

@@ -245,6 +245,7 @@ def test_a_signal_to_one_saves_and_ends_both(run: Run, start: Callable[..., Pair
     assert again.out == f"runs/ldm/checkpoints/step-{found.step + 1:08d}\n", again.err
 
 
+@pytest.mark.slow
 def test_a_limit_ends_both_and_the_same_command_goes_on(
     story: Any, start: Callable[..., Pair], untrained: Path
 ) -> None:

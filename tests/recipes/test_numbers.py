@@ -126,6 +126,7 @@ def test_one_bad_update_is_left_out_and_said(run: Run, untrained: Path, faults: 
     assert all_finite(folder)
 
 
+@pytest.mark.slow
 def test_a_stop_amid_bad_updates_changes_nothing(run: Run, untrained: Path, faults: Faults, tmp_path: Path) -> None:
     """The row goes on to be counted where the run goes on: the end has the same bits."""
     faults.steps = (0, 1, 4)
@@ -158,6 +159,7 @@ def test_a_row_of_bad_updates_goes_back_once_at_half_the_rate(run: Run, untraine
     assert not (folder / "diverged.json").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_went_back_and_was_stopped_goes_on_at_its_lower_rate(
     run: Run, untrained: Path, faults: Faults, tmp_path: Path
 ) -> None:
@@ -199,6 +201,7 @@ def test_a_run_that_diverges_again_ends_with_a_report(
     assert not (folder / "lock").exists()
 
 
+@pytest.mark.slow
 def test_a_report_is_put_aside_once_the_run_has_passed_the_place(run: Run, untrained: Path, faults: Faults) -> None:
     """It stays while the run stands before it; the end leaves it under another name."""
     faults.steps = range(5, 100)
@@ -230,6 +233,7 @@ class Asker(logging.Handler):
             os.kill(os.getpid(), signal.SIGUSR1)
 
 
+@pytest.mark.slow
 def test_going_back_holds_if_the_run_ends_at_once(run: Run, untrained: Path, faults: Faults) -> None:
     """A checkpoint saved amid bad updates is not what the next call goes on from: it lies aside."""
     faults.steps = (4, 5, 6)
@@ -282,6 +286,7 @@ def test_what_was_saved_amid_bad_updates_is_not_gone_back_to(run: Run, untrained
     assert find_sound_checkpoint(folder / "gone", sound) is sound
 
 
+@pytest.mark.slow
 def test_a_stage_goes_back_to_the_end_of_the_one_before(run: Run, cleaned: Path, faults: Faults) -> None:
     """Its own checkpoint is still to come; the next stage has the whole rate again."""
     assert run(cleaned, "train", "vae", "--stage", "l1").code == 0

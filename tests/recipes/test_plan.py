@@ -135,6 +135,7 @@ def test_a_run_says_where_it_stands(story: Any, tmp_path: Path) -> None:
     assert find_standing(tmp_path).step == 0
 
 
+@pytest.mark.slow
 def test_a_stage_is_tried_to_its_end(story: Any, tmp_path: Path) -> None:
     """The real recipe runs in a folder apart, and everything is measured: steps of each part, files, memory."""
     workspace = Workspace.open(story.folder / "latentart.json", BARE)

@@ -58,6 +58,7 @@ def test_a_stopped_call_that_named_a_checkpoint_goes_on_without_it(run: Run, cle
     assert run(cleaned, *words).code == 0
 
 
+@pytest.mark.slow
 def test_stage_by_stage_equals_all(story: Any, run: Run, cleaned: Path) -> None:
     """Four commands make the autoencoder that one makes, and each names the next."""
     said = [
@@ -145,6 +146,7 @@ def test_a_style_that_is_gone_is_named(run: Run, workspace: Path) -> None:
     assert "(styles gone: Cubism)" in line
 
 
+@pytest.mark.slow
 def test_an_autoencoder_trained_on_since_is_named(run: Run, cleaned: Path, snapshot: Run) -> None:
     """The latents are others, the pictures are not: the denoiser's run is refused with the true reason."""
     run(cleaned, "train", "vae", "--stage", "l1")
@@ -185,6 +187,7 @@ def test_another_architecture_on_resume_is_refused(
     assert snapshot(workspace) == before
 
 
+@pytest.mark.slow
 def test_a_stage_shortened_below_where_it_stands_is_finished(run: Run, cleaned: Path) -> None:
     """Fewer steps than are made already: the stage ends there, and the next one goes on from it."""
     run(cleaned, "train", "vae", "--stage", "l1", stop_at="vae l1: step 2/")

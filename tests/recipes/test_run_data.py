@@ -166,6 +166,7 @@ def test_a_denoiser_has_no_room_for_a_style(run: Run, workspace: Path, snapshot:
     assert snapshot(workspace) == before
 
 
+@pytest.mark.slow
 def test_an_autoencoder_goes_on_with_other_pictures(run: Run, cleaned: Path) -> None:
     """In the middle of a stage, new style and all; the next stage asks for nothing."""
     assert run(cleaned, "train", "vae", "--max-steps", "1").code == 0

@@ -48,6 +48,7 @@ def plant_judge(art: Path) -> None:
     commit_folder(workspace.cache / f"judge-{judge_key(workspace, entries)}", write)
 
 
+@pytest.mark.slow
 def test_previews_are_judged_and_the_run_stays_the_same(run: Run, workspace: Path) -> None:
     """Each page has its numbers and its verdict, a resumed run too; the weights are those of a run without."""
     shutil.rmtree(workspace / "runs/ldm")
@@ -82,6 +83,7 @@ def test_a_judge_is_trained_at_the_first_page(run: Run, workspace: Path) -> None
     assert ours == tensors(workspace)
 
 
+@pytest.mark.slow
 def test_a_judge_that_cannot_be_had_is_a_warning(run: Run, workspace: Path) -> None:
     """The run goes on to its end, and is judged by what there is."""
     shutil.rmtree(workspace / "runs/ldm")

@@ -114,6 +114,7 @@ def test_a_movie_shows_the_denoising(run: Run, workspace: Path, name: str) -> No
     assert np.abs(first - wanted).mean() > np.abs(last - wanted).mean() + 1
 
 
+@pytest.mark.slow
 def test_a_long_movie_has_at_most_thirty_frames(run: Run, workspace: Path) -> None:
     """Evenly spread, whatever the number of steps; batches smaller than the grid fill the same frames."""
     words = ("sample", "-s", "Cubism", "-n", "3", "--steps", "50", "--movie")

@@ -74,6 +74,7 @@ def test_numbers_can_be_read_by_programs() -> None:
     assert one["half_noise_at_t"] == 4, "four steps do not get so far"
 
 
+@pytest.mark.slow
 def test_it_works_without_a_workspace(run: Run, tmp_path: Path) -> None:
     """A drawn picture and the defaults will do; a second figure does not replace the first."""
     first = run(tmp_path, "schedule", "--kind", "all", "--columns", "4", "--json")

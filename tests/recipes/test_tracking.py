@@ -61,6 +61,7 @@ def test_a_stopped_denoiser_is_one_curve_with_the_same_bits(
     assert weights(folder) == weights(former) == weights(story.folder / "runs/ldm")
 
 
+@pytest.mark.slow
 def test_all_stages_of_an_autoencoder_are_one_curve(run: Run, cleaned: Path) -> None:
     """Stage after stage in the run's steps, with the preview and the scores at the end of each."""
     assert run(cleaned, "train", "vae", BOARD).code == 0
