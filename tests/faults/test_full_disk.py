@@ -36,7 +36,7 @@ LATER = {"data": ("runs", "cache", "samples"), "runs/vae": ("runs/ldm", "cache",
 def full(disk: Path, left: int) -> Iterator[None]:
     """Leave so many bytes of a disk free for a while."""
     filler = disk / "filler"
-    with filler.open("wb") as file, contextlib.suppress(OSError):
+    with contextlib.suppress(OSError), filler.open("wb") as file:  # closing it flushes, and may fail too
         file.write(bytes(max(0, shutil.disk_usage(disk).free - left)))
     try:
         yield
