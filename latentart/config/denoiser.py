@@ -47,9 +47,9 @@ class UNetConfig(BlocksConfig):
     """XS, S, M or L take the place of widths, blocks_per_stage and embedding_channels, whatever those say. The
     resolved config has the numbers in the name's place. Our choice: some 5, 25, 95 and 260 million parameters."""
 
-    widths: Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)] = (96, 192, 640)
+    widths: Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)] = (96, 192, 768)
     """Channels of each stage, the finest first; every stage after the first halves height and width. Our choice: most
-    parameters where there are few places, so that a step costs half of what 192, 384, 576 would."""
+    parameters where there are few places. A step costs two thirds of what 192, 384, 576 would with fewer of them."""
 
     attention: tuple[AttentionKind, ...] = ("linear", "linear", "full")
     """Attention at the end of each stage, the finest first: none, linear (the seed), or full where there is little."""

@@ -122,7 +122,7 @@ _WIKIART: dict[str, Any] = {
                 "weight_decay": 1e-4,
                 "schedule": {"kind": "cosine", "warmup_steps": 2000},
             },
-            # 24 snapshots of 0.27 GB, for `latentart ema` and --autoguidance
+            # 24 snapshots of 0.34 GB, for `latentart ema` and --autoguidance
             "run": {
                 "checkpoint_every": 5000,
                 "preview_every": 5000,
