@@ -17,8 +17,8 @@ from latentart.recipes.bench_training import TimedRun, timed, train_in_turns
 REPLACED: dict[str, Sequence[str]] = {
     "velocity target: noise": ["ldm.diffusion.target=eps"],
     "velocity target, cosine: flow, straight": ["ldm.diffusion.target=flow", "ldm.diffusion.schedule.kind=straight"],
-    "equal weights: min-SNR": ["ldm.diffusion.weighting=min_snr"],
-    "equal weights: learned": ["ldm.diffusion.weighting=learned"],
+    "min-SNR: equal weights": ["ldm.diffusion.weighting=uniform"],
+    "min-SNR: learned": ["ldm.diffusion.weighting=learned"],
     "even timesteps: logit-normal": ["ldm.diffusion.timesteps=logit_normal"],
     "power-function average: decay 0.9999": ["ldm.training.run.ema.decay=0.9999"],
     "AdamW: Muon": ["ldm.training.optimizer.kind=muon"],
