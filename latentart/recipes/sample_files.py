@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from PIL import Image
@@ -56,7 +57,7 @@ def holds(path: Path, described: str) -> bool:
 def free_path(path: Path, described: str) -> Path:
     """Return ``path``, or with a number added where another picture has that name."""
     number, candidate = 1, path
-    while candidate.exists() and not holds(candidate, described):
+    while os.path.lexists(candidate) and not holds(candidate, described):
         number += 1
         candidate = path.with_stem(f"{path.stem}_{number}")
     return candidate
@@ -68,7 +69,7 @@ def require_free(path: Path) -> None:
     Raises:
         UsageError: something has that name.
     """
-    if path.exists():
+    if os.path.lexists(path):  # a link that leads nowhere is the user's too
         msg = f"{path} exists and was made otherwise; nothing is overwritten."
         raise UsageError(msg, "Name another place with --out or --movie, or move it away.")
 

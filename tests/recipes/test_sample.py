@@ -16,8 +16,10 @@ from latentart.cli.sampling import sample
 from latentart.config.sample import SampleConfig
 from latentart.core.diffusion.samplers import ADVANCE, Sampler
 from latentart.core.diffusion.schedules import Spacing
+from latentart.errors import UsageError
 from latentart.recipes.generate import SamplerSettings
 from latentart.recipes.sample import settings_from
+from latentart.recipes.sample_files import free_path, require_free
 
 Run = Callable[..., Any]
 SIDE, GAP = 32, 2
@@ -252,3 +254,13 @@ def test_a_flipped_bit_in_a_model_is_refused(run: Run, workspace: Path, name: st
 
     assert f"runs/ldm/model/{name}" in line
     assert not (workspace / "samples/Cubism_eta0_1x1.png").exists()
+
+
+def test_a_link_that_leads_nowhere_is_not_taken_for_a_free_name(tmp_path: Path) -> None:
+    """It is the user's; a number is added, and a name that was asked for is refused."""
+    link = tmp_path / "grid.png"
+    link.symlink_to(tmp_path / "gone.png")
+
+    assert free_path(link, "settings") == tmp_path / "grid_2.png"
+    with pytest.raises(UsageError, match="nothing is overwritten"):
+        require_free(link)
