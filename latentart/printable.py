@@ -1,4 +1,4 @@
-"""Text that may hold a stranger's file name, made safe to show."""
+"""What people read: text that may hold a stranger's file name, made safe to show, and times."""
 
 from __future__ import annotations
 
@@ -10,6 +10,20 @@ def printable(text: str) -> str:
     if text.isprintable():  # nearly always; a page of charts has millions of letters
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it: 48 s, 3 min 30 s, 2 h 05 min, 3 d 4 h."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    minutes = round(seconds / 60)
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60:02} min"
+    hours = round(seconds / 3600)
+    return f"{hours // 24} d {hours % 24} h"
 
 
 class PrintableFormatter(logging.Formatter):

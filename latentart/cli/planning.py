@@ -21,7 +21,7 @@ from latentart.cli.options import (
     write_json,
 )
 from latentart.errors import UsageError
-from latentart.printable import printable
+from latentart.printable import duration, printable
 
 if TYPE_CHECKING:
     from latentart.recipes.find_lr import Sweep
@@ -86,20 +86,6 @@ def row_of(phase: Phase) -> tuple[str, ...]:
         size(phase.memory) if phase.memory else "-",
         size(phase.disk),
     )
-
-
-def duration(seconds: float) -> str:
-    """Return a time as people say it: 48 s, 3 min 30 s, 2 h 05 min, 3 d 4 h."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02} s"
-    minutes = round(seconds / 60)
-    if minutes < 48 * 60:
-        return f"{minutes // 60} h {minutes % 60:02} min"
-    hours = round(seconds / 3600)
-    return f"{hours // 24} d {hours % 24} h"
 
 
 def size(num_bytes: int) -> str:

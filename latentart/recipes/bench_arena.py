@@ -16,7 +16,7 @@ from latentart.recipes.demo import draw_raw
 from latentart.recipes.encode import encode, load_autoencoder
 from latentart.recipes.generate import Generator, SamplerSettings
 from latentart.recipes.init import init_workspace
-from latentart.recipes.judging import alternate, read_middles
+from latentart.recipes.judging import alternate, read_middles, spread
 from latentart.recipes.model import Model
 from latentart.recipes.train_vae import train_vae
 from latentart.recipes.workspace import Workspace
@@ -128,8 +128,9 @@ def build_arena(folder: Path, pictures: Path | None, placement: Placement, *, is
     taught, taught_style = read_middles(workspace, entries, names, teaching)
     known, known_style = read_middles(workspace, entries, names, reference)
     judge = train_judge(taught, taught_style, len(names), steps=60 if is_quick else 600)
+    others = spread(range(len(taught)), len(known))  # of every style, as the reference is
     ceiling = Scores(
-        compare(judge, taught[: len(known)], known, taught_style[: len(known)]).frechet,
+        compare(judge, taught[others], known, taught_style[others]).frechet,
         recognition(judge, known, known_style),
     )
     model = load_autoencoder(workspace, placement)

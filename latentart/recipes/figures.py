@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latentart.errors import ResourceError, UsageError
+from latentart.training.folders import free_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,11 +34,7 @@ def choose_path(default: Path, out: Path | None) -> Path:
         UsageError: ``out`` exists, or is no name of an SVG or PNG.
     """
     if out is None:
-        number, path = 1, default
-        while os.path.lexists(path):
-            number += 1
-            path = default.with_stem(f"{default.stem}_{number}")
-        return path
+        return free_path(default)
     if out.suffix.lower() not in FORMATS:
         msg = f"--out: '{out.name}' is no name of a figure."
         raise UsageError(msg, "Let it end in .svg or .png.")

@@ -16,6 +16,7 @@ from typing import Any
 from latentart.data.metrics import Trace
 from latentart.data.thumbnails import make_thumbnail, make_thumbnails, thin_evenly
 from latentart.errors import ResourceError, UsageError
+from latentart.printable import duration
 from latentart.recipes.report_charts import draw_charts
 from latentart.recipes.report_page import MARK, Page, Preview, render
 from latentart.recipes.run_history import METRICS, RunHistory, What
@@ -175,7 +176,7 @@ def describe_facts(history: RunHistory, planned: int | None) -> dict[str, str]:
         facts["stage"] = list(history.stages)[-1]
     rate = history.traces.get("images_per_second", Trace())
     values = {
-        "time": _duration(history.seconds) if history.seconds else "",
+        "time": duration(history.seconds) if history.seconds else "",
         "images per second": _number(rate.last),
         "held-out loss": _number(history.fixed.get(held_out)),
         "recognized": _share(history.fixed.get("recognition")),
@@ -183,7 +184,7 @@ def describe_facts(history: RunHistory, planned: int | None) -> dict[str, str]:
         "wait for data": _share(history.fixed.get("data_share")),
     }
     if planned and not history.stages and 0 < history.last_step < planned and history.seconds:
-        values["left"] = _duration(history.seconds / history.last_step * (planned - history.last_step))
+        values["left"] = duration(history.seconds / history.last_step * (planned - history.last_step))
     return facts | {name: value for name, value in values.items() if value}
 
 
@@ -290,11 +291,3 @@ def _number(value: float | None) -> str:
 
 def _share(value: float | None) -> str:
     return "" if value is None else f"{value:.0%}"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    parts = ((days, "d"), (hours, "h"), (minutes, "min"), (rest, "s"))
-    return " ".join([f"{count} {unit}" for count, unit in parts if count][:2]) or "0 s"

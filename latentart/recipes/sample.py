@@ -6,6 +6,7 @@ Launch: ``latentart sample --style High_Renaissance --eta 0.8 --grid 4x4``.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,6 @@ from latentart.recipes.model import Model, load_model, require_denoiser
 from latentart.recipes.reconstruct import open_picture
 from latentart.recipes.sample_files import (
     choose_paths,
-    free_path,
     holds,
     make_grid,
     require_free,
@@ -38,6 +38,7 @@ from latentart.recipes.sample_request import SampleRequest as SampleRequest
 from latentart.recipes.sample_settings import Drawing, describe, hashes_of, read_drawing, require_weights
 from latentart.training.devices import Placement
 from latentart.training.distributed import Ranks, join_ranks, read_ranks
+from latentart.training.folders import free_path
 from latentart.training.progress import Progress
 from latentart.training.reductions import collect_for_first, of_first
 
@@ -171,7 +172,7 @@ def _draw(
     described = describe(drawing, model)
     paths = choose_paths(samples, plan, settings, model, out, suffix)
     if out is None:
-        paths = [free_path(path, text) for path, text in zip(paths, described, strict=True)]
+        paths = [free_path(path, partial(holds, described=text)) for path, text in zip(paths, described, strict=True)]
     missing = of_first([i for i, path in enumerate(paths) if not holds(path, described[i])], len(paths))
     if not missing:
         return SampleResult(paths, is_new=False, next_seed=plan.next_seed)

@@ -54,15 +54,6 @@ def holds(path: Path, described: str) -> bool:
         return False
 
 
-def free_path(path: Path, described: str) -> Path:
-    """Return ``path``, or with a number added where another picture has that name."""
-    number, candidate = 1, path
-    while os.path.lexists(candidate) and not holds(candidate, described):
-        number += 1
-        candidate = path.with_stem(f"{path.stem}_{number}")
-    return candidate
-
-
 def require_free(path: Path) -> None:
     """Refuse to write over what is there.
 

@@ -35,6 +35,18 @@ _TEMPORARY = re.compile(r"\.tmp-.+-(\d{1,9})")
 _LEFT_BY_FILE_BROWSERS = {".DS_Store", "Thumbs.db", "desktop.ini"}
 
 
+def free_path(path: Path, may_be_it: Callable[[Path], bool] = lambda _: False) -> Path:
+    """Return ``path``, with a number added as long as something has that name that may not be it.
+
+    A link that leads nowhere has its name too: it is the user's.
+    """
+    number, candidate = 1, path
+    while os.path.lexists(candidate) and not may_be_it(candidate):
+        number += 1
+        candidate = path.with_stem(f"{path.stem}_{number}")
+    return candidate
+
+
 def commit_folder(final: Path, write: Callable[[Path], None], *, replace: bool = False) -> None:
     """Make the folder ``final`` out of the files ``write(temporary)`` writes: whole and durable, or not at all.
 

@@ -53,7 +53,7 @@ class RunLog:
 
     def note(self, text: str) -> None:
         """Append a dated line, and log it."""
-        logger.info("%s", text)
+        logger.info("%s", printable(text))
         self._write(text)
 
     @contextmanager

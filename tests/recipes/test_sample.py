@@ -19,7 +19,8 @@ from latentart.core.diffusion.schedules import Spacing
 from latentart.errors import UsageError
 from latentart.recipes.generate import SamplerSettings
 from latentart.recipes.sample import settings_from
-from latentart.recipes.sample_files import free_path, require_free
+from latentart.recipes.sample_files import require_free
+from latentart.training.folders import free_path
 
 Run = Callable[..., Any]
 SIDE, GAP = 32, 2
@@ -261,6 +262,6 @@ def test_a_link_that_leads_nowhere_is_not_taken_for_a_free_name(tmp_path: Path) 
     link = tmp_path / "grid.png"
     link.symlink_to(tmp_path / "gone.png")
 
-    assert free_path(link, "settings") == tmp_path / "grid_2.png"
+    assert free_path(link) == tmp_path / "grid_2.png"
     with pytest.raises(UsageError, match="nothing is overwritten"):
         require_free(link)

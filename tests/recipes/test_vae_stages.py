@@ -42,7 +42,14 @@ def test_a_quantized_autoencoder_goes_the_whole_way(run: Run, cleaned: Path) -> 
     assert json.loads((cleaned / "runs/ldm/model/model.json").read_text())["autoencoder"]["kind"] == "vq"
 
 
-@pytest.mark.parametrize("stop_at", ["vae l1: step 1/", "vae lpips: step 1/", "vae hires: step 1/"])
+@pytest.mark.parametrize(
+    "stop_at",
+    [
+        "vae l1: step 1/",
+        pytest.param("vae lpips: step 1/", marks=pytest.mark.slow),
+        pytest.param("vae hires: step 1/", marks=pytest.mark.slow),
+    ],
+)
 def test_every_new_part_resumes_bit_for_bit(run: Run, cleaned: Path, stop_at: str) -> None:
     """Codebook, transforms, warm-up, ramp, R1 and plateau follow from step and state, wherever a run is cut."""
     settings = (

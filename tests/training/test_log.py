@@ -73,6 +73,7 @@ def test_notes_are_dated_lines_and_logged(tmp_path: Path, caplog: pytest.LogCapt
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d stage l1 begins", written[0])
     assert written[1].endswith(r"style \x1b[31m\nred \ud800 naïve")
     assert "stage l1 begins" in caplog.text
+    assert "\ud800" not in caplog.text
 
 
 def test_log_that_cannot_be_written_warns_once_and_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -129,8 +129,10 @@ def test_a_whole_walk_comes_to_the_exact_end(sampler: Sampler, schedule: NoiseSc
     assert at_1000 < min(0.005, at_50 / 5)
 
 
-@pytest.mark.parametrize("name", FROM_PURE_NOISE)
-@pytest.mark.parametrize("target", ["x0", "v", "flow"])
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [*(("x0", name) for name in FROM_PURE_NOISE), ("v", "zero-terminal linear"), ("flow", "shifted")],
+)
 @pytest.mark.parametrize("sampler", DETERMINISTIC)
 def test_a_whole_walk_from_pure_noise_comes_to_the_exact_end(sampler: Sampler, target: Target, name: str) -> None:
     """From ᾱ = 0, where the first step is endless in λ, 50 steps are near, 1000 nearer; one step is the mean."""
