@@ -21,9 +21,10 @@ class SampleConfig(StrictConfig):
     steps: Count = 50
     """N, denoising steps, at most T."""
 
-    spacing: Literal["trailing", "leading", "linspace", "log_snr"] = "trailing"
+    spacing: Literal["trailing", "leading", "linspace", "log_snr"] | None = None
     """Which of the T timesteps are visited: trailing begins at pure noise (Lin et al. 2305.08891); log_snr is even in
-    the log of signal over noise (Lu et al. 2206.00927)."""
+    the log of signal over noise (Lu et al. 2206.00927). null is log_snr for dpmpp_2m and unipc, whose few steps come
+    nearest so, and trailing for the others."""
 
     eta: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Noise added at each DDIM step: 0 is deterministic, 1 is DDPM. No other sampler takes it."""

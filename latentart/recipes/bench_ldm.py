@@ -157,9 +157,10 @@ def bench_quality(arena: Arena, ours: TimedRun) -> Iterator[Figure]:
     updates: dict[str, float] = {run.name: run.steps for run in runs}
     value = ", ".join(f"{name} {count}" for name, count in updates.items())
     yield Figure(f"updates in {ours.limit:g} s each", value, number=ours.steps, numbers=updates)
-    scores = {run.name: best_score(arena, run) for run in runs}
-    for name, found in scores.items():
-        yield found.figure(name)
+    scores = {}
+    for run in runs:
+        scores[run.name] = best_score(arena, run)
+        yield scores[run.name].figure(run.name)
     own = scores.pop("latentart")
     ratio = own.frechet / min(found.frechet for name, found in scores.items() if not name.endswith(OUR_TARGET))
     yield Figure("Fréchet distance, ours over the better peer", f"{ratio:.2f}", "at most 0.5", ratio <= 0.5, ratio)

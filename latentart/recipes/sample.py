@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from latentart.config.sample import SampleConfig
+from latentart.core.diffusion.samplers import usual_spacing
 from latentart.core.networks.conditioning import Denoiser
 from latentart.data.datasets import picture_from, pixels_from
 from latentart.data.movies import shrink_to
@@ -58,11 +59,12 @@ class SampleResult:
 
 def settings_from(config: SampleConfig, changes: dict[str, Any]) -> SamplerSettings:
     """Return the config's sampling settings with the options that were given on top."""
-    settings = SamplerSettings(**config.model_dump(exclude={"precision"}))
     changes = {name: value for name, value in changes.items() if value is not None}
     if "guidance" in changes:  # asked for on its own, it is what the config's autoguidance gives way to
-        settings = replace(settings, autoguidance=None)
-    return replace(settings, **changes)
+        changes = {"autoguidance": None} | changes
+    values = config.model_dump(exclude={"precision"}) | changes
+    values["spacing"] = values["spacing"] or usual_spacing(values["sampler"])
+    return SamplerSettings(**values)
 
 
 def sample_pictures(

@@ -128,7 +128,7 @@ def read_drawing(path: Path, model: Model) -> Drawing:
     known = SamplerSettings.__dataclass_fields__.keys() - set(NOT_DESCRIBED)
     try:
         config = SampleConfig.model_validate({name: about[name] for name in known if name in about})
-        settings = SamplerSettings(**config.model_dump(include=set(known)))
+        settings = SamplerSettings(**config.model_dump(include=set(known), exclude_unset=True))
         plan = _read_plan(path, about, model)
         hashes = {name: str(about[name]) for name in ("autoencoder", "denoiser", "weak_denoiser") if name in about}
     except (AttributeError, KeyError, TypeError, ValueError):

@@ -28,7 +28,7 @@ def test_later_sources_win(tmp_path: Path) -> None:
 
     config = load_config(path, ["seed=4", "seed=5"])
 
-    assert config.sample.spacing == "trailing"  # default
+    assert config.sample.sampler == "ddim"  # default
     assert config.sample.guidance == resolve({"preset": "demo"}).sample.guidance  # preset
     assert config.sample.steps == 40  # file
     assert config.seed == 5  # the last argument

@@ -111,8 +111,16 @@ def test_config_command_and_core_know_the_same_samplers() -> None:
     option = get_args(get_args(get_type_hints(sample)["sampler"])[0])
 
     assert option == get_args(fields["sampler"].annotation) == get_args(Sampler) == tuple(ADVANCE)
-    assert get_args(fields["spacing"].annotation) == get_args(Spacing)
+    assert get_args(get_args(fields["spacing"].annotation)[0]) == get_args(Spacing)
     assert settings_from(SampleConfig(), {}) == SamplerSettings()
+
+
+def test_the_fast_samplers_walk_evenly_in_log_snr_unless_told_otherwise() -> None:
+    """The spacing follows the sampler that is used, not the config's; what the config says stays."""
+    assert settings_from(SampleConfig(), {"sampler": "unipc"}).spacing == "log_snr"
+    assert settings_from(SampleConfig(sampler="dpmpp_2m"), {}).spacing == "log_snr"
+    assert settings_from(SampleConfig(sampler="dpmpp_2m"), {"sampler": "heun"}).spacing == "trailing"
+    assert settings_from(SampleConfig(spacing="linspace"), {"sampler": "unipc"}).spacing == "linspace"
 
 
 def test_the_same_seed_gives_the_same_bytes(run: Run, workspace: Path) -> None:

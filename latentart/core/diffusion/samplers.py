@@ -24,10 +24,15 @@ import torch
 from torch import Tensor
 
 from latentart.core.diffusion.process import Target, x0_and_eps_from
-from latentart.core.diffusion.schedules import NoiseSchedule
+from latentart.core.diffusion.schedules import NoiseSchedule, Spacing
 from latentart.core.diffusion.solvers import Denoise, Step, Walk, dpmpp_2m, euler_step, heun, unipc
 
 Sampler = Literal["ddim", "ddpm", "euler", "heun", "dpmpp_2m", "unipc"]
+
+
+def usual_spacing(sampler: Sampler) -> Spacing:
+    """Return how to space the steps of a sampler if nobody says: even in log-SNR where it takes λ for its time."""
+    return "log_snr" if sampler in ("dpmpp_2m", "unipc") else "trailing"
 
 
 def make_denoise(
