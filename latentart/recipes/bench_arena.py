@@ -81,8 +81,11 @@ class Arena:
         """K."""
         return len(self.model.style_names)
 
-    def draw(self, denoiser: nn.Module, task: DiffusionTask, settings: SamplerSettings) -> Tensor:
-        """Return one sample for each picture of the reference, of its style: pixels uint8 ``[N, 3, R, R]``."""
+    def draw(self, denoiser: nn.Module, task: DiffusionTask, settings: SamplerSettings, turn: int = 0) -> Tensor:
+        """Return one sample for each picture of the reference, of its style: pixels uint8 ``[N, 3, R, R]``.
+
+        Every ``turn`` has seeds of its own.
+        """
         generator = Generator(
             self.model.autoencoder,
             denoiser,  # type: ignore[arg-type]  # a peer keeps the contract without being a Denoiser
@@ -92,7 +95,7 @@ class Arena:
             self.model.resolution,
         )
         styles = self.reference_style.tolist()
-        return generator(styles, list(range(len(styles))), settings)
+        return generator(styles, [turn * len(styles) + i for i in range(len(styles))], settings)
 
     def score(self, pixels: Tensor) -> Scores:
         """Return how near samples of the reference's styles come to it."""
