@@ -102,15 +102,19 @@ def bench_ldm(
     only: Annotated[list[LdmPart] | None, typer.Option("--only", help="This part alone; may be repeated.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A fraction of the time: a look, no proof.")] = False,
     pictures: PicturesOption = None,
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=1, help="Training of each in quality and steps; hard pictures want more.")
+    ] = 120.0,
     precision: PrecisionOption = PrecisionName.AUTO,
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure our denoiser beside those of diffusers and lucidrains, and what techniques are worth. Takes an hour."""
+    """Measure our denoiser beside those of diffusers and lucidrains, and what techniques are worth. Takes two hours."""
     from latentart.recipes.bench_ldm import bench_ldm
 
     parts, placement = [part.value for part in only or LdmPart], place(device, precision.value)
-    write_figures(bench_ldm(parts, placement, pictures, is_quick=quick), placement, as_json=as_json)
+    figures = bench_ldm(parts, placement, pictures, seconds=seconds, is_quick=quick)
+    write_figures(figures, placement, as_json=as_json)
 
 
 def bench_sample(

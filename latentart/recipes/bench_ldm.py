@@ -42,14 +42,19 @@ from latentart.recipes.bench_training import (
 from latentart.recipes.generate import SamplerSettings
 from latentart.training.devices import Placement
 
+SECONDS = 120.0
 PEER_RATES = (3e-4, 1e-3, 3e-3, 1e-2)
 PILOT_SHARE = 0.25
 GUIDANCE = 1.5
 OUR_TARGET = ", told to learn what ours does"
 
 
-def bench_ldm(parts: Sequence[str], placement: Placement, pictures: Path | None, *, is_quick: bool) -> Iterator[Figure]:
+def bench_ldm(
+    parts: Sequence[str], placement: Placement, pictures: Path | None, *, seconds: float = SECONDS, is_quick: bool
+) -> Iterator[Figure]:
     """Yield the figures of the given parts: speed, quality, steps, recipes; ``pictures`` is the user's own folder.
+
+    For quality and steps each denoiser trains for so many ``seconds``, a twentieth of them if it has to be quick.
 
     Raises:
         UsageError: a library to compare with is not installed.
@@ -69,7 +74,7 @@ def bench_ldm(parts: Sequence[str], placement: Placement, pictures: Path | None,
         arena = build_arena(Path(folder), pictures, placement, is_quick=is_quick)
         yield from describe_arena(arena)
         if "quality" in rest or "steps" in rest:
-            ours = timed(arena, "latentart", arena.workspace.config.ldm, seconds=6.0 if is_quick else 120.0)
+            ours = timed(arena, "latentart", arena.workspace.config.ldm, seconds / 20 if is_quick else seconds)
             if "quality" in rest:
                 yield from bench_quality(arena, ours)
             train_in_turns([ours])

@@ -41,7 +41,7 @@ OPTIONS = {
     "weights verify": {"--json", *CONFIG},
     "weights import": {"--as", "--key", "--out", "--device", "--json", *CONFIG},
     "report": {"--out", "--json", *CONFIG},
-    "bench ldm": {"--only", "--quick", "--pictures", "--precision", "--device", "--json"},
+    "bench ldm": {"--only", "--quick", "--pictures", "--seconds", "--precision", "--device", "--json"},
     "bench sample": {"--only", "--quick", "--model", "--precision", "--device", "--json"},
     "bench vae": {"--only", "--quick", "--pictures", "--precision", "--device", "--json"},
     "plan": {"--seconds", "--device", "--json", *CONFIG},
