@@ -42,7 +42,6 @@ from latentart.recipes.bench_training import (
 from latentart.recipes.generate import SamplerSettings
 from latentart.training.devices import Placement
 
-SECONDS = 120.0
 PEER_RATES = (3e-4, 1e-3, 3e-3, 1e-2)
 PILOT_SHARE = 0.25
 GUIDANCE = 1.5
@@ -50,7 +49,7 @@ OUR_TARGET = ", told to learn what ours does"
 
 
 def bench_ldm(
-    parts: Sequence[str], placement: Placement, pictures: Path | None, *, seconds: float = SECONDS, is_quick: bool
+    parts: Sequence[str], placement: Placement, pictures: Path | None, *, seconds: float, is_quick: bool
 ) -> Iterator[Figure]:
     """Yield the figures of the given parts: speed, quality, steps, recipes; ``pictures`` is the user's own folder.
 

@@ -113,7 +113,8 @@ def test_scores_tell_good_samples_from_bad_ones() -> None:
 @pytest.mark.slow
 def test_the_whole_bench_in_little() -> None:
     """Every part comes to its ratios, on few pictures and seconds."""
-    figures = {f.name: f for f in bench_ldm(["speed", "quality", "steps", "recipes"], CPU, None, is_quick=True)}
+    parts = ["speed", "quality", "steps", "recipes"]
+    figures = {f.name: f for f in bench_ldm(parts, CPU, None, seconds=120, is_quick=True)}
 
     for name in (
         "Fréchet distance, ours over the better peer",
