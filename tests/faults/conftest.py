@@ -1,10 +1,9 @@
-"""The trained workspace of the recipes' tests, processes that can be killed in it, small disks, and the scores."""
+"""Processes that can be killed in a workspace, small disks, and the scores."""
 
 from __future__ import annotations
 
 import json
 import os
-import runpy
 import shutil
 import signal
 import subprocess
@@ -16,10 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-_recipes = runpy.run_path(str(Path(__file__).parents[1] / "recipes/conftest.py"))
-one_thread, story, workspace = _recipes["one_thread"], _recipes["story"], _recipes["workspace"]
-cleaned, run, snapshot = _recipes["cleaned"], _recipes["run"], _recipes["snapshot"]
 
 # a process that has loaded everything and forks one for each line: its start takes no seconds
 NURSERY = """
