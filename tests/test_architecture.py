@@ -66,8 +66,6 @@ UPWARD: set[str] = {
     "latentart.builders imports latentart.training.vae_step",
     "latentart.data.datasets imports latentart.training.randomness",
     "latentart.data.latent_cache imports latentart.training.checkpoint",
-    "latentart.data.latent_cache imports latentart.training.folders",
-    "latentart.data.latent_cache imports latentart.training.json_files",
     "latentart.data.loading imports latentart.training.distributed",
     "latentart.data.loading imports latentart.training.randomness",
 }

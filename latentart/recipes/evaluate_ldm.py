@@ -29,9 +29,9 @@ from latentart.recipes.sample import Studio
 from latentart.recipes.sample_settings import hashes_of
 from latentart.recipes.workspace import Workspace
 from latentart.scoring.judge import Judge
+from latentart.storage.folders import write_json_atomic
 from latentart.training.devices import Placement
 from latentart.training.distributed import join_ranks, read_ranks, wait_for_all
-from latentart.training.folders import write_json_atomic
 from latentart.training.inception_weights import InceptionFeatures
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latentart.errors import ResourceError, UsageError
-from latentart.training.folders import free_path
+from latentart.storage.folders import free_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

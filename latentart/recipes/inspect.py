@@ -15,8 +15,8 @@ from latentart import __version__
 from latentart.errors import ModelError
 from latentart.recipes.model import load_model
 from latentart.recipes.weights import list_weights
+from latentart.storage.download import find_fault
 from latentart.training.devices import Placement, resolve_precision
-from latentart.training.download import find_fault
 
 
 def describe_model(folder: Path) -> dict[str, Any]:

@@ -37,9 +37,9 @@ from latentart.recipes.sample_files import (
 from latentart.recipes.sample_request import OriginRequest, Plan, choose_size, make_plan
 from latentart.recipes.sample_request import SampleRequest as SampleRequest
 from latentart.recipes.sample_settings import Drawing, describe, hashes_of, read_drawing, require_weights
+from latentart.storage.folders import free_path
 from latentart.training.devices import Placement
 from latentart.training.distributed import Ranks, join_ranks, read_ranks
-from latentart.training.folders import free_path
 from latentart.training.progress import Progress
 from latentart.training.reductions import collect_for_first, of_first
 

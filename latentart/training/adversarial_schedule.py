@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from latentart.training.saved_values import from_values
+from latentart.storage.saved_values import from_values
 
 WRONG_GAP = -0.1  # nearer to 0 a discriminator is only undecided, as a new one is
 FOLLOWING = 2  # windows in which the best error follows one that rises with the learning rate

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from latentart.errors import ModelError, ResourceError, TrainingDivergedError
-from latentart.training.folders import (
+from latentart.storage.folders import (
     commit_folder,
     read_json,
     verify_folder,

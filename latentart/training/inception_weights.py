@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from latentart.errors import DownloadError
-from latentart.training.download import find_fault
+from latentart.storage.download import find_fault
 from latentart.training.perceptual_weights import hub_folder
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from latentart.errors import ModelError, TrainingDivergedError
-from latentart.training.saved_values import from_values
+from latentart.storage.saved_values import from_values
 
 logger = logging.getLogger(__name__)
 

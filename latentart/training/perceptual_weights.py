@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from latentart.core.networks.perceptual import PerceptualDistance
 from latentart.errors import DownloadError, ModelError
-from latentart.training.download import find_fault
+from latentart.storage.download import find_fault
 from latentart.training.foreign_weights import load_pickled
 
 Backbone = Literal["vgg16", "alexnet", "squeezenet"]

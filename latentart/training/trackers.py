@@ -14,7 +14,7 @@ from typing import Any, Protocol, Self
 
 from latentart.errors import LatentArtError
 from latentart.printable import printable
-from latentart.training.folders import read_json, write_json_atomic
+from latentart.storage.folders import read_json, write_json_atomic
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 import torchvision
 
-from latentart.training.download import part_of
+from latentart.storage.download import part_of
 from latentart.training.inception_weights import inception_file
 from latentart.training.perceptual_weights import BACKBONES, hub_file
 

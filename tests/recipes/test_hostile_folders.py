@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from latentart.errors import ModelError
-from latentart.training.saved_values import from_values
+from latentart.storage.saved_values import from_values
 
 SET = Path(__file__).parents[1] / "training/hostile_folders.py"
 hostile = runpy.run_path(str(SET))

@@ -20,7 +20,7 @@ from latentart.errors import UsageError
 from latentart.recipes.generate import SamplerSettings
 from latentart.recipes.sample import settings_from
 from latentart.recipes.sample_files import require_free
-from latentart.training.folders import free_path
+from latentart.storage.folders import free_path
 
 Run = Callable[..., Any]
 SIDE, GAP = 32, 2

@@ -18,8 +18,8 @@ from latentart.data.synthetic_art import draw_picture
 from latentart.recipes.averages import save_average
 from latentart.recipes.model import load_model, save_model
 from latentart.recipes.sample_settings import read_text
+from latentart.storage.folders import read_json, write_json_atomic
 from latentart.training.devices import Placement
-from latentart.training.folders import read_json, write_json_atomic
 
 Run = Callable[..., Any]
 GAP, SIDE = 2, 32

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from latentart.errors import ModelError, ResourceError, TrainingDivergedError
+from latentart.storage.folders import commit_folder, remove_leftovers, verify_folder, write_json_atomic
 from latentart.training import checkpoint
 from latentart.training.checkpoint import (
     checkpoint_folder,
@@ -26,7 +27,6 @@ from latentart.training.checkpoint import (
     restore_optimizer,
     save_checkpoint,
 )
-from latentart.training.folders import commit_folder, remove_leftovers, verify_folder, write_json_atomic
 
 KILLED_IN_WRITE = """
 import os, signal, sys

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from latentart.errors import ResourceError
-from latentart.training.locks import Holder, hold_lock, myself, process_start
+from latentart.storage.lock import Holder, hold_lock, myself, process_start
 
 HOLDING = """
 import sys, time
 from pathlib import Path
-from latentart.training.locks import hold_lock
+from latentart.storage.lock import hold_lock
 with hold_lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -28,7 +28,7 @@ RACING = """
 import sys, time
 from pathlib import Path
 from latentart.errors import ResourceError
-from latentart.training.locks import hold_lock
+from latentart.storage.lock import hold_lock
 print("ready", flush=True)
 sys.stdin.readline()
 try:

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from latentart.errors import ModelError, ResourceError
-from latentart.training.json_files import file_errors
-from latentart.training.json_files import read_json as read_json
+from latentart.storage.json_files import file_errors
+from latentart.storage.json_files import read_json as read_json
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from latentart.errors import DownloadError, LatentArtError, ResourceError, UsageError
-from latentart.training.download import bytes_received, fetch_file, find_fault, part_of
+from latentart.storage.download import bytes_received, fetch_file, find_fault, part_of
 
 CONTENT = bytes(i * i % 251 for i in range(900_000))
 OTHER = CONTENT[::-1]
@@ -390,7 +390,7 @@ def test_a_right_file_is_not_fetched_and_a_wrong_one_is_replaced(site: Site, tar
 FETCH = """
 import sys
 from pathlib import Path
-from latentart.training.download import fetch_file
+from latentart.storage.download import fetch_file
 fetch_file(sys.argv[1], Path(sys.argv[2]), num_bytes=int(sys.argv[3]), sha256=sys.argv[4])
 """
 

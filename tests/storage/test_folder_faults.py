@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from latentart.errors import ModelError, ResourceError
-from latentart.training import folders, json_files
-from latentart.training.folders import (
+from latentart.storage import folders, json_files
+from latentart.storage.folders import (
     commit_folder,
     read_json,
     recover_folder,
@@ -29,7 +29,7 @@ from latentart.training.folders import (
 ENDLESS_COMMITS = """
 import sys
 from pathlib import Path
-from latentart.training.folders import commit_folder, recover_folder
+from latentart.storage.folders import commit_folder, recover_folder
 final = Path(sys.argv[1])
 recover_folder(final)
 for version in range(10**9):

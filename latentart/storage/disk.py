@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from latentart.errors import ResourceError
-from latentart.training.folders import write_json_atomic
+from latentart.storage.folders import write_json_atomic
 
 GB = 1e9
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from latentart.errors import ModelError, ResourceError
-from latentart.training.folders import (
+from latentart.storage.folders import (
     commit_folder,
     discard_folder,
     verify_folder,

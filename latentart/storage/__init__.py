@@ -1,0 +1,1 @@
+"""What is whole on a disk or not there: files, folders, JSON, tensors, checkpoints, locks, downloads."""
