@@ -65,7 +65,6 @@ UPWARD: set[str] = {
     "latentart.builders imports latentart.training.randomness",
     "latentart.builders imports latentart.training.vae_step",
     "latentart.data.datasets imports latentart.training.randomness",
-    "latentart.data.latent_cache imports latentart.training.checkpoint",
     "latentart.data.loading imports latentart.training.distributed",
     "latentart.data.loading imports latentart.training.randomness",
 }

@@ -22,8 +22,8 @@ from latentart.core.networks.conditioning import Denoiser
 from latentart.errors import ModelError, ResourceError, UsageError
 from latentart.recipes.model import MODEL_FILE, load_model, require_denoiser, save_model
 from latentart.recipes.workspace import Workspace
+from latentart.storage.checkpoints import load_matching, read_tensors, write_tensors
 from latentart.storage.folders import read_json, write_json_atomic
-from latentart.training.checkpoint import load_matching, read_tensors, write_tensors
 from latentart.training.devices import Placement
 
 FORMAT = 1

@@ -22,8 +22,8 @@ from latentart.recipes.generate import SamplerSettings
 from latentart.recipes.sample import Studio
 from latentart.recipes.sample_settings import NOT_DESCRIBED
 from latentart.scoring.judge import shrink
+from latentart.storage.checkpoints import read_tensors, write_tensors
 from latentart.storage.folders import commit_folder, discard_folder, verify_folder
-from latentart.training.checkpoint import read_tensors, write_tensors
 from latentart.training.distributed import Ranks
 from latentart.training.progress import Progress
 

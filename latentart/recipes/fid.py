@@ -18,8 +18,8 @@ from latentart.recipes.judging import open_middles, reading_workers, spread
 from latentart.recipes.workspace import Workspace
 from latentart.scoring.frechet import FeatureStatistics, frechet_distance
 from latentart.scoring.kernel_distance import kernel_distance
+from latentart.storage.checkpoints import read_tensors, write_tensors
 from latentart.storage.folders import commit_folder, verify_folder
-from latentart.training.checkpoint import read_tensors, write_tensors
 from latentart.training.devices import Placement
 from latentart.training.inception_weights import InceptionFeatures, find_inception, load_inception
 from latentart.training.progress import Progress

@@ -22,7 +22,7 @@ from latentart.recipes.stages import choose_stages, former_stage, require_percep
 from latentart.recipes.train_ldm import LdmRun
 from latentart.recipes.train_vae import StageRun
 from latentart.recipes.workspace import Workspace
-from latentart.training.checkpoint import checkpoint_folder, find_checkpoint, load_checkpoint
+from latentart.storage.checkpoints import checkpoint_folder, find_checkpoint, load_checkpoint
 from latentart.training.devices import Placement
 from latentart.training.limits import Limits
 from latentart.training.loop import Step

@@ -25,8 +25,8 @@ from latentart.data.loading import choose_workers, load_batches
 from latentart.errors import DataError, ModelError
 from latentart.recipes.workspace import Workspace
 from latentart.scoring.judge import Judge, shrink, train_judge
+from latentart.storage.checkpoints import load_matching, read_tensors, write_tensors
 from latentart.storage.folders import commit_folder, read_json, verify_folder, write_json_atomic
-from latentart.training.checkpoint import load_matching, read_tensors, write_tensors
 from latentart.training.progress import Progress
 from latentart.training.randomness import seed_for
 

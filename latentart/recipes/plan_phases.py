@@ -39,8 +39,8 @@ from latentart.recipes.plan_trial import WARMING, Trial, try_training
 from latentart.recipes.stages import require_perceptual_weights
 from latentart.recipes.vae_evaluation import FOLLOWED_PICTURES, PREVIEW_PICTURES, SCORED_PICTURES
 from latentart.recipes.workspace import Workspace
+from latentart.storage.checkpoints import list_checkpoints
 from latentart.storage.folders import read_json
-from latentart.training.checkpoint import list_checkpoints
 from latentart.training.devices import Placement
 from latentart.training.host_memory import file_bytes
 

@@ -35,8 +35,8 @@ from latentart.recipes.resuming import Call
 from latentart.recipes.train_ldm import train_ldm
 from latentart.recipes.train_vae import train_vae
 from latentart.recipes.workspace import Workspace
+from latentart.storage.checkpoints import list_checkpoints
 from latentart.storage.disk import folder_bytes
-from latentart.training.checkpoint import list_checkpoints
 from latentart.training.devices import Placement, choose_device
 from latentart.training.host_memory import available_bytes, file_bytes, peak_bytes
 

@@ -26,8 +26,8 @@ from latentart.recipes.workspace import Workspace
 from latentart.scoring.comparison import LabeledFeatures
 from latentart.scoring.judge import Judge, judge_in_batches, shrink
 from latentart.scoring.memorization import to_thumbnails
+from latentart.storage.checkpoints import read_tensors, write_tensors
 from latentart.storage.folders import commit_folder, verify_folder, write_json_atomic
-from latentart.training.checkpoint import read_tensors, write_tensors
 from latentart.training.progress import Progress
 
 logger = logging.getLogger(__name__)

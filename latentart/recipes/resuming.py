@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from latentart.config.workspace import Config
 from latentart.errors import ModelError, UsageError
-from latentart.training.checkpoint import (
+from latentart.storage.checkpoints import (
     Checkpoint,
     checkpoint_folder,
     find_checkpoint,

@@ -19,10 +19,10 @@ from latentart.config.optim import RunConfig
 from latentart.config.workspace import Config
 from latentart.errors import ResourceError
 from latentart.recipes.agreement import Agreement, Pause
+from latentart.storage.checkpoints import list_checkpoints, step_of
 from latentart.storage.disk import checkpoint_bytes, folder_bytes, require_room, require_writable, tensor_bytes
 from latentart.storage.folders import remove_leftovers, write_json_atomic
 from latentart.storage.lock import hold_lock
-from latentart.training.checkpoint import list_checkpoints, step_of
 from latentart.training.distributed import read_ranks, wait_for_all
 from latentart.training.limits import Limits
 from latentart.training.log import RunLog

@@ -17,8 +17,8 @@ from latentart.recipes.encode import find_autoencoder
 from latentart.recipes.labels import describe_labels
 from latentart.recipes.model import weights_hash
 from latentart.recipes.workspace import Workspace
+from latentart.storage.checkpoints import list_checkpoints
 from latentart.storage.folders import read_json
-from latentart.training.checkpoint import list_checkpoints
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from latentart.config.vae import StageConfig, VaeConfig
 from latentart.errors import ModelError, UsageError, nearest
 from latentart.recipes.model import trained_steps
 from latentart.recipes.workspace import Workspace
-from latentart.training.checkpoint import Checkpoint
+from latentart.storage.checkpoints import Checkpoint
 from latentart.training.perceptual_weights import check_weights
 
 logger = logging.getLogger(__name__)

@@ -33,8 +33,8 @@ from latentart.recipes.run import RunKeeper, open_run, record_run, require_disk
 from latentart.recipes.run_data import describe_latents, settle_data
 from latentart.recipes.tracking import open_trackers
 from latentart.recipes.workspace import Workspace
+from latentart.storage.checkpoints import Checkpoint
 from latentart.storage.disk import tensor_bytes
-from latentart.training.checkpoint import Checkpoint
 from latentart.training.devices import Placement
 from latentart.training.distributed import join_ranks, read_ranks
 from latentart.training.ldm_step import LdmBatch

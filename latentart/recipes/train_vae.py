@@ -37,7 +37,7 @@ from latentart.recipes.vae_evaluation import Evaluation, VaeScores, find_percept
 from latentart.recipes.vae_networks import announce_discriminator, build_vae_step
 from latentart.recipes.vae_verdict import VaeVerdict
 from latentart.recipes.workspace import Workspace
-from latentart.training.checkpoint import Checkpoint, find_checkpoint
+from latentart.storage.checkpoints import Checkpoint, find_checkpoint
 from latentart.training.devices import Placement
 from latentart.training.distributed import join_ranks, read_ranks, wait_for_all
 from latentart.training.limits import Limits

@@ -22,7 +22,7 @@ from latentart.recipes.labels import label_columns
 from latentart.recipes.model import load_model, save_model
 from latentart.recipes.vae_evaluation import Evaluation
 from latentart.recipes.workspace import Workspace
-from latentart.training.checkpoint import list_checkpoints
+from latentart.storage.checkpoints import list_checkpoints
 from latentart.training.devices import Placement
 from latentart.training.foreign_weights import Found, fit_foreign, read_foreign
 

@@ -16,7 +16,7 @@ from latentart.core.diffusion.uncertainty import LearnedUncertainty
 from latentart.core.ema import Ema
 from latentart.core.networks.conditioning import Denoiser
 from latentart.errors import ModelError
-from latentart.training.checkpoint import flatten_optimizer, load_matching, restore_optimizer
+from latentart.storage.checkpoints import flatten_optimizer, load_matching, restore_optimizer
 from latentart.training.devices import Placement
 from latentart.training.memory import fit_micro_batch
 from latentart.training.numbers import Numbers, norms_by_module, read_numbers

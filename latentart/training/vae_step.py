@@ -16,9 +16,9 @@ from latentart.core.losses import Reconstruction, reconstruction_per_image
 from latentart.core.networks.autoencoder import Autoencoder
 from latentart.core.networks.perceptual import PerceptualDistance
 from latentart.core.networks.quantizer import VectorQuantizer
+from latentart.storage.checkpoints import flatten_optimizer, load_matching, restore_optimizer
 from latentart.training.adversarial_schedule import ramp_share
 from latentart.training.adversary import Adversary
-from latentart.training.checkpoint import flatten_optimizer, load_matching, restore_optimizer
 from latentart.training.devices import Placement
 from latentart.training.numbers import Numbers, norms_by_module, read_numbers
 from latentart.training.optim import clip_gradients, gradient_norm, set_learning_rate

@@ -15,8 +15,8 @@ from typing import Any, Self
 from torch import Tensor
 
 from latentart.errors import ResourceError
-from latentart.training.checkpoint import Snapshot, take_snapshot, write_snapshot
-from latentart.training.old_checkpoints import prune_checkpoints
+from latentart.storage.checkpoints import Snapshot, take_snapshot, write_snapshot
+from latentart.storage.old_checkpoints import prune_checkpoints
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from latentart.data import latent_cache
 from latentart.data.latent_cache import LatentCache
 from latentart.errors import DataError, ModelError
 from latentart.recipes.model import load_model
-from latentart.training.checkpoint import find_checkpoint, list_checkpoints, load_checkpoint
+from latentart.storage.checkpoints import find_checkpoint, list_checkpoints, load_checkpoint
 from latentart.training.devices import Placement
 
 Run = Callable[..., Any]

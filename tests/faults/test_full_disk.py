@@ -14,8 +14,8 @@ import pytest
 from latentart.data.grids import save_png
 from latentart.data.index import write_lines
 from latentart.errors import ResourceError
+from latentart.storage.checkpoints import find_checkpoint, list_checkpoints
 from latentart.storage.folders import verify_folder, write_json_atomic
-from latentart.training.checkpoint import find_checkpoint, list_checkpoints
 from latentart.training.log import RunLog
 
 Run = Callable[..., Any]

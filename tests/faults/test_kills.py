@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
+from latentart.storage.checkpoints import find_checkpoint, list_checkpoints
 from latentart.storage.folders import verify_folder
-from latentart.training.checkpoint import find_checkpoint, list_checkpoints
 
 SETTINGS = {
     "vae": (

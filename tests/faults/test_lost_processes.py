@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from latentart.training.checkpoint import find_checkpoint
+from latentart.storage.checkpoints import find_checkpoint
 
 ENDLESS = (
     "ldm.training.run.verdict=false",

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from latentart.training.checkpoint import find_checkpoint, load_checkpoint
+from latentart.storage.checkpoints import find_checkpoint, load_checkpoint
 
 Run = Callable[..., Any]
 STEP = "step-{:08d}".format

@@ -20,8 +20,8 @@ from latentart.data.synthetic_art import draw_picture
 from latentart.recipes import evaluation_samples
 from latentart.recipes.judging import choose_halves, read_reference, read_small
 from latentart.recipes.workspace import Workspace
+from latentart.storage.checkpoints import read_tensors, write_tensors
 from latentart.storage.folders import commit_folder
-from latentart.training.checkpoint import read_tensors, write_tensors
 
 Run = Callable[..., Any]
 STYLES = ("Cubism", "High_Renaissance", "Minimalism")

@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 
 from latentart.errors import ModelError
+from latentart.storage.checkpoints import find_checkpoint, load_checkpoint, read_tensors
 from latentart.storage.folders import verify_folder
-from latentart.training.checkpoint import find_checkpoint, load_checkpoint, read_tensors
 
 Run = Callable[..., Any]
 

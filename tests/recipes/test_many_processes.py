@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from latentart.training.checkpoint import find_checkpoint, read_tensors
+from latentart.storage.checkpoints import find_checkpoint, read_tensors
 
 Run = Callable[..., Any]
 

@@ -20,8 +20,8 @@ from latentart.core.diffusion.objective import DiffusionTask
 from latentart.core.networks.autoencoder import Autoencoder
 from latentart.core.networks.unet import UNet
 from latentart.recipes.recovery import find_sound_checkpoint
+from latentart.storage.checkpoints import load_checkpoint
 from latentart.training import vae_step
-from latentart.training.checkpoint import load_checkpoint
 from latentart.training.ldm_step import LdmStep
 from latentart.training.vae_step import VaeStep
 

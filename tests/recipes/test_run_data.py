@@ -16,7 +16,7 @@ from latentart.errors import DataError, ModelError
 from latentart.recipes.labels import ids_in_cache, read_columns
 from latentart.recipes.run_data import settle_data
 from latentart.recipes.workspace import Workspace
-from latentart.training.checkpoint import find_checkpoint
+from latentart.storage.checkpoints import find_checkpoint
 
 Run = Callable[..., Any]
 STYLES = ["Cubism", "High_Renaissance", "Minimalism"]

@@ -16,8 +16,8 @@ from latentart.recipes.run_history import RunHistory
 from latentart.recipes.run_verdict import RunVerdict, without_harm
 from latentart.recipes.workspace import Workspace
 from latentart.scoring.judge import Judge
+from latentart.storage.checkpoints import write_tensors
 from latentart.storage.folders import commit_folder, write_json_atomic
-from latentart.training.checkpoint import write_tensors
 from latentart.training.log import RunLog
 
 Run = Callable[..., Any]

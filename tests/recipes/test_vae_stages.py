@@ -11,7 +11,7 @@ import pytest
 
 from latentart.data.held_out import split_held_out
 from latentart.data.index import read_index
-from latentart.training.checkpoint import find_checkpoint
+from latentart.storage.checkpoints import find_checkpoint
 
 Run = Callable[..., Any]
 VQ = ("vae.model.kind=vq", "vae.model.num_codes=16")

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from latentart.errors import ResourceError
+from latentart.storage.checkpoints import checkpoint_folder, flatten_optimizer, save_checkpoint
 from latentart.storage.disk import checkpoint_bytes, folder_bytes, require_room, require_writable
-from latentart.training.checkpoint import checkpoint_folder, flatten_optimizer, save_checkpoint
 
 
 def test_the_estimate_before_the_first_step_is_the_size_after_it(tmp_path: Path) -> None:

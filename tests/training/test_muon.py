@@ -12,7 +12,7 @@ from torch.nn import functional
 from latentart.builders import build_denoiser, build_optimizer
 from latentart.config.denoiser import UNetConfig
 from latentart.config.optim import OptimizerConfig
-from latentart.training.checkpoint import (
+from latentart.storage.checkpoints import (
     checkpoint_folder,
     flatten_optimizer,
     load_checkpoint,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from latentart.errors import ModelError
-from latentart.training.checkpoint import (
+from latentart.storage.checkpoints import (
     checkpoint_folder,
     flatten_optimizer,
     load_checkpoint,

@@ -16,8 +16,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from latentart.storage.checkpoints import read_tensors
 from latentart.training import reductions
-from latentart.training.checkpoint import read_tensors
 
 HERE = Path(__file__).parent
 
@@ -26,7 +26,7 @@ MEMBER = """
 import json, runpy, sys
 from pathlib import Path
 import torch
-from latentart.training.checkpoint import write_tensors
+from latentart.storage.checkpoints import write_tensors
 from latentart.training.distributed import join_ranks, read_ranks
 
 torch.set_num_threads(1)

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from latentart.errors import ResourceError, TrainingDivergedError
+from latentart.storage.checkpoints import checkpoint_folder, find_checkpoint, list_checkpoints, load_checkpoint, step_of
 from latentart.storage.folders import verify_folder
 from latentart.training import writer as module
-from latentart.training.checkpoint import checkpoint_folder, find_checkpoint, list_checkpoints, load_checkpoint, step_of
 from latentart.training.writer import CheckpointWriter
 
 

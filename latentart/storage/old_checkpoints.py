@@ -8,8 +8,8 @@ from collections.abc import Collection
 from pathlib import Path
 
 from latentart.errors import ModelError, ResourceError
+from latentart.storage.checkpoints import list_checkpoints, step_of
 from latentart.storage.folders import discard_folder, move_folder, verify_folder
-from latentart.training.checkpoint import list_checkpoints, step_of
 
 logger = logging.getLogger(__name__)
 

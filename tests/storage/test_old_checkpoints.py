@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from latentart.training.checkpoint import checkpoint_folder, find_checkpoint, load_checkpoint, save_checkpoint
-from latentart.training.old_checkpoints import prune_checkpoints, set_aside_later
+from latentart.storage.checkpoints import checkpoint_folder, find_checkpoint, load_checkpoint, save_checkpoint
+from latentart.storage.old_checkpoints import prune_checkpoints, set_aside_later
 
 
 def save(run: Path, step: int) -> Path:

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from latentart.errors import ModelError, ResourceError, TrainingDivergedError
-from latentart.storage.folders import commit_folder, remove_leftovers, verify_folder, write_json_atomic
-from latentart.training import checkpoint
-from latentart.training.checkpoint import (
+from latentart.storage import checkpoints as checkpoint
+from latentart.storage.checkpoints import (
     checkpoint_folder,
     find_checkpoint,
     flatten_optimizer,
@@ -27,12 +26,13 @@ from latentart.training.checkpoint import (
     restore_optimizer,
     save_checkpoint,
 )
+from latentart.storage.folders import commit_folder, remove_leftovers, verify_folder, write_json_atomic
 
 KILLED_IN_WRITE = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from latentart.training import checkpoint
+from latentart.storage import checkpoints as checkpoint
 write_tensors = checkpoint.write_tensors
 def killed(path, tensors):
     write_tensors(path, tensors)
