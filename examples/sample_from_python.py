@@ -13,9 +13,9 @@ from PIL import Image
 
 from latentart.data.datasets import picture_from
 from latentart.data.grids import tile_grid
+from latentart.process.devices import Placement, choose_device
 from latentart.recipes.generate import Generator, SamplerSettings
 from latentart.recipes.model import load_model, require_denoiser
-from latentart.training.devices import Placement, choose_device
 
 
 def draw(folder: Path, style: str, seeds: Sequence[int], settings: SamplerSettings) -> list[Image.Image]:

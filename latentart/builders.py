@@ -27,9 +27,9 @@ from latentart.core.networks.perceptual import PerceptualDistance, build_random_
 from latentart.core.networks.quantizer import VectorQuantizer
 from latentart.core.networks.unet import UNet
 from latentart.data.datasets import Crop, CropSet
+from latentart.process.devices import Placement
 from latentart.training.adversarial_schedule import AdversarialPlan, AdversarialSchedule
 from latentart.training.adversary import Adversary
-from latentart.training.devices import Placement
 from latentart.training.muon import build_muon
 from latentart.training.optim import build_adamw, learning_rate
 from latentart.training.perceptual_weights import load_perceptual

@@ -58,14 +58,12 @@ MAX_FILES_IN_A_FOLDER = 15
 UPWARD: set[str] = {
     "latentart.builders imports latentart.training.adversarial_schedule",
     "latentart.builders imports latentart.training.adversary",
-    "latentart.builders imports latentart.training.devices",
     "latentart.builders imports latentart.training.muon",
     "latentart.builders imports latentart.training.optim",
     "latentart.builders imports latentart.training.perceptual_weights",
     "latentart.builders imports latentart.training.randomness",
     "latentart.builders imports latentart.training.vae_step",
     "latentart.data.datasets imports latentart.training.randomness",
-    "latentart.data.loading imports latentart.training.distributed",
     "latentart.data.loading imports latentart.training.randomness",
 }
 CONFIG_READERS: set[str] = {

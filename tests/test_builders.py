@@ -37,8 +37,8 @@ from latentart.core.networks.blocks import ResidualBlock
 from latentart.core.networks.dit import DiT, TransformerBlock
 from latentart.data.datasets import Crop
 from latentart.errors import DownloadError
+from latentart.process.devices import Placement
 from latentart.training.adversarial_schedule import AdversarialPlan
-from latentart.training.devices import Placement
 from latentart.training.optim import learning_rate
 from latentart.training.vae_step import VaeTerms
 

@@ -131,7 +131,7 @@ def main() -> None:
     except LatentArtError as error:
         end(error.message, error.hint, error.exit_code)
     except (RuntimeError, MemoryError) as error:
-        from latentart.training.memory import explain_out_of_memory
+        from latentart.process.memory import explain_out_of_memory
 
         explained = explain_out_of_memory(error, sys.argv[1:])
         if explained is None:

@@ -14,8 +14,8 @@ import typer
 from latentart.cli.options import DeviceOption, JsonOption, place, plain_console, write_json
 
 if TYPE_CHECKING:
+    from latentart.process.devices import Placement
     from latentart.recipes.bench_figures import Figure
-    from latentart.training.devices import Placement
 
 
 class DataPart(StrEnum):

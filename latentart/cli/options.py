@@ -15,8 +15,8 @@ from latentart.printable import printable
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from latentart.process.devices import Placement
     from latentart.recipes.workspace import Workspace
-    from latentart.training.devices import Placement
 
 ConfigOption = Annotated[
     Path | None,
@@ -83,7 +83,7 @@ def open_workspace(config: Path | None, overrides: list[str] | None = None) -> W
 
 def place(device: str | None, precision: Any = "auto") -> Placement:
     """Return where and in which type networks run."""
-    from latentart.training.devices import Placement, choose_device
+    from latentart.process.devices import Placement, choose_device
 
     return Placement(choose_device(device), precision)
 
@@ -98,7 +98,7 @@ def find_model(model: Path | None, config: Path | None, *, kind: str = "ldm") ->
 
 def speaks() -> bool:
     """Tell whether this process is the one of its run that writes results."""
-    from latentart.training.distributed import read_ranks
+    from latentart.process.distributed import read_ranks
 
     return read_ranks().is_first
 

@@ -12,12 +12,12 @@ from typing import Any, Literal, TypeVar
 
 from latentart.data.loading import prefetch
 from latentart.errors import ModelError, StoppedBySignal, TrainingDivergedError
-from latentart.training.distributed import read_ranks, wait_for_all
-from latentart.training.limits import Limits
+from latentart.process.distributed import read_ranks, wait_for_all
+from latentart.process.limits import Limits
+from latentart.process.reductions import largest_of_all
+from latentart.process.signals import StopSignal
 from latentart.training.loop import Step, train
 from latentart.training.numbers import Numbers
-from latentart.training.reductions import largest_of_all
-from latentart.training.signals import StopSignal
 
 Batch = TypeVar("Batch")
 

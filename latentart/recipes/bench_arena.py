@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from latentart.core.diffusion.objective import DiffusionTask
 from latentart.data.held_out import split_held_out
 from latentart.data.latent_cache import LatentCache
+from latentart.process.devices import Placement
 from latentart.recipes.bench_figures import Figure
 from latentart.recipes.clean_data import clean_data
 from latentart.recipes.demo import draw_raw
@@ -22,7 +23,6 @@ from latentart.recipes.train_vae import train_vae
 from latentart.recipes.workspace import Workspace
 from latentart.scoring.frechet import FeatureStatistics, frechet_distance
 from latentart.scoring.judge import Judge, judge_in_batches, recognition, train_judge
-from latentart.training.devices import Placement
 
 PER_STYLE = 256  # pictures that are made up
 MAX_SAMPLES = 256

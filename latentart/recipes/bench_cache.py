@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from latentart.data.latent_cache import LatentCache
+from latentart.process.devices import Placement
 from latentart.recipes.bench_figures import Figure, seconds_of, time_in_turns
 from latentart.recipes.bench_limits import ROUNDS, Copy
 from latentart.recipes.clean_data import clean_data
@@ -20,7 +21,6 @@ from latentart.recipes.encode import encode
 from latentart.recipes.init import init_workspace
 from latentart.recipes.train_ldm import train_ldm
 from latentart.recipes.train_vae import train_vae
-from latentart.training.devices import Placement
 
 BYTES_PER_NUMBER = 2  # as latents are stored
 

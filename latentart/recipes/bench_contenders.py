@@ -16,7 +16,7 @@ from latentart.config.workspace import resolve
 from latentart.core.latents import kl_per_image, sample_posterior, split_moments
 from latentart.core.losses import reconstruction_per_image
 from latentart.errors import UsageError
-from latentart.training.devices import Placement
+from latentart.process.devices import Placement
 from latentart.training.optim import clip_finite
 from latentart.training.randomness import normal_for, sample_numbers
 

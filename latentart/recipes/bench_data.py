@@ -25,7 +25,7 @@ from latentart.recipes.bench_figures import Figure, seconds_of
 from latentart.recipes.bench_raw import MAX_SIDE, QUALITY, write_cleaned_folder, write_pictures
 
 if TYPE_CHECKING:
-    from latentart.training.devices import Placement
+    from latentart.process.devices import Placement
 
 SMALL = (96, 120)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from latentart.training.devices import Placement
+    from latentart.process.devices import Placement
 
 
 @dataclass(frozen=True)

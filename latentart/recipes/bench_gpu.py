@@ -10,11 +10,11 @@ import torch
 
 from latentart.config.ldm import DiffusionConfig
 from latentart.config.optim import OptimizerConfig
+from latentart.process.devices import Placement
 from latentart.recipes.bench_denoisers import build_ours
 from latentart.recipes.bench_figures import Figure, seconds_of
 from latentart.recipes.bench_limits import count_flops, matrix_rate, products_of
 from latentart.recipes.bench_training import NUM_STYLES, Setting, build_step, noise_batch, update_often
-from latentart.training.devices import Placement
 
 BATCH_SIZES = (32, 64, 128, 256, 512)
 

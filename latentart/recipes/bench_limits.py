@@ -20,7 +20,7 @@ from latentart.recipes.bench_figures import Figure, seconds_of
 if TYPE_CHECKING:
     import torch
 
-    from latentart.training.devices import Placement
+    from latentart.process.devices import Placement
 
 SIDE, SIDE_ON_GPU = 1024, 8192  # of the matrices: large enough that more makes no difference
 COPIED, COPIED_ON_GPU = 1 << 28, 1 << 30  # bytes, beyond every cache
@@ -88,7 +88,7 @@ def bench_limits(placement: Placement) -> Iterator[Figure]:
     """Measure how fast the device multiplies, in bf16 only where it has instructions for it, and copies."""
     import torch
 
-    from latentart.training.devices import resolve_precision
+    from latentart.process.devices import resolve_precision
 
     device = placement.device
     dtypes = [torch.float32, torch.bfloat16][: 1 + (resolve_precision("auto", device) == "bf16")]

@@ -18,6 +18,7 @@ from latentart.config.workspace import resolve
 from latentart.core.diffusion.samplers import Sampler
 from latentart.core.latents import LatentNormalizer
 from latentart.errors import UsageError
+from latentart.process.devices import Placement
 from latentart.recipes.bench_contenders import find_peer
 from latentart.recipes.bench_denoisers import build_diffusers_unet, build_ours, count_parameters
 from latentart.recipes.bench_figures import Figure
@@ -32,7 +33,6 @@ from latentart.recipes.bench_sampling import (
 )
 from latentart.recipes.generate import Generator, SamplerSettings
 from latentart.recipes.model import build_task, load_model, require_denoiser
-from latentart.training.devices import Placement
 
 SAMPLERS: tuple[Sampler, ...] = ("ddim", "dpmpp_2m", "unipc")
 GUIDANCE = 1.5

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from latentart.builders import build_rate_plan
 from latentart.errors import TrainingDivergedError
+from latentart.process.devices import Placement
 from latentart.recipes.bench_contenders import (
     Contender,
     Setting,
@@ -36,7 +37,6 @@ from latentart.recipes.bench_pictures import crops_at, make_up_pictures, middle_
 from latentart.recipes.bench_stages import bench_stages
 from latentart.scoring.grid_artifacts import grid_strength
 from latentart.scoring.reconstruction import psnr_per_image
-from latentart.training.devices import Placement
 from latentart.training.optim import set_learning_rate
 
 SMALL = Setting("demo-like", (32, 64, 128), 64, 16)

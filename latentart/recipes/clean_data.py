@@ -11,8 +11,8 @@ from pathlib import Path
 from latentart.config.data import DataConfig
 from latentart.data.clean import clean_folder
 from latentart.data.clean_report import CleanReport
+from latentart.process.progress import Progress
 from latentart.recipes.workspace import Workspace
-from latentart.training.progress import Progress
 
 
 def clean_data(workspace: Workspace, *, dry_run: bool = False, quiet: bool = False) -> CleanReport:

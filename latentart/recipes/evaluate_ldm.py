@@ -15,6 +15,8 @@ from typing import Any
 
 from latentart.data.datasets import picture_from
 from latentart.errors import DataError, ModelError, ResourceError, UsageError
+from latentart.process.devices import Placement
+from latentart.process.distributed import join_ranks, read_ranks, wait_for_all
 from latentart.recipes.autoguidance import choose_weak
 from latentart.recipes.evaluation_pictures import draw_confusion, draw_pairs
 from latentart.recipes.evaluation_samples import SampleSet, draw_samples
@@ -30,8 +32,6 @@ from latentart.recipes.sample_settings import hashes_of
 from latentart.recipes.workspace import Workspace
 from latentart.scoring.judge import Judge
 from latentart.storage.folders import write_json_atomic
-from latentart.training.devices import Placement
-from latentart.training.distributed import join_ranks, read_ranks, wait_for_all
 from latentart.training.inception_weights import InceptionFeatures
 
 logger = logging.getLogger(__name__)

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from latentart.errors import ModelError
+from latentart.process.distributed import Ranks
+from latentart.process.progress import Progress
 from latentart.recipes.blends import Blend, labels_of
 from latentart.recipes.generate import SamplerSettings
 from latentart.recipes.sample import Studio
@@ -24,8 +26,6 @@ from latentart.recipes.sample_settings import NOT_DESCRIBED
 from latentart.scoring.judge import shrink
 from latentart.storage.checkpoints import read_tensors, write_tensors
 from latentart.storage.folders import commit_folder, discard_folder, verify_folder
-from latentart.training.distributed import Ranks
-from latentart.training.progress import Progress
 
 VERSION = 1
 SHARD = 64

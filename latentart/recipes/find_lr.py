@@ -15,6 +15,9 @@ from latentart.config.vae import StageConfig
 from latentart.data.latent_cache import LatentCache
 from latentart.data.loading import prefetch
 from latentart.errors import ModelError
+from latentart.process.devices import Placement
+from latentart.process.limits import Limits
+from latentart.process.progress import Progress
 from latentart.recipes.encode import encode
 from latentart.recipes.figures import new_figure, save_figure
 from latentart.recipes.run_data import describe_latents, describe_pictures
@@ -23,10 +26,7 @@ from latentart.recipes.train_ldm import LdmRun
 from latentart.recipes.train_vae import StageRun
 from latentart.recipes.workspace import Workspace
 from latentart.storage.checkpoints import checkpoint_folder, find_checkpoint, load_checkpoint
-from latentart.training.devices import Placement
-from latentart.training.limits import Limits
 from latentart.training.loop import Step
-from latentart.training.progress import Progress
 from latentart.training.range_test import RangeResult, range_test, sweep_rates
 from latentart.training.trackers import Trackers
 

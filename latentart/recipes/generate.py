@@ -23,7 +23,7 @@ from latentart.core.networks.conditioning import Denoiser
 from latentart.core.networks.tiling import TILE, decode_tiled, encode_tiled
 from latentart.core.pixels import to_images, to_pixels
 from latentart.errors import ResourceError
-from latentart.training.devices import Placement
+from latentart.process.devices import Placement
 from latentart.training.randomness import normal_for
 
 logger = logging.getLogger(__name__)

@@ -13,10 +13,10 @@ import torch
 
 from latentart import __version__
 from latentart.errors import ModelError
+from latentart.process.devices import Placement, resolve_precision
 from latentart.recipes.model import load_model
 from latentart.recipes.weights import list_weights
 from latentart.storage.download import find_fault
-from latentart.training.devices import Placement, resolve_precision
 
 
 def describe_model(folder: Path) -> dict[str, Any]:

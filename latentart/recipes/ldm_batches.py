@@ -14,11 +14,11 @@ from latentart.core.diffusion.process import draw_timesteps, stratify
 from latentart.core.latents import sample_posterior
 from latentart.data.latent_cache import LatentCache
 from latentart.data.loading import build_order, choose_workers, load_items
-from latentart.training.devices import Placement
-from latentart.training.distributed import ALONE, Ranks
+from latentart.process.devices import Placement
+from latentart.process.distributed import ALONE, Ranks
+from latentart.process.signals import leave_requests_to_main
 from latentart.training.ldm_step import LdmBatch, LdmStep, LossByNoise
 from latentart.training.randomness import generator_for, normal_for, sample_numbers, seed_for, uniform_for
-from latentart.training.signals import leave_requests_to_main
 
 HELD_OUT_DRAWS = 256
 LATENT_WORKERS = 4

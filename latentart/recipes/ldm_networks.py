@@ -9,8 +9,8 @@ import torch
 from latentart.builders import build_denoiser, build_ema, build_optimizer, build_tracks, prepare_network
 from latentart.config.ldm import LdmConfig
 from latentart.core.diffusion.uncertainty import LearnedUncertainty
+from latentart.process.devices import Placement
 from latentart.recipes.model import build_task
-from latentart.training.devices import Placement
 from latentart.training.ldm_step import LdmStep
 from latentart.training.numbers import Numbers
 from latentart.training.randomness import generator_for

@@ -18,6 +18,8 @@ from latentart.data.held_out import split_held_out
 from latentart.data.index import read_index, style_names
 from latentart.data.latent_cache import is_complete
 from latentart.errors import DownloadError, LatentArtError, ResourceError
+from latentart.process.devices import Placement
+from latentart.process.host_memory import file_bytes
 from latentart.recipes.encode import Encoding
 from latentart.recipes.ldm_batches import HELD_OUT_DRAWS
 from latentart.recipes.ldm_previews import PREVIEW_COLUMNS, PREVIEW_STYLES, preview_settings
@@ -41,8 +43,6 @@ from latentart.recipes.vae_evaluation import FOLLOWED_PICTURES, PREVIEW_PICTURES
 from latentart.recipes.workspace import Workspace
 from latentart.storage.checkpoints import list_checkpoints
 from latentart.storage.folders import read_json
-from latentart.training.devices import Placement
-from latentart.training.host_memory import file_bytes
 
 logger = logging.getLogger(__name__)
 

@@ -74,7 +74,7 @@ def _answer(sending: Connection, function: Callable[[Any], Any], argument: Any) 
     except LatentArtError as error:
         answer = "error", _as_sent(error)
     except Exception as error:
-        from latentart.training.memory import explain_out_of_memory
+        from latentart.process.memory import explain_out_of_memory
 
         explained = explain_out_of_memory(error)
         answer = "error", _as_sent(explained) if explained else RuntimeError(traceback.format_exc())

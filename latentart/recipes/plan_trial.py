@@ -20,6 +20,8 @@ import torch
 
 from latentart.config.vae import StageConfig
 from latentart.config.workspace import Config
+from latentart.process.devices import Placement, choose_device
+from latentart.process.host_memory import available_bytes, file_bytes, peak_bytes
 from latentart.recipes.encode import encode
 from latentart.recipes.plan_layout import (
     LEAST_STEPS,
@@ -37,8 +39,6 @@ from latentart.recipes.train_vae import train_vae
 from latentart.recipes.workspace import Workspace
 from latentart.storage.checkpoints import list_checkpoints
 from latentart.storage.disk import folder_bytes
-from latentart.training.devices import Placement, choose_device
-from latentart.training.host_memory import available_bytes, file_bytes, peak_bytes
 
 NEVER = 10**9
 WARMING = "few"  # the folder of pictures that a denoiser's trial encodes first

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from latentart.core.latents import split_moments
-from latentart.training.host_memory import activation_bytes, available_bytes
+from latentart.process.host_memory import activation_bytes, available_bytes
 from latentart.training.ldm_step import LdmBatch, LdmStep
 from latentart.training.log import RunLog
 from latentart.training.vae_step import VaeStep

@@ -13,6 +13,7 @@ from torch import Tensor
 from latentart.data.index import IndexEntry
 from latentart.data.loading import load_batches
 from latentart.errors import ModelError
+from latentart.process.progress import Progress
 from latentart.recipes.judging import (
     READ_AT_ONCE,
     alternate,
@@ -28,7 +29,6 @@ from latentart.scoring.judge import Judge, judge_in_batches, shrink
 from latentart.scoring.memorization import to_thumbnails
 from latentart.storage.checkpoints import read_tensors, write_tensors
 from latentart.storage.folders import commit_folder, verify_folder, write_json_atomic
-from latentart.training.progress import Progress
 
 logger = logging.getLogger(__name__)
 

@@ -19,9 +19,9 @@ from latentart.data.datasets import picture_from, pixels_from
 from latentart.data.grids import save_png, tile_grid
 from latentart.data.images import MAX_PIXELS, BadImage, decode_image
 from latentart.errors import DataError, UsageError
+from latentart.process.devices import Placement
 from latentart.recipes.model import Model, load_model
 from latentart.scoring.reconstruction import psnr_per_image
-from latentart.training.devices import Placement
 
 
 @dataclass(frozen=True)

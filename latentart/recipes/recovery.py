@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from latentart.errors import ModelError, ResourceError, TrainingDivergedError
+from latentart.process.distributed import read_ranks, wait_for_all
 from latentart.storage.checkpoints import Checkpoint, list_checkpoints, load_checkpoint, step_of
 from latentart.storage.folders import read_json, write_json_atomic
 from latentart.storage.old_checkpoints import set_aside_later
-from latentart.training.distributed import read_ranks, wait_for_all
 from latentart.training.log import RunLog
 from latentart.training.numbers import LOWER_RATE, RATE_FACTOR, LostNumbersError, Numbers
 

@@ -18,17 +18,17 @@ from latentart import __version__
 from latentart.config.optim import RunConfig
 from latentart.config.workspace import Config
 from latentart.errors import ResourceError
+from latentart.process.distributed import read_ranks, wait_for_all
+from latentart.process.limits import Limits
+from latentart.process.progress import Progress
+from latentart.process.signals import StopSignal, without_harm_from_requests
 from latentart.recipes.agreement import Agreement, Pause
 from latentart.storage.checkpoints import list_checkpoints, step_of
 from latentart.storage.disk import checkpoint_bytes, folder_bytes, require_room, require_writable, tensor_bytes
 from latentart.storage.folders import remove_leftovers, write_json_atomic
 from latentart.storage.lock import hold_lock
-from latentart.training.distributed import read_ranks, wait_for_all
-from latentart.training.limits import Limits
 from latentart.training.log import RunLog
 from latentart.training.loop import StepReport
-from latentart.training.progress import Progress
-from latentart.training.signals import StopSignal, without_harm_from_requests
 from latentart.training.writer import CheckpointWriter
 
 logger = logging.getLogger(__name__)

@@ -20,6 +20,10 @@ from latentart.core.networks.conditioning import Denoiser
 from latentart.data.datasets import picture_from, pixels_from
 from latentart.data.movies import shrink_to
 from latentart.errors import UsageError
+from latentart.process.devices import Placement
+from latentart.process.distributed import Ranks, join_ranks, read_ranks
+from latentart.process.progress import Progress
+from latentart.process.reductions import collect_for_first, of_first
 from latentart.recipes.autoguidance import build_weak, choose_weak
 from latentart.recipes.averages import Average
 from latentart.recipes.blends import labels_of, parse_blend
@@ -38,10 +42,6 @@ from latentart.recipes.sample_request import OriginRequest, Plan, choose_size, m
 from latentart.recipes.sample_request import SampleRequest as SampleRequest
 from latentart.recipes.sample_settings import Drawing, describe, hashes_of, read_drawing, require_weights
 from latentart.storage.folders import free_path
-from latentart.training.devices import Placement
-from latentart.training.distributed import Ranks, join_ranks, read_ranks
-from latentart.training.progress import Progress
-from latentart.training.reductions import collect_for_first, of_first
 
 FRAMES = 30  # of the movie of a denoising, at most
 FRAME_PIXELS = 2_000_000

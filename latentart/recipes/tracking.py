@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from latentart.config.workspace import Config
+from latentart.process.distributed import read_ranks
 from latentart.recipes.resuming import READ, Kind
-from latentart.training.distributed import read_ranks
 from latentart.training.trackers import TensorBoard, Tracker, Trackers, WeightsAndBiases
 
 PLACES = ("raw", "root", "labels")  # of the group data

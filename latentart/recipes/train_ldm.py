@@ -17,6 +17,10 @@ from latentart.config.denoiser import advise
 from latentart.data.held_out import split_held_out
 from latentart.data.latent_cache import LatentCache
 from latentart.data.loading import prefetch
+from latentart.process.devices import Placement
+from latentart.process.distributed import join_ranks, read_ranks
+from latentart.process.limits import Limits
+from latentart.process.progress import Progress
 from latentart.recipes.agreement import Follower, Pause, heed_signals, require_same_start
 from latentart.recipes.averages import drop_averages, save_average
 from latentart.recipes.encode import encode, load_autoencoder
@@ -35,13 +39,9 @@ from latentart.recipes.tracking import open_trackers
 from latentart.recipes.workspace import Workspace
 from latentart.storage.checkpoints import Checkpoint
 from latentart.storage.disk import tensor_bytes
-from latentart.training.devices import Placement
-from latentart.training.distributed import join_ranks, read_ranks
 from latentart.training.ldm_step import LdmBatch
-from latentart.training.limits import Limits
 from latentart.training.log import RunLog
 from latentart.training.loop import train
-from latentart.training.progress import Progress
 from latentart.training.trackers import Trackers
 from latentart.training.writer import CheckpointWriter
 

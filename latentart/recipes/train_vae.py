@@ -17,6 +17,11 @@ from latentart.builders import build_rate_plan, count_steps
 from latentart.config.vae import StageConfig
 from latentart.data.index import IndexEntry
 from latentart.data.loading import prefetch
+from latentart.process.devices import Placement
+from latentart.process.distributed import join_ranks, read_ranks, wait_for_all
+from latentart.process.limits import Limits
+from latentart.process.memory import naming_stage
+from latentart.process.progress import Progress
 from latentart.recipes.agreement import Follower, Pause, agree_on_limit, heed_signals, require_same_start
 from latentart.recipes.model import save_model
 from latentart.recipes.preflight import check_vae_memory
@@ -38,13 +43,8 @@ from latentart.recipes.vae_networks import announce_discriminator, build_vae_ste
 from latentart.recipes.vae_verdict import VaeVerdict
 from latentart.recipes.workspace import Workspace
 from latentart.storage.checkpoints import Checkpoint, find_checkpoint
-from latentart.training.devices import Placement
-from latentart.training.distributed import join_ranks, read_ranks, wait_for_all
-from latentart.training.limits import Limits
 from latentart.training.log import RunLog
 from latentart.training.loop import train
-from latentart.training.memory import naming_stage
-from latentart.training.progress import Progress
 from latentart.training.trackers import Trackers
 from latentart.training.vae_step import VaeBatch
 from latentart.training.writer import CheckpointWriter

@@ -11,11 +11,11 @@ from latentart.core.pixels import to_images
 from latentart.data.datasets import PictureDataset
 from latentart.data.index import IndexEntry
 from latentart.data.loading import build_order, choose_workers, load_batches
+from latentart.process.devices import Placement
+from latentart.process.distributed import Ranks
+from latentart.process.signals import leave_requests_to_main
 from latentart.recipes.workspace import Workspace
-from latentart.training.devices import Placement
-from latentart.training.distributed import Ranks
 from latentart.training.randomness import generator_for, normal_for, sample_numbers, seed_for
-from latentart.training.signals import leave_requests_to_main
 from latentart.training.vae_step import VaeBatch
 
 

@@ -23,11 +23,11 @@ from latentart.data.held_out import split_held_out
 from latentart.data.index import IndexEntry
 from latentart.data.loading import load_batches
 from latentart.errors import DownloadError
+from latentart.process.devices import Placement
 from latentart.recipes.workspace import Workspace
 from latentart.scoring.frechet import FeatureStatistics, frechet_distance
 from latentart.scoring.random_features import RandomFeatures
 from latentart.scoring.reconstruction import psnr_per_image, ssim_per_image
-from latentart.training.devices import Placement
 
 logger = logging.getLogger(__name__)
 

@@ -16,11 +16,11 @@ from latentart.core.losses import (
     r1_per_image,
 )
 from latentart.core.networks.discriminator import PatchDiscriminator
+from latentart.process.devices import Placement
+from latentart.process.reductions import average_gradients, mean_of_all, means_of_all
 from latentart.storage.checkpoints import flatten_optimizer, load_matching, restore_optimizer
 from latentart.training.adversarial_schedule import AdversarialSchedule
-from latentart.training.devices import Placement
 from latentart.training.optim import clip_gradients, gradient_norm, set_learning_rate
-from latentart.training.reductions import average_gradients, mean_of_all, means_of_all
 
 
 class Adversary:

@@ -16,13 +16,9 @@ from latentart.core.diffusion.uncertainty import LearnedUncertainty
 from latentart.core.ema import Ema
 from latentart.core.networks.conditioning import Denoiser
 from latentart.errors import ModelError
-from latentart.storage.checkpoints import flatten_optimizer, load_matching, restore_optimizer
-from latentart.training.devices import Placement
-from latentart.training.memory import fit_micro_batch
-from latentart.training.numbers import Numbers, norms_by_module, read_numbers
-from latentart.training.optim import clip_gradients, gradient_norm, set_learning_rate
-from latentart.training.randomness import seed_dropout
-from latentart.training.reductions import (
+from latentart.process.devices import Placement
+from latentart.process.memory import fit_micro_batch
+from latentart.process.reductions import (
     SharedNetwork,
     average_gradients,
     largest_of_all,
@@ -30,6 +26,10 @@ from latentart.training.reductions import (
     own_part,
     whole_batch,
 )
+from latentart.storage.checkpoints import flatten_optimizer, load_matching, restore_optimizer
+from latentart.training.numbers import Numbers, norms_by_module, read_numbers
+from latentart.training.optim import clip_gradients, gradient_norm, set_learning_rate
+from latentart.training.randomness import seed_dropout
 
 NUM_PARTS = 8
 

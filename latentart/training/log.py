@@ -14,7 +14,7 @@ from typing import SupportsFloat
 
 from latentart.errors import LatentArtError
 from latentart.printable import printable
-from latentart.training.memory import explain_out_of_memory
+from latentart.process.memory import explain_out_of_memory
 from latentart.training.trackers import Trackers, numbers_of
 
 logger = logging.getLogger(__name__)

@@ -275,7 +275,7 @@ STOPPED = """
 import os, signal, subprocess, sys
 from contextlib import closing
 from latentart.data.loading import load_items, prefetch
-from latentart.training.signals import StopSignal
+from latentart.process.signals import StopSignal
 
 if __name__ == "__main__":
     with StopSignal() as stop, closing(prefetch(load_items(range(10**9), iter(range(10**9)), workers=2))) as items:

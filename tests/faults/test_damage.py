@@ -15,9 +15,9 @@ import torch
 from latentart.data import latent_cache
 from latentart.data.latent_cache import LatentCache
 from latentart.errors import DataError, ModelError
+from latentart.process.devices import Placement
 from latentart.recipes.model import load_model
 from latentart.storage.checkpoints import find_checkpoint, list_checkpoints, load_checkpoint
-from latentart.training.devices import Placement
 
 Run = Callable[..., Any]
 CPU = Placement(torch.device("cpu"), "fp32")

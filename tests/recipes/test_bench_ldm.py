@@ -12,12 +12,12 @@ from latentart.config.ldm import DiffusionConfig
 from latentart.config.optim import OptimizerConfig
 from latentart.config.workspace import resolve
 from latentart.data.index import IndexEntry
+from latentart.process.devices import Placement
 from latentart.recipes.bench_arena import alternate, compare
 from latentart.recipes.bench_denoisers import build_ours, build_peers, count_parameters
 from latentart.recipes.bench_ldm import bench_ldm, bench_speed
 from latentart.recipes.bench_training import Setting, TimedRun, build_step, noise_batch
 from latentart.scoring.judge import Judge
-from latentart.training.devices import Placement
 
 pytest.importorskip("diffusers")
 pytest.importorskip("denoising_diffusion_pytorch")

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from latentart.data.latent_cache import LatentCache
+from latentart.process.devices import Placement
 from latentart.recipes.bench_cache import reading_and_copy_rate
 from latentart.recipes.bench_clean import bench_clean
 from latentart.recipes.bench_figures import describe_bench
@@ -24,7 +25,6 @@ from latentart.recipes.bench_limits import (
     shares_of_matrix_rate,
     write_rate,
 )
-from latentart.training.devices import Placement
 
 DEVICE = torch.device("cpu")
 

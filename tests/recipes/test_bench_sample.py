@@ -21,6 +21,7 @@ from latentart.core.diffusion.samplers import make_denoise, sample
 from latentart.core.diffusion.schedules import timestep_pairs
 from latentart.core.latents import LatentNormalizer
 from latentart.errors import ModelError, UsageError
+from latentart.process.devices import Placement
 from latentart.recipes.bench_denoisers import build_ours
 from latentart.recipes.bench_sample import Subject, bench_batches, bench_overhead, bench_peer, bench_sample
 from latentart.recipes.bench_sampling import (
@@ -37,7 +38,6 @@ from latentart.recipes.bench_sampling import (
 )
 from latentart.recipes.generate import Generator, SamplerSettings
 from latentart.recipes.model import build_task
-from latentart.training.devices import Placement
 
 CPU = Placement(torch.device("cpu"), "fp32")
 SETTINGS = SamplerSettings(steps=4, guidance=1.5)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from latentart.core.latents import kl_per_image, sample_posterior
 from latentart.errors import DataError, UsageError
+from latentart.process.devices import Placement
 from latentart.recipes.bench_contenders import Contender, Setting, build_ours, build_peer, demo_optimizer
 from latentart.recipes.bench_figures import Figure, time_in_turns
 from latentart.recipes.bench_pictures import crops_at, make_up_pictures, middle_squares, read_pictures, split
@@ -28,7 +29,6 @@ from latentart.recipes.bench_vae import (
     strongest_grid,
     train_in_turns,
 )
-from latentart.training.devices import Placement
 
 TINY = Setting("tiny", (8, 16), 32, 2)
 CPU = Placement(torch.device("cpu"), "fp32")

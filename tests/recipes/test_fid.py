@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from latentart.process.devices import Placement
 from latentart.recipes.fid import find_real_features, load_if_there, score_inception
 from latentart.recipes.workspace import Workspace
 from latentart.scoring.kernel_distance import kernel_distance
-from latentart.training.devices import Placement
 
 CPU = Placement(torch.device("cpu"), "fp32")
 

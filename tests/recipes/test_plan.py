@@ -313,9 +313,9 @@ def test_training_says_where_a_step_does_not_fit(
     story: Any, left: int, is_said: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By what one picture needs, times the batch, and the weights' gradients and moments."""
+    from latentart.process.devices import Placement
     from latentart.recipes import preflight
     from latentart.recipes.ldm_networks import build_ldm_step
-    from latentart.training.devices import Placement
 
     class Notes(list[str]):
         def note(self, text: str) -> None:

@@ -19,8 +19,8 @@ from latentart.core.ema import Ema
 from latentart.core.networks.blocks import BlockShape
 from latentart.core.networks.unet import UNet
 from latentart.errors import ModelError
+from latentart.process.devices import Placement
 from latentart.storage.checkpoints import read_tensors, write_tensors
-from latentart.training.devices import Placement
 from latentart.training.ldm_step import LdmBatch, LdmStep, LossByNoise
 from latentart.training.muon import build_muon
 from latentart.training.numbers import LostNumbersError, Numbers

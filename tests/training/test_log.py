@@ -15,8 +15,8 @@ from rich.console import Console
 
 from latentart.errors import DataError
 from latentart.printable import printable
+from latentart.process.progress import Progress
 from latentart.training.log import RunLog
-from latentart.training.progress import Progress
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:

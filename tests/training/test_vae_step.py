@@ -22,9 +22,9 @@ from latentart.core.networks.discriminator import PatchDiscriminator
 from latentart.core.networks.perceptual import PerceptualDistance, build_random_slices
 from latentart.core.networks.quantizer import VectorQuantizer
 from latentart.errors import ModelError, TrainingDivergedError
+from latentart.process.devices import Placement
 from latentart.training.adversarial_schedule import AdversarialPlan, AdversarialSchedule
 from latentart.training.adversary import Adversary
-from latentart.training.devices import Placement
 from latentart.training.numbers import LostNumbersError, Numbers
 from latentart.training.optim import build_adamw, clip_finite
 from latentart.training.vae_step import VaeBatch, VaeStep, VaeTerms

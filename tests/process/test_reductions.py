@@ -16,8 +16,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from latentart.process import reductions
 from latentart.storage.checkpoints import read_tensors
-from latentart.training import reductions
 
 HERE = Path(__file__).parent
 
@@ -27,7 +27,7 @@ import json, runpy, sys
 from pathlib import Path
 import torch
 from latentart.storage.checkpoints import write_tensors
-from latentart.training.distributed import join_ranks, read_ranks
+from latentart.process.distributed import join_ranks, read_ranks
 
 torch.set_num_threads(1)
 here, folder = Path(sys.argv[1]), Path(sys.argv[2])

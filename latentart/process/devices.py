@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from latentart.errors import ResourceError
-from latentart.training.distributed import read_ranks
+from latentart.process.distributed import read_ranks
 
 Precision = Literal["auto", "fp32", "bf16"]
 

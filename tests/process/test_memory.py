@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from latentart.errors import ResourceError
-from latentart.training.memory import explain_out_of_memory, fit_micro_batch, naming_stage
+from latentart.process.memory import explain_out_of_memory, fit_micro_batch, naming_stage
 
 CUDA = (
     "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 23.65 GiB of which 1.31 GiB is "

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from latentart.training.signals import StopSignal, leave_requests_to_main, without_harm_from_requests
+from latentart.process.signals import StopSignal, leave_requests_to_main, without_harm_from_requests
 
 STOPPING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
@@ -55,7 +55,7 @@ def test_a_second_signal_acts_as_it_would_without_us() -> None:
 def test_a_signal_that_comes_by_two_ways_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A scheduler sends it to all, and torchrun hands it on; one that comes later is a second one, and acts."""
     now = [100.0]
-    monkeypatch.setattr("latentart.training.signals.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("latentart.process.signals.time.monotonic", lambda: now[0])
     with StopSignal(patience=5.0) as stop:
         signal.raise_signal(signal.SIGTERM)
         now[0] += 4.9

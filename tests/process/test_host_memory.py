@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from latentart.training.host_memory import activation_bytes, available_bytes, peak_bytes
+from latentart.process.host_memory import activation_bytes, available_bytes, peak_bytes
 
 CPU = torch.device("cpu")
 MEMINFO = "MemTotal:       24684092 kB\nMemFree:         100 kB\nMemAvailable:    2000 kB\n"

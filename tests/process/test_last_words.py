@@ -8,8 +8,8 @@ import sys
 import pytest
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from latentart.training import last_words
-from latentart.training.last_words import first_to_end
+from latentart.process import last_words
+from latentart.process.last_words import first_to_end
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def agent(monkeypatch: pytest.MonkeyPatch) -> TCPStore:
 
 def ask_elsewhere(code: int) -> str:
     """Ask in another process and return what it is told."""
-    words = f"from latentart.training.last_words import first_to_end; print(*first_to_end({code}))"
+    words = f"from latentart.process.last_words import first_to_end; print(*first_to_end({code}))"
     return subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True).stdout.strip()
 
 

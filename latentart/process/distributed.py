@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 
 from latentart.errors import ConfigError, ResourceError, StoppedBySignal, UsageError
-from latentart.training.last_words import first_to_end
+from latentart.process.last_words import first_to_end
 
 # the one that waits has no work left, the others may have hours; torchrun ends all as soon as one fails
 TIMEOUT = timedelta(hours=6)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from latentart.training.limits import Limits
+from latentart.process.limits import Limits
 
 
 def test_no_limit_is_never_reached() -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from latentart.errors import ConfigError, ResourceError, UsageError
-from latentart.training.distributed import Ranks, join_ranks, read_ranks, wait_for_all
+from latentart.process.distributed import Ranks, join_ranks, read_ranks, wait_for_all
 
 CPU = torch.device("cpu")
 MEETING = {"MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
@@ -131,7 +131,7 @@ import sys
 from pathlib import Path
 import torch
 from latentart.errors import LatentArtError
-from latentart.training.distributed import join_ranks, read_ranks, wait_for_all
+from latentart.process.distributed import join_ranks, read_ranks, wait_for_all
 
 folder, fails = Path(sys.argv[1]), "fail" in sys.argv
 ranks = read_ranks()

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from latentart.errors import ResourceError
-from latentart.training.devices import Placement, choose_device, resolve_precision
+from latentart.process.devices import Placement, choose_device, resolve_precision
 
 CPU = torch.device("cpu")
 
