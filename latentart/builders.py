@@ -26,6 +26,7 @@ from latentart.core.networks.dit import DiT
 from latentart.core.networks.perceptual import PerceptualDistance, build_random_slices
 from latentart.core.networks.quantizer import VectorQuantizer
 from latentart.core.networks.unet import UNet
+from latentart.core.randomness import generator_for, seed_for
 from latentart.data.datasets import Crop, CropSet
 from latentart.process.devices import Placement
 from latentart.training.adversarial_schedule import AdversarialPlan, AdversarialSchedule
@@ -33,7 +34,6 @@ from latentart.training.adversary import Adversary
 from latentart.training.muon import build_muon
 from latentart.training.optim import build_adamw, learning_rate
 from latentart.training.perceptual_weights import load_perceptual
-from latentart.training.randomness import generator_for, seed_for
 from latentart.training.vae_step import VaeTerms
 
 CACHE_CROP = (0.8, 1.0)  # the shares that the presets' autoencoders are trained with

@@ -61,10 +61,7 @@ UPWARD: set[str] = {
     "latentart.builders imports latentart.training.muon",
     "latentart.builders imports latentart.training.optim",
     "latentart.builders imports latentart.training.perceptual_weights",
-    "latentart.builders imports latentart.training.randomness",
     "latentart.builders imports latentart.training.vae_step",
-    "latentart.data.datasets imports latentart.training.randomness",
-    "latentart.data.loading imports latentart.training.randomness",
 }
 CONFIG_READERS: set[str] = {
     "latentart.recipes.bench_contenders",
@@ -110,7 +107,6 @@ PRIVATE_NAMES: set[str] = {
 FULL_FOLDERS: set[str] = {
     "data",
     "recipes",
-    "training",
 }
 CIRCLES = [("latentart.recipes.bench_recipes", "latentart.recipes.bench_ldm")]
 # fmt: on

@@ -11,9 +11,9 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from latentart.core.randomness import uniform_for
 from latentart.data.index import IndexEntry
 from latentart.errors import DataError
-from latentart.training.randomness import uniform_for
 
 NAMED_FILES = 3
 

@@ -19,11 +19,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from latentart.core.randomness import epoch_order, position, sample_numbers, seed_for
 from latentart.data.datasets import PictureDataset, max_broken, too_many_broken
 from latentart.errors import DataError, ResourceError
 from latentart.printable import printable
 from latentart.process.distributed import read_ranks
-from latentart.training.randomness import epoch_order, position, sample_numbers, seed_for
 
 logger = logging.getLogger(__name__)
 

@@ -15,10 +15,10 @@ from latentart.config.vae import AutoencoderConfig
 from latentart.config.workspace import resolve
 from latentart.core.latents import kl_per_image, sample_posterior, split_moments
 from latentart.core.losses import reconstruction_per_image
+from latentart.core.randomness import normal_for, sample_numbers
 from latentart.errors import UsageError
 from latentart.process.devices import Placement
 from latentart.training.optim import clip_finite
-from latentart.training.randomness import normal_for, sample_numbers
 
 KL_WEIGHT = 1e-6
 

@@ -16,6 +16,7 @@ from latentart.config.optim import EmaConfig, OptimizerConfig
 from latentart.core.diffusion.objective import DiffusionTask
 from latentart.core.diffusion.process import draw_timesteps
 from latentart.core.diffusion.uncertainty import LearnedUncertainty
+from latentart.core.randomness import epoch_order, normal_for, position, sample_numbers, uniform_for
 from latentart.errors import TrainingDivergedError
 from latentart.process.devices import Placement
 from latentart.recipes.bench_arena import Arena
@@ -25,7 +26,6 @@ from latentart.recipes.bench_limits import wait_for
 from latentart.recipes.ldm_batches import HeldOutLoss, LatentBatches
 from latentart.recipes.model import build_task
 from latentart.training.ldm_step import LdmBatch, LdmStep
-from latentart.training.randomness import epoch_order, normal_for, position, sample_numbers, uniform_for
 
 CLOCK_STEPS = 10_000
 NUM_STYLES = 27  # of the speed part: WikiArt's

@@ -22,9 +22,9 @@ from latentart.core.networks.autoencoder import Autoencoder
 from latentart.core.networks.conditioning import Denoiser
 from latentart.core.networks.tiling import TILE, decode_tiled, encode_tiled
 from latentart.core.pixels import to_images, to_pixels
+from latentart.core.randomness import normal_for
 from latentart.errors import ResourceError
 from latentart.process.devices import Placement
-from latentart.training.randomness import normal_for
 
 logger = logging.getLogger(__name__)
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from latentart.builders import build_crop
+from latentart.core.randomness import seed_for
 from latentart.data.datasets import PictureDataset
 from latentart.data.held_out import split_held_out
 from latentart.data.index import IndexEntry, index_fingerprint
@@ -28,7 +29,6 @@ from latentart.recipes.workspace import Workspace
 from latentart.scoring.judge import Judge, shrink, train_judge
 from latentart.storage.checkpoints import load_matching, read_tensors, write_tensors
 from latentart.storage.folders import commit_folder, read_json, verify_folder, write_json_atomic
-from latentart.training.randomness import seed_for
 
 logger = logging.getLogger(__name__)
 

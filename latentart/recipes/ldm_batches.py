@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from latentart.core.diffusion.objective import DiffusionTask
 from latentart.core.diffusion.process import draw_timesteps, stratify
 from latentart.core.latents import sample_posterior
+from latentart.core.randomness import generator_for, normal_for, sample_numbers, seed_for, uniform_for
 from latentart.data.latent_cache import LatentCache
 from latentart.data.loading import build_order, choose_workers, load_items
 from latentart.process.devices import Placement
 from latentart.process.distributed import ALONE, Ranks
 from latentart.process.signals import leave_requests_to_main
 from latentart.training.ldm_step import LdmBatch, LdmStep, LossByNoise
-from latentart.training.randomness import generator_for, normal_for, sample_numbers, seed_for, uniform_for
 
 HELD_OUT_DRAWS = 256
 LATENT_WORKERS = 4

@@ -9,11 +9,11 @@ import torch
 from latentart.builders import build_denoiser, build_ema, build_optimizer, build_tracks, prepare_network
 from latentart.config.ldm import LdmConfig
 from latentart.core.diffusion.uncertainty import LearnedUncertainty
+from latentart.core.randomness import generator_for
 from latentart.process.devices import Placement
 from latentart.recipes.model import build_task
 from latentart.training.ldm_step import LdmStep
 from latentart.training.numbers import Numbers
-from latentart.training.randomness import generator_for
 
 
 def build_ldm_step(

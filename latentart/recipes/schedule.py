@@ -18,6 +18,7 @@ from latentart.config.workspace import Config
 from latentart.core.diffusion.process import add_noise
 from latentart.core.diffusion.schedules import NoiseSchedule
 from latentart.core.pixels import to_images, to_pixels
+from latentart.core.randomness import normal_for
 from latentart.data.datasets import picture_from
 from latentart.data.grids import GAP, tile_grid
 from latentart.data.synthetic_art import draw_picture
@@ -25,7 +26,6 @@ from latentart.errors import DataError
 from latentart.recipes.figures import new_figure, save_figure
 from latentart.recipes.reconstruct import open_picture
 from latentart.recipes.workspace import Workspace
-from latentart.training.randomness import normal_for
 
 SIDE = 96  # pixels of a picture in a strip
 SHOWN_STYLE = "High_Renaissance"

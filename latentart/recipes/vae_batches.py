@@ -8,6 +8,7 @@ from latentart.builders import build_crop
 from latentart.config.vae import StageConfig
 from latentart.core.equivariance import draw_transform
 from latentart.core.pixels import to_images
+from latentart.core.randomness import generator_for, normal_for, sample_numbers, seed_for
 from latentart.data.datasets import PictureDataset
 from latentart.data.index import IndexEntry
 from latentart.data.loading import build_order, choose_workers, load_batches
@@ -15,7 +16,6 @@ from latentart.process.devices import Placement
 from latentart.process.distributed import Ranks
 from latentart.process.signals import leave_requests_to_main
 from latentart.recipes.workspace import Workspace
-from latentart.training.randomness import generator_for, normal_for, sample_numbers, seed_for
 from latentart.training.vae_step import VaeBatch
 
 

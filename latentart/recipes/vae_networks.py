@@ -15,12 +15,12 @@ from latentart.builders import (
     prepare_network,
 )
 from latentart.config.vae import StageConfig, VaeConfig
+from latentart.core.randomness import generator_for, seed_for
 from latentart.process.devices import Placement
 from latentart.recipes.stages import former_stage
 from latentart.training.adversary import Adversary
 from latentart.training.log import RunLog
 from latentart.training.numbers import Numbers
-from latentart.training.randomness import generator_for, seed_for
 from latentart.training.vae_step import VaeStep
 
 

@@ -15,6 +15,7 @@ from latentart.core.diffusion.objective import DiffusionTask
 from latentart.core.diffusion.uncertainty import LearnedUncertainty
 from latentart.core.ema import Ema
 from latentart.core.networks.conditioning import Denoiser
+from latentart.core.randomness import seed_dropout
 from latentart.errors import ModelError
 from latentart.process.devices import Placement
 from latentart.process.memory import fit_micro_batch
@@ -29,7 +30,6 @@ from latentart.process.reductions import (
 from latentart.storage.checkpoints import flatten_optimizer, load_matching, restore_optimizer
 from latentart.training.numbers import Numbers, norms_by_module, read_numbers
 from latentart.training.optim import clip_gradients, gradient_norm, set_learning_rate
-from latentart.training.randomness import seed_dropout
 
 NUM_PARTS = 8
 

@@ -16,6 +16,7 @@ from latentart.core.losses import Reconstruction, reconstruction_per_image
 from latentart.core.networks.autoencoder import Autoencoder
 from latentart.core.networks.perceptual import PerceptualDistance
 from latentart.core.networks.quantizer import VectorQuantizer
+from latentart.core.randomness import generator_for, seed_dropout
 from latentart.process.devices import Placement
 from latentart.process.reductions import average_gradients, means_of_all, own_part, whole_batch
 from latentart.storage.checkpoints import flatten_optimizer, load_matching, restore_optimizer
@@ -23,7 +24,6 @@ from latentart.training.adversarial_schedule import ramp_share
 from latentart.training.adversary import Adversary
 from latentart.training.numbers import Numbers, norms_by_module, read_numbers
 from latentart.training.optim import clip_gradients, gradient_norm, set_learning_rate
-from latentart.training.randomness import generator_for, seed_dropout
 
 
 @dataclass(frozen=True)

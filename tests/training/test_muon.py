@@ -12,6 +12,7 @@ from torch.nn import functional
 from latentart.builders import build_denoiser, build_optimizer
 from latentart.config.denoiser import UNetConfig
 from latentart.config.optim import OptimizerConfig
+from latentart.core.randomness import normal_for
 from latentart.storage.checkpoints import (
     checkpoint_folder,
     flatten_optimizer,
@@ -22,7 +23,6 @@ from latentart.storage.checkpoints import (
 )
 from latentart.training.muon import Muon, build_muon, inner_matrices, orthogonalize
 from latentart.training.optim import build_adamw, learning_rate, set_learning_rate
-from latentart.training.randomness import normal_for
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from latentart.core.randomness import normal_for
 from latentart.errors import ModelError
 from latentart.storage.checkpoints import (
     checkpoint_folder,
@@ -22,7 +23,6 @@ from latentart.storage.checkpoints import (
     save_checkpoint,
 )
 from latentart.training.optim import build_adamw, learning_rate, set_learning_rate
-from latentart.training.randomness import normal_for
 
 
 def build() -> tuple[nn.Module, torch.optim.AdamW]:

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from latentart.training.randomness import (
+from latentart.core.randomness import (
     epoch_order,
     generator_for,
     normal_for,
