@@ -28,12 +28,12 @@ from latentart.core.networks.quantizer import VectorQuantizer
 from latentart.core.networks.unet import UNet
 from latentart.core.randomness import generator_for, seed_for
 from latentart.data.datasets import Crop, CropSet
+from latentart.model.weights.perceptual import load_perceptual
 from latentart.process.devices import Placement
 from latentart.training.adversarial_schedule import AdversarialPlan, AdversarialSchedule
 from latentart.training.adversary import Adversary
 from latentart.training.muon import build_muon
 from latentart.training.optim import build_adamw, learning_rate
-from latentart.training.perceptual_weights import load_perceptual
 from latentart.training.vae_step import VaeTerms
 
 CACHE_CROP = (0.8, 1.0)  # the shares that the presets' autoencoders are trained with

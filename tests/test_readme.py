@@ -15,7 +15,7 @@ from latentart.config.presets import PRESETS
 from latentart.config.workspace import resolve
 from latentart.data.clean_report import REMEDIES
 from latentart.errors import LatentArtError
-from latentart.training.perceptual_weights import BACKBONES
+from latentart.model.weights.perceptual import BACKBONES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

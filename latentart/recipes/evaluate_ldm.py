@@ -15,6 +15,7 @@ from typing import Any
 
 from latentart.data.datasets import picture_from
 from latentart.errors import DataError, ModelError, ResourceError, UsageError
+from latentart.model.weights.inception import InceptionFeatures
 from latentart.process.devices import Placement
 from latentart.process.distributed import join_ranks, read_ranks, wait_for_all
 from latentart.recipes.autoguidance import choose_weak
@@ -32,7 +33,6 @@ from latentart.recipes.sample_settings import hashes_of
 from latentart.recipes.workspace import Workspace
 from latentart.scoring.judge import Judge
 from latentart.storage.folders import write_json_atomic
-from latentart.training.inception_weights import InceptionFeatures
 
 logger = logging.getLogger(__name__)
 

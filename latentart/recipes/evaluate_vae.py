@@ -20,6 +20,7 @@ from latentart.data.datasets import picture_from
 from latentart.data.grids import save_png, tile_grid
 from latentart.data.loading import load_batches
 from latentart.errors import DataError
+from latentart.model.weights.inception import InceptionFeatures
 from latentart.process.devices import Placement
 from latentart.process.progress import Progress
 from latentart.recipes.evaluate_ldm import append_evaluation
@@ -34,7 +35,6 @@ from latentart.scoring.grid_artifacts import grid_strength
 from latentart.scoring.latent_health import LatentExamination, LatentHealth
 from latentart.scoring.random_features import RandomFeatures
 from latentart.scoring.reconstruction import psnr_per_image, ssim_per_image
-from latentart.training.inception_weights import InceptionFeatures
 
 MOST_PICTURES = 2048
 WORST = 8

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from latentart.config.vae import StageConfig, VaeConfig
 from latentart.errors import ModelError, UsageError, nearest
+from latentart.model.weights.perceptual import check_weights
 from latentart.recipes.model import trained_steps
 from latentart.recipes.workspace import Workspace
 from latentart.storage.checkpoints import Checkpoint
-from latentart.training.perceptual_weights import check_weights
 
 logger = logging.getLogger(__name__)
 

@@ -17,6 +17,7 @@ from torch import nn
 
 from latentart.builders import build_autoencoder, build_denoiser
 from latentart.errors import UsageError
+from latentart.model.weights.foreign import Found, fit_foreign, read_foreign
 from latentart.process.devices import Placement
 from latentart.recipes.encode import find_autoencoder
 from latentart.recipes.labels import label_columns
@@ -24,7 +25,6 @@ from latentart.recipes.model import load_model, save_model
 from latentart.recipes.vae_evaluation import Evaluation
 from latentart.recipes.workspace import Workspace
 from latentart.storage.checkpoints import list_checkpoints
-from latentart.training.foreign_weights import Found, fit_foreign, read_foreign
 
 logger = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 import torchvision
 
+from latentart.model.weights.inception import inception_file
+from latentart.model.weights.perceptual import BACKBONES, hub_file
 from latentart.storage.download import part_of
-from latentart.training.inception_weights import inception_file
-from latentart.training.perceptual_weights import BACKBONES, hub_file
 
 Run = Callable[..., Any]
 NAME = "squeezenet1_1-b8a52dc0.pth"

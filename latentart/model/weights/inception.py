@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from latentart.errors import DownloadError
+from latentart.model.weights.perceptual import hub_folder
 from latentart.storage.download import find_fault
-from latentart.training.perceptual_weights import hub_folder
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from latentart.core.networks.perceptual import PerceptualDistance
 from latentart.errors import DownloadError, ModelError
+from latentart.model.weights.foreign import load_pickled
 from latentart.storage.download import find_fault
-from latentart.training.foreign_weights import load_pickled
 
 Backbone = Literal["vgg16", "alexnet", "squeezenet"]
 

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from latentart.errors import DownloadError
-from latentart.scoring.frechet import FeatureStatistics, frechet_distance
-from latentart.training.inception_weights import (
+from latentart.model.weights.inception import (
     INCEPTION,
     InceptionFeatures,
     check_inception,
@@ -19,6 +18,7 @@ from latentart.training.inception_weights import (
     inception_file,
     load_inception,
 )
+from latentart.scoring.frechet import FeatureStatistics, frechet_distance
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ import torchvision
 from torch import Tensor, nn
 
 from latentart.errors import DownloadError
-from latentart.training.perceptual_weights import (
+from latentart.model.weights.perceptual import (
     BACKBONES,
     Backbone,
     check_weights,

@@ -1,0 +1,1 @@
+"""A trained model: its folder, what it draws, its averages and its labels."""
