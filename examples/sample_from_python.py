@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from latentart.data.datasets import picture_from
-from latentart.data.grids import tile_grid
+from latentart.data.pictures.grids import tile_grid
 from latentart.process.devices import Placement, choose_device
 from latentart.recipes.generate import Generator, SamplerSettings
 from latentart.recipes.model import load_model, require_denoiser

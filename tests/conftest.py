@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from latentart import cli
-from latentart.data.synthetic_art import draw_picture
+from latentart.data.synthetic.art import draw_picture
 
 # the tests run side by side, a core for each: before anything imports torch
 if "PYTEST_XDIST_WORKER" in os.environ:

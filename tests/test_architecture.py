@@ -62,6 +62,9 @@ UPWARD: set[str] = {
     "latentart.builders imports latentart.training.muon",
     "latentart.builders imports latentart.training.optim",
     "latentart.builders imports latentart.training.vae_step",
+    "latentart.recipes.report imports latentart.reporting.thumbnails",
+    "latentart.recipes.report_charts imports latentart.reporting.charts",
+    "latentart.recipes.report_page imports latentart.reporting.thumbnails",
 }
 CONFIG_READERS: set[str] = {
     "latentart.recipes.bench_contenders",
@@ -105,7 +108,6 @@ PRIVATE_NAMES: set[str] = {
     "latentart.recipes.find_lr: _batches",
 }
 FULL_FOLDERS: set[str] = {
-    "data",
     "recipes",
 }
 CIRCLES = [("latentart.recipes.bench_recipes", "latentart.recipes.bench_ldm")]

@@ -13,7 +13,7 @@ import typer
 from latentart.cli import app
 from latentart.config.presets import PRESETS
 from latentart.config.workspace import resolve
-from latentart.data.clean_report import REMEDIES
+from latentart.data.cleaning.report import REMEDIES
 from latentart.errors import LatentArtError
 from latentart.model.weights.perceptual import BACKBONES
 

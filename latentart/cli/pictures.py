@@ -26,7 +26,7 @@ from latentart.errors import UsageError
 from latentart.printable import printable
 
 if TYPE_CHECKING:
-    from latentart.data.clean_report import CleanReport
+    from latentart.data.cleaning.report import CleanReport
 
 SHOWN_FILES = 20
 
@@ -62,7 +62,7 @@ def clean_data(
         raise UsageError(msg, "The clean folder is named with --out.")
     raw = Path(plain[0]) if plain else None
     from latentart.config.workspace import CONFIG_NAME, resolve
-    from latentart.data.clean import NothingKeptError
+    from latentart.data.cleaning.clean import NothingKeptError
     from latentart.recipes.clean_data import clean_into
 
     if raw is not None and out is not None and config is None and not Path(CONFIG_NAME).is_file():

@@ -115,7 +115,7 @@ def find_vae_rate(
 ) -> None:
     """Find the peak learning rate of the autoencoder by a range test. No run is touched."""
     workspace, sweep = open_workspace(config, overrides), build_sweep(low, high, steps)
-    from latentart.recipes.figures import choose_path
+    from latentart.data.pictures.figures import choose_path
     from latentart.recipes.find_lr import find_vae_rate as run_test
 
     name = stage or workspace.config.vae.stages[0].name
@@ -139,7 +139,7 @@ def find_ldm_rate(
 ) -> None:
     """Find the peak learning rate of the denoiser by a range test. No run is touched."""
     workspace, sweep = open_workspace(config, overrides), build_sweep(low, high, steps)
-    from latentart.recipes.figures import choose_path
+    from latentart.data.pictures.figures import choose_path
     from latentart.recipes.find_lr import find_ldm_rate as run_test
 
     path = choose_path(workspace.folder / "find-lr-ldm.svg", out)
@@ -200,7 +200,7 @@ def schedule(
     has_workspace = config is not None or Path(CONFIG_NAME).is_file()
     workspace = open_workspace(config, overrides) if has_workspace else None
     settings = workspace.config if workspace else resolve({}, only_settings(overrides))
-    from latentart.recipes.figures import choose_path
+    from latentart.data.pictures.figures import choose_path
     from latentart.recipes.schedule import all_kinds, build_curves, describe_curves, draw_schedules, find_picture
 
     path = choose_path((workspace.folder if workspace else Path()) / "schedule.svg", out)

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from latentart.data.clean import clean_folder
-from latentart.data.images import decode_image
+from latentart.data.cleaning.clean import clean_folder
+from latentart.data.pictures.decode import decode_image
 from latentart.recipes.bench_figures import Figure, seconds_of
 from latentart.recipes.bench_limits import decode_all, write_rate
 from latentart.recipes.bench_raw import DRAWN, MAX_SIDE, QUALITY, write_pictures

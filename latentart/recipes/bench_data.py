@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from latentart.data.near_duplicates import first_of_kind
+from latentart.data.cleaning.near_duplicates import first_of_kind
 from latentart.recipes.bench_clean import bench_clean
 from latentart.recipes.bench_figures import Figure, seconds_of
 from latentart.recipes.bench_raw import MAX_SIDE, QUALITY, write_cleaned_folder, write_pictures

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from latentart.core.pixels import to_images
 from latentart.core.randomness import epoch_order, position, sample_numbers
+from latentart.data.cleaning.raw_files import find_raw_files, find_styles
 from latentart.data.datasets import Crop
-from latentart.data.images import BadImage, decode_image
-from latentart.data.raw_files import find_raw_files, find_styles
-from latentart.data.synthetic_art import STYLES, draw_picture
+from latentart.data.pictures.decode import BadImage, decode_image
+from latentart.data.synthetic.art import STYLES, draw_picture
 from latentart.errors import DataError
 from latentart.recipes.bench_raw import draw_scan
 

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
-from latentart.data.clean_journal import open_journal
-from latentart.data.clean_picture import CleanRules, Decision, stamp_of
-from latentart.data.images import MAX_PIXELS, WHITE
-from latentart.data.raw_files import RawFile
+from latentart.data.cleaning.journal import open_journal
+from latentart.data.cleaning.picture import CleanRules, Decision, stamp_of
+from latentart.data.cleaning.raw_files import RawFile
+from latentart.data.pictures.decode import MAX_PIXELS, WHITE
 
 MAX_SIDE = 640
 QUALITY = 95

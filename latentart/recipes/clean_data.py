@@ -9,8 +9,8 @@ import os
 from pathlib import Path
 
 from latentart.config.data import DataConfig
-from latentart.data.clean import clean_folder
-from latentart.data.clean_report import CleanReport
+from latentart.data.cleaning.clean import clean_folder
+from latentart.data.cleaning.report import CleanReport
 from latentart.process.progress import Progress
 from latentart.recipes.workspace import Workspace
 

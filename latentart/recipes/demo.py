@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from latentart.config.workspace import CONFIG_NAME, load_config
-from latentart.data.synthetic_art import write_raw_folder
+from latentart.data.synthetic.art import write_raw_folder
 from latentart.process.devices import Placement
 from latentart.recipes.clean_data import clean_data
 from latentart.recipes.init import init_workspace

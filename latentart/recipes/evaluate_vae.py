@@ -17,8 +17,8 @@ from torch import Tensor
 from latentart.core.networks.perceptual import PerceptualDistance
 from latentart.core.pixels import to_images, to_pixels
 from latentart.data.datasets import picture_from
-from latentart.data.grids import save_png, tile_grid
 from latentart.data.loading import load_batches
+from latentart.data.pictures.grids import save_png, tile_grid
 from latentart.errors import DataError
 from latentart.model.weights.inception import InceptionFeatures
 from latentart.process.devices import Placement

@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from latentart.data.grids import printable_label, save_png, tile_grid
+from latentart.data.pictures.grids import printable_label, save_png, tile_grid
 
 CELL = 44
 INK, GROUND = (20, 20, 20), (255, 255, 255)

@@ -14,12 +14,12 @@ from typing import Any, TypeVar
 from latentart.config.vae import StageConfig
 from latentart.data.latent_cache import LatentCache
 from latentart.data.loading import prefetch
+from latentart.data.pictures.figures import new_figure, save_figure
 from latentart.errors import ModelError
 from latentart.process.devices import Placement
 from latentart.process.limits import Limits
 from latentart.process.progress import Progress
 from latentart.recipes.encode import encode
-from latentart.recipes.figures import new_figure, save_figure
 from latentart.recipes.run_data import describe_latents, describe_pictures
 from latentart.recipes.stages import choose_stages, former_stage, require_perceptual_weights, stages_done
 from latentart.recipes.train_ldm import LdmRun

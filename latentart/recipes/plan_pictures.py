@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from latentart.config.data import DataConfig
+from latentart.data.cleaning.labels import read_labels
+from latentart.data.cleaning.raw_files import find_raw_files, find_styles
 from latentart.data.held_out import split_held_out
 from latentart.data.index import IndexEntry, read_index, write_index
-from latentart.data.labels import read_labels
-from latentart.data.raw_files import find_raw_files, find_styles
 from latentart.errors import DataError
 from latentart.recipes.clean_data import clean_into
 from latentart.recipes.plan_layout import line_through

@@ -16,8 +16,8 @@ from latentart.core.latents import split_moments
 from latentart.core.networks.tiling import decode_tiled, encode_tiled
 from latentart.core.pixels import to_images, to_pixels
 from latentart.data.datasets import picture_from, pixels_from
-from latentart.data.grids import save_png, tile_grid
-from latentart.data.images import MAX_PIXELS, BadImage, decode_image
+from latentart.data.pictures.decode import MAX_PIXELS, BadImage, decode_image
+from latentart.data.pictures.grids import save_png, tile_grid
 from latentart.errors import DataError, UsageError
 from latentart.process.devices import Placement
 from latentart.recipes.model import Model, load_model

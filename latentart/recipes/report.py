@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from latentart.data.metrics import Trace
-from latentart.data.thumbnails import make_thumbnail, make_thumbnails, thin_evenly
 from latentart.errors import ResourceError, UsageError
 from latentart.printable import duration
 from latentart.recipes.report_charts import draw_charts
 from latentart.recipes.report_page import MARK, Page, Preview, render
 from latentart.recipes.run_history import METRICS, RunHistory, What
+from latentart.reporting.thumbnails import make_thumbnail, make_thumbnails, thin_evenly
+from latentart.scoring.trace import Trace
 from latentart.scoring.verdict import Verdict, judge_run
 
 OUT = "report.html"

@@ -6,8 +6,8 @@ import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from latentart.data.thumbnails import Thumbnail
 from latentart.printable import printable
+from latentart.reporting.thumbnails import Thumbnail
 
 MARK = "<!-- made by latentart report; it may be replaced -->"
 

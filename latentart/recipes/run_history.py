@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from latentart.data.metrics import MetricsReader, Trace, read_number
+from latentart.scoring.trace import MetricsReader, Trace, read_number
 from latentart.scoring.verdict import KINDS, History, Verdict
 
 What = Literal["denoiser", "autoencoder"]

@@ -18,7 +18,7 @@ from latentart.config.sample import SampleConfig
 from latentart.core.diffusion.samplers import usual_spacing
 from latentart.core.networks.conditioning import Denoiser
 from latentart.data.datasets import picture_from, pixels_from
-from latentart.data.movies import shrink_to
+from latentart.data.pictures.movies import shrink_to
 from latentart.errors import UsageError
 from latentart.process.devices import Placement
 from latentart.process.distributed import Ranks, join_ranks, read_ranks

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from latentart.data.grids import save_png, tile_grid
-from latentart.data.movies import save_movie
+from latentart.data.pictures.grids import save_png, tile_grid
+from latentart.data.pictures.movies import save_movie
 from latentart.data.slug import slug, slugs
 from latentart.errors import ResourceError, UsageError
 from latentart.recipes.blends import Blend

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from latentart.data.images import MAX_PIXELS
+from latentart.data.pictures.decode import MAX_PIXELS
 from latentart.errors import UsageError
 from latentart.recipes.blends import Blend, parse_blend
 from latentart.recipes.model import Model

@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from latentart import __version__
 from latentart.config.sample import SampleConfig
-from latentart.data.movies import read_movie_text
+from latentart.data.pictures.movies import read_movie_text
 from latentart.errors import DataError, ModelError, UsageError
 from latentart.recipes.blends import Blend
 from latentart.recipes.generate import SamplerSettings

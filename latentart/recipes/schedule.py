@@ -20,10 +20,10 @@ from latentart.core.diffusion.schedules import NoiseSchedule
 from latentart.core.pixels import to_images, to_pixels
 from latentart.core.randomness import normal_for
 from latentart.data.datasets import picture_from
-from latentart.data.grids import GAP, tile_grid
-from latentart.data.synthetic_art import draw_picture
+from latentart.data.pictures.figures import new_figure, save_figure
+from latentart.data.pictures.grids import GAP, tile_grid
+from latentart.data.synthetic.art import draw_picture
 from latentart.errors import DataError
-from latentart.recipes.figures import new_figure, save_figure
 from latentart.recipes.reconstruct import open_picture
 from latentart.recipes.workspace import Workspace
 

@@ -18,10 +18,10 @@ from latentart.core.networks.autoencoder import Autoencoder
 from latentart.core.networks.perceptual import PerceptualDistance
 from latentart.core.pixels import to_images, to_pixels
 from latentart.data.datasets import PictureDataset, picture_from
-from latentart.data.grids import save_png, tile_grid
 from latentart.data.held_out import split_held_out
 from latentart.data.index import IndexEntry
 from latentart.data.loading import load_batches
+from latentart.data.pictures.grids import save_png, tile_grid
 from latentart.errors import DownloadError
 from latentart.process.devices import Placement
 from latentart.recipes.workspace import Workspace

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from latentart.data.grids import save_png
 from latentart.data.index import write_lines
+from latentart.data.pictures.grids import save_png
 from latentart.errors import ResourceError
 from latentart.storage.checkpoints import find_checkpoint, list_checkpoints
 from latentart.storage.folders import verify_folder, write_json_atomic

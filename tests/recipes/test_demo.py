@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from latentart.data.synthetic_art import STYLES
+from latentart.data.synthetic.art import STYLES
 
 Run = Callable[..., Any]
 SMALL = (

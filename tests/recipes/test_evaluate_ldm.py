@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from latentart.data.synthetic_art import draw_picture
+from latentart.data.synthetic.art import draw_picture
 from latentart.recipes import evaluation_samples
 from latentart.recipes.judging import choose_halves, read_reference, read_small
 from latentart.recipes.workspace import Workspace

@@ -14,7 +14,7 @@ from PIL import Image
 from latentart.core.latents import split_moments
 from latentart.core.pixels import to_images, to_pixels
 from latentart.data.datasets import pixels_from
-from latentart.data.synthetic_art import draw_picture
+from latentart.data.synthetic.art import draw_picture
 from latentart.process.devices import Placement
 from latentart.recipes.model import load_model
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageChops
 from PIL.PngImagePlugin import PngInfo
 
-from latentart.data.synthetic_art import draw_picture
+from latentart.data.synthetic.art import draw_picture
 from latentart.process.devices import Placement
 from latentart.recipes.model import load_model, save_model
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from latentart.core.ema import Ema
-from latentart.data.synthetic_art import draw_picture
+from latentart.data.synthetic.art import draw_picture
 from latentart.process.devices import Placement
 from latentart.recipes.averages import save_average
 from latentart.recipes.model import load_model, save_model

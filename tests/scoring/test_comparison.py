@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from latentart.data.datasets import pixels_from
-from latentart.data.synthetic_art import draw_picture
+from latentart.data.synthetic.art import draw_picture
 from latentart.scoring.comparison import LabeledFeatures, compare_sets, counts_alike, draw_alike, measure
 from latentart.scoring.frechet import FeatureStatistics, frechet_distance
 from latentart.scoring.judge import Judge, judge_in_batches, recognition, train_judge

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from latentart.data.datasets import pixels_from
-from latentart.data.synthetic_art import draw_picture
+from latentart.data.synthetic.art import draw_picture
 from latentart.scoring import memorization
 from latentart.scoring.memorization import CopyLimits, Neighbors, find_neighbors, to_thumbnails
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from latentart.core.pixels import to_images
-from latentart.data.synthetic_art import STYLES, draw_picture
+from latentart.data.synthetic.art import STYLES, draw_picture
 from latentart.scoring.frechet import FeatureStatistics, frechet_distance
 from latentart.scoring.random_features import RandomFeatures
 

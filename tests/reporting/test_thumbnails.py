@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from latentart.data.thumbnails import make_thumbnail, make_thumbnails, thin_evenly
+from latentart.reporting.thumbnails import make_thumbnail, make_thumbnails, thin_evenly
 
 
 def decode(address: str) -> Image.Image:

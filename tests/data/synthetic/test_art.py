@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from latentart.data.synthetic_art import BROKEN_FILES, FILE_NAMES, STYLES, draw_picture, write_raw_folder
+from latentart.data.synthetic.art import BROKEN_FILES, FILE_NAMES, STYLES, draw_picture, write_raw_folder
 from latentart.errors import DataError
 
 ORIENTATION_TAG = 0x0112

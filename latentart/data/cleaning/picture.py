@@ -16,10 +16,10 @@ from typing import Any, Literal, TypeAlias
 
 from PIL import Image
 
-from latentart.data.guarded_workers import Lost, map_guarded
-from latentart.data.images import BYTES_PER_PIXEL, BadImage, Decoded, decode_stream, open_regular_file
-from latentart.data.near_duplicates import perceptual_hash
-from latentart.data.raw_files import RawFile
+from latentart.data.cleaning.guarded_workers import Lost, map_guarded
+from latentart.data.cleaning.near_duplicates import perceptual_hash
+from latentart.data.cleaning.raw_files import RawFile
+from latentart.data.pictures.decode import BYTES_PER_PIXEL, BadImage, Decoded, decode_stream, open_regular_file
 
 PARTS = ".clean.part"  # half-written pictures, inside the data folder so that a rename can finish them
 EXTENSIONS = {"jpeg": "jpg", "png": "png"}

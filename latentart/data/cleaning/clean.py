@@ -14,13 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from latentart.data.clean_journal import JOURNAL, Journal, NearDuplicates, copy_journal, open_journal
-from latentart.data.clean_picture import PARTS, CleanRules, Job, decide_pictures
-from latentart.data.clean_report import REMEDIES, CleanReport, count_reasons, make_report, write_report
-from latentart.data.images import MAX_PIXELS, WHITE
+from latentart.data.cleaning.journal import JOURNAL, Journal, NearDuplicates, copy_journal, open_journal
+from latentart.data.cleaning.labels import Labels, read_labels
+from latentart.data.cleaning.picture import PARTS, CleanRules, Job, decide_pictures
+from latentart.data.cleaning.raw_files import check_folders, find_raw_files, find_styles
+from latentart.data.cleaning.report import REMEDIES, CleanReport, count_reasons, make_report, write_report
 from latentart.data.index import IndexEntry, read_index, write_index
-from latentart.data.labels import Labels, read_labels
-from latentart.data.raw_files import check_folders, find_raw_files, find_styles
+from latentart.data.pictures.decode import MAX_PIXELS, WHITE
 from latentart.data.slug import slugs
 from latentart.errors import ConfigError, DataError, ResourceError
 

@@ -9,7 +9,7 @@ from random import Random
 
 from PIL import Image
 
-from latentart.data.synthetic_styles import STYLES, Canvas
+from latentart.data.synthetic.styles import STYLES, Canvas
 from latentart.errors import DataError, nearest
 
 __all__ = ["BROKEN_FILES", "FILE_NAMES", "STYLES", "draw_picture", "write_raw_folder"]

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from latentart.data.clean import INDEX
+from latentart.data.cleaning.clean import INDEX
 from latentart.data.index import IndexEntry, read_index
 
 write_hostile_set = runpy.run_path(str(Path(__file__).with_name("hostile_set.py")))["write_hostile_set"]
@@ -26,7 +26,7 @@ GIGABYTE = 1 << 30
 CLEAN = """
 import json, resource, sys
 from pathlib import Path
-from latentart.data.clean import clean_folder
+from latentart.data.cleaning.clean import clean_folder
 
 raw, out = map(Path, sys.argv[1:])
 clean_folder(raw, out, min_bytes=0, min_side=16, max_side=640, max_aspect=4.0, workers=2)

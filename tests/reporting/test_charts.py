@@ -10,7 +10,7 @@ from typing import Literal
 
 import pytest
 
-from latentart.data.charts import MAX_POINTS, Line, draw_chart, thin_out
+from latentart.reporting.charts import MAX_POINTS, Line, draw_chart, thin_out
 
 SVG = "{http://www.w3.org/2000/svg}"
 

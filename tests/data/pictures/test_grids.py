@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from latentart.data.grids import GAP, printable_label, save_png, tile_grid
+from latentart.data.pictures.grids import GAP, printable_label, save_png, tile_grid
 
 COLORS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255)]
 

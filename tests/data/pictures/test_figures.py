@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from latentart.data.pictures.figures import choose_path, new_figure, save_figure
 from latentart.errors import ResourceError, UsageError
-from latentart.recipes.figures import choose_path, new_figure, save_figure
 
 
 def write(path: Path) -> None:

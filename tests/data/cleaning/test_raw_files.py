@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from latentart.data.labels import Labels, read_labels
-from latentart.data.raw_files import RawFile, find_raw_files, find_styles
+from latentart.data.cleaning.labels import Labels, read_labels
+from latentart.data.cleaning.raw_files import RawFile, find_raw_files, find_styles
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from latentart.data.near_duplicates import MAX_COLOR, MAX_HIGH, MAX_LOW, first_of_kind, perceptual_hash
-from latentart.data.synthetic_art import STYLES, draw_picture
+from latentart.data.cleaning.near_duplicates import MAX_COLOR, MAX_HIGH, MAX_LOW, first_of_kind, perceptual_hash
+from latentart.data.synthetic.art import STYLES, draw_picture
 
 DETAILED = [style for style in STYLES if style != "Color_Field_Painting"]  # too little in them
 

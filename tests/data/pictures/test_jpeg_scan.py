@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from latentart.data import jpeg_scan
-from latentart.data.images import decode_stream
-from latentart.data.jpeg_scan import decode_strictly
+from latentart.data.pictures import jpeg_scan
+from latentart.data.pictures.decode import decode_stream
+from latentart.data.pictures.jpeg_scan import decode_strictly
 
 pytest.importorskip("simplejpeg")
 

@@ -20,8 +20,8 @@ from typing import BinaryIO
 
 from PIL import AvifImagePlugin, ExifTags, Image, ImageFile, UnidentifiedImageError
 
-from latentart.data.image_colors import flatten_to_srgb
-from latentart.data.image_files import (
+from latentart.data.pictures.colors import flatten_to_srgb
+from latentart.data.pictures.formats import (
     is_cut,
     is_heif,
     is_misread_tiff,
@@ -29,7 +29,7 @@ from latentart.data.image_files import (
     is_tiff,
     looks_like_picture,
 )
-from latentart.data.jpeg_scan import LARGEST_CHECKED_JPEG, decode_strictly, find_scan_damage
+from latentart.data.pictures.jpeg_scan import LARGEST_CHECKED_JPEG, decode_strictly, find_scan_damage
 from latentart.errors import DataError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000", "PPM")  # JPEG covers MPO

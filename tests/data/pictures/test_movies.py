@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageChops
 
-from latentart.data.movies import FRAME_MS, HOLD_MS, read_movie_text, save_movie, shrink_to
+from latentart.data.pictures.movies import FRAME_MS, HOLD_MS, read_movie_text, save_movie, shrink_to
 
 TEXT = '{"style": "Ukiyo_e", "names": "' + "x" * 3000 + '"}'
 

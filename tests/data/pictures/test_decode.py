@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from latentart.data.images import TURNS, BadImage, decode_image, decode_stream
-from latentart.data.jpeg_scan import find_scan_damage
+from latentart.data.pictures.decode import TURNS, BadImage, decode_image, decode_stream
+from latentart.data.pictures.jpeg_scan import find_scan_damage
 
 WIDTH, HEIGHT = 48, 32
 RED, GREEN, BLUE, YELLOW = (220, 20, 20), (20, 200, 20), (20, 20, 220), (220, 200, 20)
@@ -366,7 +366,7 @@ CHILD = """
 import resource, sys
 from pathlib import Path
 from PIL import Image
-from latentart.data.images import BadImage, decode_image
+from latentart.data.pictures.decode import BadImage, decode_image
 Image.init()
 path, spare = Path(sys.argv[1]), int(sys.argv[2])
 if spare:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from latentart.data.guarded_workers import Lost, map_guarded
+from latentart.data.cleaning.guarded_workers import Lost, map_guarded
 from latentart.errors import ResourceError
 
 EVALUATE: Callable[[str], Any] = builtins.eval  # a job is an expression: worker processes can import this function

@@ -20,13 +20,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from latentart.data.clean import NothingKeptError, clean_folder
-from latentart.data.clean_journal import open_journal
-from latentart.data.clean_picture import CleanRules, decide_picture
-from latentart.data.clean_report import CleanReport
-from latentart.data.guarded_workers import AHEAD
+from latentart.data.cleaning.clean import NothingKeptError, clean_folder
+from latentart.data.cleaning.guarded_workers import AHEAD
+from latentart.data.cleaning.journal import open_journal
+from latentart.data.cleaning.picture import CleanRules, decide_picture
+from latentart.data.cleaning.raw_files import RawFile
+from latentart.data.cleaning.report import CleanReport
 from latentart.data.index import read_index
-from latentart.data.raw_files import RawFile
 from latentart.errors import ConfigError, DataError, ResourceError
 
 # workers 0: in this process; that the guarded ones make the same is a test of its own
@@ -368,7 +368,8 @@ def test_kill_9_leaves_no_workers_and_the_next_run_goes_on(raw: Path, tmp_path: 
     for i in range(200):
         put(raw / "Fauvism" / f"{i}.png", picture_bytes(1000 + i, (300, 300)))
     out = tmp_path / "data"
-    code = "import sys; from pathlib import Path; from latentart.data.clean import NothingKeptError, clean_folder\n"
+    code = "import sys; from pathlib import Path\n"
+    code += "from latentart.data.cleaning.clean import NothingKeptError, clean_folder\n"
     code += f"if __name__ == '__main__': clean_folder(Path(sys.argv[1]), Path(sys.argv[2]), **{RULES | {'workers': 2}})"
     script = tmp_path / "script.py"
     script.write_text(code)
@@ -824,7 +825,8 @@ def test_files_and_folders_without_permission_are_unreadable(raw: Path, out: Pat
 
 def test_cleaning_imports_nothing_heavy() -> None:
     """Worker processes start fast: neither torch nor the command line is imported."""
-    code = "import sys, latentart.data.clean; print([m for m in ('torch', 'pydantic', 'typer') if m in sys.modules])"
+    code = "import sys, latentart.data.cleaning.clean\n"
+    code += "print([m for m in ('torch', 'pydantic', 'typer') if m in sys.modules])"
 
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 

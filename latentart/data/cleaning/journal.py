@@ -15,12 +15,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from latentart.data.clean_database import copy_database, open_database
-from latentart.data.clean_picture import JUDGED, CleanRules, Decision, judge_again, stamp_of
-from latentart.data.clean_report import Conflict, Dropped
+from latentart.data.cleaning.database import copy_database, open_database
+from latentart.data.cleaning.near_duplicates import first_of_kind
+from latentart.data.cleaning.picture import JUDGED, CleanRules, Decision, judge_again, stamp_of
+from latentart.data.cleaning.raw_files import RawFile
+from latentart.data.cleaning.report import Conflict, Dropped
 from latentart.data.index import IndexEntry, iterate_index
-from latentart.data.near_duplicates import first_of_kind
-from latentart.data.raw_files import RawFile
 from latentart.errors import DataError
 
 JOURNAL = ".clean.sqlite"
