@@ -13,9 +13,9 @@ from PIL import Image
 
 from latentart.data.datasets import picture_from
 from latentart.data.pictures.grids import tile_grid
+from latentart.model.folder import load_model, require_denoiser
+from latentart.model.generate import Generator, SamplerSettings
 from latentart.process.devices import Placement, choose_device
-from latentart.recipes.generate import Generator, SamplerSettings
-from latentart.recipes.model import load_model, require_denoiser
 
 
 def draw(folder: Path, style: str, seeds: Sequence[int], settings: SamplerSettings) -> list[Image.Image]:

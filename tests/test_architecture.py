@@ -62,11 +62,14 @@ UPWARD: set[str] = {
     "latentart.builders imports latentart.training.muon",
     "latentart.builders imports latentart.training.optim",
     "latentart.builders imports latentart.training.vae_step",
+    "latentart.model.run_data imports latentart.recipes.encode",
     "latentart.recipes.report imports latentart.reporting.thumbnails",
     "latentart.recipes.report_charts imports latentart.reporting.charts",
     "latentart.recipes.report_page imports latentart.reporting.thumbnails",
 }
 CONFIG_READERS: set[str] = {
+    "latentart.model.description",
+    "latentart.model.folder",
     "latentart.recipes.bench_contenders",
     "latentart.recipes.bench_denoisers",
     "latentart.recipes.bench_gpu",
@@ -80,8 +83,6 @@ CONFIG_READERS: set[str] = {
     "latentart.recipes.init",
     "latentart.recipes.ldm_networks",
     "latentart.recipes.ldm_previews",
-    "latentart.recipes.model",
-    "latentart.recipes.model_description",
     "latentart.recipes.plan",
     "latentart.recipes.plan_phases",
     "latentart.recipes.plan_pictures",
@@ -99,7 +100,6 @@ CONFIG_READERS: set[str] = {
     "latentart.recipes.vae_evaluation",
     "latentart.recipes.vae_networks",
     "latentart.recipes.weights",
-    "latentart.recipes.workspace",
 }
 LOGGING_IN_CORE: set[str] = {
     "latentart.core.networks.blocks",

@@ -15,8 +15,8 @@ from latentart.printable import printable
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from latentart.layout import Workspace
     from latentart.process.devices import Placement
-    from latentart.recipes.workspace import Workspace
 
 ConfigOption = Annotated[
     Path | None,
@@ -76,7 +76,7 @@ def only_settings(arguments: list[str] | None) -> list[str]:
 
 def open_workspace(config: Path | None, overrides: list[str] | None = None) -> Workspace:
     """Return the workspace of ``--config``, else of the current folder."""
-    from latentart.recipes.workspace import Workspace
+    from latentart.layout import Workspace
 
     return Workspace.open(config, only_settings(overrides))
 

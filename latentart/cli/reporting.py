@@ -33,6 +33,6 @@ def _find_runs(run: str | None, config: Path | None) -> Path:
     """Return the folder of the workspace's runs; a run that is named by its path needs no workspace."""
     if run is not None and run not in ("vae", "ldm"):
         return Path("runs")
-    from latentart.recipes.workspace import Workspace
+    from latentart.layout import Workspace
 
     return Workspace.open(config).ldm_run.parent

@@ -27,7 +27,7 @@ from latentart.errors import UsageError
 
 if TYPE_CHECKING:
     from latentart.config.sample import SampleConfig
-    from latentart.recipes.generate import SamplerSettings
+    from latentart.model.generate import SamplerSettings
     from latentart.recipes.sample import SampleResult
 
 

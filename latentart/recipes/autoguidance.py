@@ -7,8 +7,8 @@ from pathlib import Path
 
 from latentart.core.networks.conditioning import Denoiser
 from latentart.errors import ModelError
-from latentart.recipes.averages import Average, list_averages, load_average
-from latentart.recipes.model import Model
+from latentart.model.averages import Average, list_averages, load_average
+from latentart.model.folder import Model
 
 SHARE = 0.25  # of the training; the networks of Karras et al. 2406.02507 have seen a share of 1/16 to 1/4
 

@@ -10,17 +10,17 @@ from torch import Tensor, nn
 from latentart.core.diffusion.objective import DiffusionTask
 from latentart.data.held_out import split_held_out
 from latentart.data.latent_cache import LatentCache
+from latentart.layout import Workspace
+from latentart.model.folder import Model
+from latentart.model.generate import Generator, SamplerSettings
 from latentart.process.devices import Placement
 from latentart.recipes.bench_figures import Figure
 from latentart.recipes.clean_data import clean_data
 from latentart.recipes.demo import draw_raw
 from latentart.recipes.encode import encode, load_autoencoder
-from latentart.recipes.generate import Generator, SamplerSettings
 from latentart.recipes.init import init_workspace
 from latentart.recipes.judging import alternate, read_middles, spread
-from latentart.recipes.model import Model
 from latentart.recipes.train_vae import train_vae
-from latentart.recipes.workspace import Workspace
 from latentart.scoring.frechet import FeatureStatistics, frechet_distance
 from latentart.scoring.judge import Judge, judge_in_batches, recognition, train_judge
 

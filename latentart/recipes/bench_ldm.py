@@ -23,6 +23,7 @@ from latentart.config.optim import OptimizerConfig
 from latentart.config.workspace import resolve
 from latentart.core.diffusion.samplers import Sampler, usual_spacing
 from latentart.core.diffusion.schedules import Spacing
+from latentart.model.generate import SamplerSettings
 from latentart.process.devices import Placement
 from latentart.recipes.bench_arena import Arena, Scores, build_arena, describe_arena
 from latentart.recipes.bench_denoisers import build_ours, build_peers, count_parameters, find_peers
@@ -40,7 +41,6 @@ from latentart.recipes.bench_training import (
     train_in_turns,
     update_often,
 )
-from latentart.recipes.generate import SamplerSettings
 
 PEER_RATES = (3e-4, 1e-3, 3e-3, 1e-2)
 PILOT_SHARE = 0.25

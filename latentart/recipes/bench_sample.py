@@ -18,6 +18,8 @@ from latentart.config.workspace import resolve
 from latentart.core.diffusion.samplers import Sampler
 from latentart.core.latents import LatentNormalizer
 from latentart.errors import UsageError
+from latentart.model.folder import build_task, load_model, require_denoiser
+from latentart.model.generate import Generator, SamplerSettings
 from latentart.process.devices import Placement
 from latentart.recipes.bench_contenders import find_peer
 from latentart.recipes.bench_denoisers import build_diffusers_unet, build_ours, count_parameters
@@ -31,8 +33,6 @@ from latentart.recipes.bench_sampling import (
     middle,
     middle_ratio,
 )
-from latentart.recipes.generate import Generator, SamplerSettings
-from latentart.recipes.model import build_task, load_model, require_denoiser
 
 SAMPLERS: tuple[Sampler, ...] = ("ddim", "dpmpp_2m", "unipc")
 GUIDANCE = 1.5

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from latentart.core.diffusion.objective import DiffusionTask
 from latentart.core.networks.autoencoder import Autoencoder
 from latentart.core.pixels import to_pixels
+from latentart.model.generate import Generator, SamplerSettings
 from latentart.recipes.bench_figures import seconds_of
 from latentart.recipes.bench_limits import wait_for
-from latentart.recipes.generate import Generator, SamplerSettings
 
 # what diffusers calls what a network predicts
 PREDICTIONS = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}

@@ -18,13 +18,13 @@ from latentart.core.diffusion.process import draw_timesteps
 from latentart.core.diffusion.uncertainty import LearnedUncertainty
 from latentart.core.randomness import epoch_order, normal_for, position, sample_numbers, uniform_for
 from latentart.errors import TrainingDivergedError
+from latentart.model.folder import build_task
 from latentart.process.devices import Placement
 from latentart.recipes.bench_arena import Arena
 from latentart.recipes.bench_denoisers import build_ours
 from latentart.recipes.bench_figures import seconds_of
 from latentart.recipes.bench_limits import wait_for
 from latentart.recipes.ldm_batches import HeldOutLoss, LatentBatches
-from latentart.recipes.model import build_task
 from latentart.training.ldm_step import LdmBatch, LdmStep
 
 CLOCK_STEPS = 10_000

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from latentart.core.networks.conditioning import Denoiser
 from latentart.errors import UsageError, nearest
-from latentart.recipes.model import Model
+from latentart.model.folder import Model
 
 
 @dataclass(frozen=True)

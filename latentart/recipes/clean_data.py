@@ -11,8 +11,8 @@ from pathlib import Path
 from latentart.config.data import DataConfig
 from latentart.data.cleaning.clean import clean_folder
 from latentart.data.cleaning.report import CleanReport
+from latentart.layout import Workspace
 from latentart.process.progress import Progress
-from latentart.recipes.workspace import Workspace
 
 
 def clean_data(workspace: Workspace, *, dry_run: bool = False, quiet: bool = False) -> CleanReport:

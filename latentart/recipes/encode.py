@@ -33,11 +33,11 @@ from latentart.data.latent_cache import (
 )
 from latentart.data.loading import choose_workers, load_batches, prefetch
 from latentart.errors import DataError, LatentArtError, ModelError
+from latentart.layout import Workspace
+from latentart.model.folder import Model, load_model, save_model, weights_hash
 from latentart.process.devices import Placement
 from latentart.process.distributed import Ranks, join_ranks, read_ranks, wait_for_all
 from latentart.process.progress import Progress
-from latentart.recipes.model import Model, load_model, save_model, weights_hash
-from latentart.recipes.workspace import Workspace
 from latentart.storage.folders import read_json, recover_folder, remove_leftovers
 
 logger = logging.getLogger(__name__)

@@ -20,16 +20,16 @@ from latentart.data.datasets import picture_from
 from latentart.data.loading import load_batches
 from latentart.data.pictures.grids import save_png, tile_grid
 from latentart.errors import DataError
+from latentart.layout import Workspace
+from latentart.model.folder import Model, load_model, trained_steps, weights_hash
+from latentart.model.run_data import warn_if_held_out_was_seen
 from latentart.model.weights.inception import InceptionFeatures
 from latentart.process.devices import Placement
 from latentart.process.progress import Progress
 from latentart.recipes.evaluate_ldm import append_evaluation
 from latentart.recipes.fid import InceptionScores, load_if_there, score_inception
 from latentart.recipes.judging import spread
-from latentart.recipes.model import Model, load_model, trained_steps, weights_hash
-from latentart.recipes.run_data import warn_if_held_out_was_seen
 from latentart.recipes.vae_evaluation import EVALUATION_BATCH, Evaluation, find_perceptual
-from latentart.recipes.workspace import Workspace
 from latentart.scoring.frechet import FeatureStatistics, frechet_distance
 from latentart.scoring.grid_artifacts import grid_strength
 from latentart.scoring.latent_health import LatentExamination, LatentHealth

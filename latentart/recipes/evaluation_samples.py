@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from latentart.errors import ModelError
+from latentart.model.generate import SamplerSettings
 from latentart.process.distributed import Ranks
 from latentart.process.progress import Progress
 from latentart.recipes.blends import Blend, labels_of
-from latentart.recipes.generate import SamplerSettings
 from latentart.recipes.sample import Studio
 from latentart.recipes.sample_settings import NOT_DESCRIBED
 from latentart.scoring.judge import shrink

@@ -14,11 +14,11 @@ from torch import Tensor
 from latentart.data.index import index_fingerprint
 from latentart.data.loading import load_batches
 from latentart.errors import DownloadError, ModelError
+from latentart.layout import Workspace
 from latentart.model.weights.inception import InceptionFeatures, find_inception, load_inception
 from latentart.process.devices import Placement
 from latentart.process.progress import Progress
 from latentart.recipes.judging import open_middles, reading_workers, spread
-from latentart.recipes.workspace import Workspace
 from latentart.scoring.frechet import FeatureStatistics, frechet_distance
 from latentart.scoring.kernel_distance import kernel_distance
 from latentart.storage.checkpoints import read_tensors, write_tensors

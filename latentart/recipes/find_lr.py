@@ -16,15 +16,15 @@ from latentart.data.latent_cache import LatentCache
 from latentart.data.loading import prefetch
 from latentart.data.pictures.figures import new_figure, save_figure
 from latentart.errors import ModelError
+from latentart.layout import Workspace
+from latentart.model.run_data import describe_latents, describe_pictures
 from latentart.process.devices import Placement
 from latentart.process.limits import Limits
 from latentart.process.progress import Progress
 from latentart.recipes.encode import encode
-from latentart.recipes.run_data import describe_latents, describe_pictures
 from latentart.recipes.stages import choose_stages, former_stage, require_perceptual_weights, stages_done
 from latentart.recipes.train_ldm import LdmRun
 from latentart.recipes.train_vae import StageRun
-from latentart.recipes.workspace import Workspace
 from latentart.storage.checkpoints import checkpoint_folder, find_checkpoint, load_checkpoint
 from latentart.training.loop import Step
 from latentart.training.range_test import RangeResult, range_test, sweep_rates

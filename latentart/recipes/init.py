@@ -11,7 +11,7 @@ from typing import Any
 from latentart.config.workspace import CONFIG_NAME, SCHEMA_NAME, resolve, schema
 from latentart.data.index import write_lines
 from latentart.errors import DataError, ResourceError, UsageError
-from latentart.recipes.workspace import Workspace
+from latentart.layout import Workspace
 
 
 def init_workspace(folder: Path, preset: str, raw: Path | None, overrides: Sequence[str] = ()) -> Workspace:

@@ -13,8 +13,8 @@ import torch
 
 from latentart import __version__
 from latentart.errors import ModelError
+from latentart.model.folder import load_model
 from latentart.process.devices import Placement, resolve_precision
-from latentart.recipes.model import load_model
 from latentart.recipes.weights import list_weights
 from latentart.storage.download import find_fault
 

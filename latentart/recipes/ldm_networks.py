@@ -10,8 +10,8 @@ from latentart.builders import build_denoiser, build_ema, build_optimizer, build
 from latentart.config.ldm import LdmConfig
 from latentart.core.diffusion.uncertainty import LearnedUncertainty
 from latentart.core.randomness import generator_for
+from latentart.model.folder import build_task
 from latentart.process.devices import Placement
-from latentart.recipes.model import build_task
 from latentart.training.ldm_step import LdmStep
 from latentart.training.numbers import Numbers
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from latentart.layout import Workspace
 from latentart.recipes.judging import find_judge
 from latentart.recipes.ldm_previews import PreviewPage
 from latentart.recipes.real_pictures import find_real
 from latentart.recipes.run_verdict import RunVerdict, without_harm
-from latentart.recipes.workspace import Workspace
 from latentart.scoring.judge import judge_in_batches
 from latentart.scoring.memorization import CopyLimits, find_neighbors, to_thumbnails
 from latentart.scoring.spread import relative_spread

@@ -22,11 +22,11 @@ from latentart.builders import build_denoiser
 from latentart.config.denoiser import MILLIONS, advise, advise_size
 from latentart.config.workspace import Config
 from latentart.errors import ResourceError
+from latentart.layout import Workspace
 from latentart.recipes.plan_estimate import Phase
 from latentart.recipes.plan_phases import Planner
 from latentart.recipes.plan_pictures import Pictures, find_pictures
 from latentart.recipes.plan_process import time_start
-from latentart.recipes.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 

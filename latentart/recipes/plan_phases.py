@@ -18,12 +18,13 @@ from latentart.data.held_out import split_held_out
 from latentart.data.index import read_index, style_names
 from latentart.data.latent_cache import is_complete
 from latentart.errors import DownloadError, LatentArtError, ResourceError
+from latentart.layout import Workspace
+from latentart.model.folder import save_model
 from latentart.process.devices import Placement
 from latentart.process.host_memory import file_bytes
 from latentart.recipes.encode import Encoding
 from latentart.recipes.ldm_batches import HELD_OUT_DRAWS
 from latentart.recipes.ldm_previews import PREVIEW_COLUMNS, PREVIEW_STYLES, preview_settings
-from latentart.recipes.model import save_model
 from latentart.recipes.plan_estimate import (
     Occasions,
     Phase,
@@ -40,7 +41,6 @@ from latentart.recipes.plan_process import call_apart
 from latentart.recipes.plan_trial import WARMING, Trial, try_training
 from latentart.recipes.stages import require_perceptual_weights
 from latentart.recipes.vae_evaluation import FOLLOWED_PICTURES, PREVIEW_PICTURES, SCORED_PICTURES
-from latentart.recipes.workspace import Workspace
 from latentart.storage.checkpoints import list_checkpoints
 from latentart.storage.folders import read_json
 

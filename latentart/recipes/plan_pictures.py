@@ -15,9 +15,9 @@ from latentart.data.cleaning.raw_files import find_raw_files, find_styles
 from latentart.data.held_out import split_held_out
 from latentart.data.index import IndexEntry, read_index, write_index
 from latentart.errors import DataError
+from latentart.layout import Workspace
 from latentart.recipes.clean_data import clean_into
 from latentart.recipes.plan_layout import line_through
-from latentart.recipes.workspace import Workspace
 
 RAW_SAMPLE = 48  # files that are cleaned to see what cleaning costs and leaves
 RAW_FEW = 8

@@ -20,6 +20,7 @@ import torch
 
 from latentart.config.vae import StageConfig
 from latentart.config.workspace import Config
+from latentart.layout import Workspace
 from latentart.process.devices import Placement, choose_device
 from latentart.process.host_memory import available_bytes, file_bytes, peak_bytes
 from latentart.recipes.encode import encode
@@ -36,7 +37,6 @@ from latentart.recipes.plan_layout import (
 from latentart.recipes.resuming import Call
 from latentart.recipes.train_ldm import train_ldm
 from latentart.recipes.train_vae import train_vae
-from latentart.recipes.workspace import Workspace
 from latentart.storage.checkpoints import list_checkpoints
 from latentart.storage.disk import folder_bytes
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from latentart.data.index import IndexEntry
 from latentart.data.loading import load_batches
 from latentart.errors import ModelError
+from latentart.layout import Workspace
 from latentart.process.progress import Progress
 from latentart.recipes.judging import (
     READ_AT_ONCE,
@@ -23,7 +24,6 @@ from latentart.recipes.judging import (
     reading_workers,
     spread,
 )
-from latentart.recipes.workspace import Workspace
 from latentart.scoring.comparison import LabeledFeatures
 from latentart.scoring.judge import Judge, judge_in_batches, shrink
 from latentart.scoring.memorization import to_thumbnails

@@ -19,8 +19,8 @@ from latentart.data.datasets import picture_from, pixels_from
 from latentart.data.pictures.decode import MAX_PIXELS, BadImage, decode_image
 from latentart.data.pictures.grids import save_png, tile_grid
 from latentart.errors import DataError, UsageError
+from latentart.model.folder import Model, load_model
 from latentart.process.devices import Placement
-from latentart.recipes.model import Model, load_model
 from latentart.scoring.reconstruction import psnr_per_image
 
 

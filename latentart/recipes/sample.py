@@ -20,15 +20,15 @@ from latentart.core.networks.conditioning import Denoiser
 from latentart.data.datasets import picture_from, pixels_from
 from latentart.data.pictures.movies import shrink_to
 from latentart.errors import UsageError
+from latentart.model.averages import Average
+from latentart.model.folder import Model, load_model, require_denoiser
+from latentart.model.generate import Generator, Origin, SamplerSettings, Watch
 from latentart.process.devices import Placement
 from latentart.process.distributed import Ranks, join_ranks, read_ranks
 from latentart.process.progress import Progress
 from latentart.process.reductions import collect_for_first, of_first
 from latentart.recipes.autoguidance import build_weak, choose_weak
-from latentart.recipes.averages import Average
 from latentart.recipes.blends import labels_of, parse_blend
-from latentart.recipes.generate import Generator, Origin, SamplerSettings, Watch
-from latentart.recipes.model import Model, load_model, require_denoiser
 from latentart.recipes.reconstruct import open_picture
 from latentart.recipes.sample_files import (
     choose_paths,

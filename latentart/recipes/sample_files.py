@@ -11,9 +11,9 @@ from latentart.data.pictures.grids import save_png, tile_grid
 from latentart.data.pictures.movies import save_movie
 from latentart.data.slug import slug, slugs
 from latentart.errors import ResourceError, UsageError
+from latentart.model.folder import Model
+from latentart.model.generate import SamplerSettings
 from latentart.recipes.blends import Blend
-from latentart.recipes.generate import SamplerSettings
-from latentart.recipes.model import Model
 from latentart.recipes.sample_request import Plan
 from latentart.recipes.sample_settings import SETTINGS_KEY, read_text
 

@@ -17,9 +17,9 @@ from latentart import __version__
 from latentart.config.sample import SampleConfig
 from latentart.data.pictures.movies import read_movie_text
 from latentart.errors import DataError, ModelError, UsageError
+from latentart.model.folder import Model, weights_hash
+from latentart.model.generate import SamplerSettings
 from latentart.recipes.blends import Blend
-from latentart.recipes.generate import SamplerSettings
-from latentart.recipes.model import Model, weights_hash
 from latentart.recipes.sample_request import MAX_PICTURES, Cell, Kind, OriginRequest, Plan
 
 SETTINGS_KEY = "latentart"

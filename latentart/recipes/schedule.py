@@ -24,8 +24,8 @@ from latentart.data.pictures.figures import new_figure, save_figure
 from latentart.data.pictures.grids import GAP, tile_grid
 from latentart.data.synthetic.art import draw_picture
 from latentart.errors import DataError
+from latentart.layout import Workspace
 from latentart.recipes.reconstruct import open_picture
-from latentart.recipes.workspace import Workspace
 
 SIDE = 96  # pixels of a picture in a strip
 SHOWN_STYLE = "High_Renaissance"

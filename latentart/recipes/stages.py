@@ -7,9 +7,9 @@ from pathlib import Path
 
 from latentart.config.vae import StageConfig, VaeConfig
 from latentart.errors import ModelError, UsageError, nearest
+from latentart.layout import Workspace
+from latentart.model.folder import trained_steps
 from latentart.model.weights.perceptual import check_weights
-from latentart.recipes.model import trained_steps
-from latentart.recipes.workspace import Workspace
 from latentart.storage.checkpoints import Checkpoint
 
 logger = logging.getLogger(__name__)

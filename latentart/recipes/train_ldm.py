@@ -17,26 +17,26 @@ from latentart.config.denoiser import advise
 from latentart.data.held_out import split_held_out
 from latentart.data.latent_cache import LatentCache
 from latentart.data.loading import prefetch
+from latentart.layout import Workspace
+from latentart.model.averages import drop_averages, save_average
+from latentart.model.folder import build_task, save_model, trained_steps
+from latentart.model.labels import ids_in_cache, read_columns
+from latentart.model.run_data import describe_latents, settle_data
 from latentart.process.devices import Placement
 from latentart.process.distributed import join_ranks, read_ranks
 from latentart.process.limits import Limits
 from latentart.process.progress import Progress
 from latentart.recipes.agreement import Follower, Pause, heed_signals, require_same_start
-from latentart.recipes.averages import drop_averages, save_average
 from latentart.recipes.encode import encode, load_autoencoder
-from latentart.recipes.labels import ids_in_cache, read_columns
 from latentart.recipes.ldm_batches import HeldOutLoss, LatentBatches, choose_micro_batch, load_latent_batches
 from latentart.recipes.ldm_networks import build_ldm_step
 from latentart.recipes.ldm_previews import PreviewPage
 from latentart.recipes.ldm_verdict import LdmVerdict
-from latentart.recipes.model import build_task, save_model, trained_steps
 from latentart.recipes.preflight import check_ldm_memory
 from latentart.recipes.recovery import train_or_go_back
 from latentart.recipes.resuming import Call, find_start, fitting, require_same_settings
 from latentart.recipes.run import RunKeeper, open_run, record_run, require_disk
-from latentart.recipes.run_data import describe_latents, settle_data
 from latentart.recipes.tracking import open_trackers
-from latentart.recipes.workspace import Workspace
 from latentart.storage.checkpoints import Checkpoint
 from latentart.storage.disk import tensor_bytes
 from latentart.training.ldm_step import LdmBatch

@@ -17,18 +17,19 @@ from latentart.builders import build_rate_plan, count_steps
 from latentart.config.vae import StageConfig
 from latentart.data.index import IndexEntry
 from latentart.data.loading import prefetch
+from latentart.layout import Workspace
+from latentart.model.folder import save_model
+from latentart.model.run_data import describe_pictures, settle_data
 from latentart.process.devices import Placement
 from latentart.process.distributed import join_ranks, read_ranks, wait_for_all
 from latentart.process.limits import Limits
 from latentart.process.memory import naming_stage
 from latentart.process.progress import Progress
 from latentart.recipes.agreement import Follower, Pause, agree_on_limit, heed_signals, require_same_start
-from latentart.recipes.model import save_model
 from latentart.recipes.preflight import check_vae_memory
 from latentart.recipes.recovery import train_or_go_back
 from latentart.recipes.resuming import Call, find_start, fitting, require_same_settings
 from latentart.recipes.run import RunKeeper, open_run, record_run, require_disk
-from latentart.recipes.run_data import describe_pictures, settle_data
 from latentart.recipes.stages import (
     choose_stages,
     is_model_behind,
@@ -41,7 +42,6 @@ from latentart.recipes.vae_batches import VaeBatches
 from latentart.recipes.vae_evaluation import Evaluation, VaeScores, find_perceptual
 from latentart.recipes.vae_networks import announce_discriminator, build_vae_step
 from latentart.recipes.vae_verdict import VaeVerdict
-from latentart.recipes.workspace import Workspace
 from latentart.storage.checkpoints import Checkpoint, find_checkpoint
 from latentart.training.log import RunLog
 from latentart.training.loop import train

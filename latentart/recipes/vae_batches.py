@@ -12,10 +12,10 @@ from latentart.core.randomness import generator_for, normal_for, sample_numbers,
 from latentart.data.datasets import PictureDataset
 from latentart.data.index import IndexEntry
 from latentart.data.loading import build_order, choose_workers, load_batches
+from latentart.layout import Workspace
 from latentart.process.devices import Placement
 from latentart.process.distributed import Ranks
 from latentart.process.signals import leave_requests_to_main
-from latentart.recipes.workspace import Workspace
 from latentart.training.vae_step import VaeBatch
 
 

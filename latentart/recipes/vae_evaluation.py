@@ -23,8 +23,8 @@ from latentart.data.index import IndexEntry
 from latentart.data.loading import load_batches
 from latentart.data.pictures.grids import save_png, tile_grid
 from latentart.errors import DownloadError
+from latentart.layout import Workspace
 from latentart.process.devices import Placement
-from latentart.recipes.workspace import Workspace
 from latentart.scoring.frechet import FeatureStatistics, frechet_distance
 from latentart.scoring.random_features import RandomFeatures
 from latentart.scoring.reconstruction import psnr_per_image, ssim_per_image

@@ -11,10 +11,10 @@ from typing import Any
 from latentart.config.vae import PerceptualConfig
 from latentart.config.workspace import CONFIG_NAME
 from latentart.errors import DownloadError, UsageError, nearest
+from latentart.layout import Workspace
 from latentart.model.weights.inception import INCEPTION, InceptionFile, check_inception, inception_file
 from latentart.model.weights.perceptual import BACKBONES, SOURCE, BackboneFile, check_weights, hub_file
 from latentart.process.progress import Progress
-from latentart.recipes.workspace import Workspace
 from latentart.storage.download import bytes_received, fetch_file, find_fault
 
 logger = logging.getLogger(__name__)

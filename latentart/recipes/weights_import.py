@@ -17,13 +17,13 @@ from torch import nn
 
 from latentart.builders import build_autoencoder, build_denoiser
 from latentart.errors import UsageError
+from latentart.layout import Workspace
+from latentart.model.folder import load_model, save_model
+from latentart.model.labels import label_columns
 from latentart.model.weights.foreign import Found, fit_foreign, read_foreign
 from latentart.process.devices import Placement
 from latentart.recipes.encode import find_autoencoder
-from latentart.recipes.labels import label_columns
-from latentart.recipes.model import load_model, save_model
 from latentart.recipes.vae_evaluation import Evaluation
-from latentart.recipes.workspace import Workspace
 from latentart.storage.checkpoints import list_checkpoints
 
 logger = logging.getLogger(__name__)

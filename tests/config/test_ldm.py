@@ -15,7 +15,7 @@ from latentart.config.workspace import resolve
 from latentart.core.diffusion.objective import DiffusionTask
 from latentart.core.diffusion.schedules import NoiseSchedule, make_betas, straight_alpha_bar
 from latentart.errors import ConfigError
-from latentart.recipes.model import build_task
+from latentart.model.folder import build_task
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "model-format-1" / "model.json"
 STRAIGHT = {"schedule": {"kind": "straight"}}

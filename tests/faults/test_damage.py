@@ -15,8 +15,8 @@ import torch
 from latentart.data import latent_cache
 from latentart.data.latent_cache import LatentCache
 from latentart.errors import DataError, ModelError
+from latentart.model.folder import load_model
 from latentart.process.devices import Placement
-from latentart.recipes.model import load_model
 from latentart.storage.checkpoints import find_checkpoint, list_checkpoints, load_checkpoint
 
 Run = Callable[..., Any]

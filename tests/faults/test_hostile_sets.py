@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 TESTS = Path(__file__).parents[1]
-FOLDERS, PICTURES = TESTS / "training/hostile_folders.py", TESTS / "data/hostile_set.py"
+FOLDERS, PICTURES = TESTS / "model/hostile_folders.py", TESTS / "data/cleaning/hostile_set.py"
 
 
 @pytest.mark.faults

@@ -21,6 +21,8 @@ from latentart.core.diffusion.samplers import make_denoise, sample
 from latentart.core.diffusion.schedules import timestep_pairs
 from latentart.core.latents import LatentNormalizer
 from latentart.errors import ModelError, UsageError
+from latentart.model.folder import build_task
+from latentart.model.generate import Generator, SamplerSettings
 from latentart.process.devices import Placement
 from latentart.recipes.bench_denoisers import build_ours
 from latentart.recipes.bench_sample import Subject, bench_batches, bench_overhead, bench_peer, bench_sample
@@ -36,8 +38,6 @@ from latentart.recipes.bench_sampling import (
     middle_ratio,
     walk_like_a_pipeline,
 )
-from latentart.recipes.generate import Generator, SamplerSettings
-from latentart.recipes.model import build_task
 
 CPU = Placement(torch.device("cpu"), "fp32")
 SETTINGS = SamplerSettings(steps=4, guidance=1.5)

@@ -20,9 +20,9 @@ from latentart.config.workspace import resolve
 from latentart.core.latents import LatentNormalizer
 from latentart.data import latent_cache
 from latentart.data.latent_cache import LatentCache
+from latentart.layout import Workspace
 from latentart.process.devices import Placement
 from latentart.recipes.encode import CacheSource, load_autoencoder, store_statistics
-from latentart.recipes.workspace import Workspace
 
 Run = Callable[..., Any]
 CPU = Placement(torch.device("cpu"), "fp32")

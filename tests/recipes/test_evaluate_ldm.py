@@ -17,9 +17,9 @@ from PIL import Image
 from torch import Tensor
 
 from latentart.data.synthetic.art import draw_picture
+from latentart.layout import Workspace
 from latentart.recipes import evaluation_samples
 from latentart.recipes.judging import choose_halves, read_reference, read_small
-from latentart.recipes.workspace import Workspace
 from latentart.storage.checkpoints import read_tensors, write_tensors
 from latentart.storage.folders import commit_folder
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
+from latentart.layout import Workspace
 from latentart.process.devices import Placement
 from latentart.recipes.encode import load_autoencoder
 from latentart.recipes.vae_evaluation import Evaluation
-from latentart.recipes.workspace import Workspace
 
 Run = Callable[..., Any]
 

@@ -14,10 +14,10 @@ from torch import nn
 
 from latentart.data.held_out import split_held_out
 from latentart.errors import DataError
+from latentart.layout import Workspace
 from latentart.recipes import judging, real_pictures
 from latentart.recipes.judging import choose_halves, find_judge, read_reference
 from latentart.recipes.real_pictures import find_real
-from latentart.recipes.workspace import Workspace
 
 
 @pytest.fixture

@@ -19,13 +19,13 @@ from latentart.core.diffusion.objective import DiffusionTask
 from latentart.core.diffusion.schedules import NoiseSchedule, make_betas
 from latentart.data.held_out import split_held_out
 from latentart.data.latent_cache import LatentCache
+from latentart.layout import Workspace
+from latentart.model.folder import build_task
+from latentart.model.generate import SamplerSettings
 from latentart.process.devices import Placement
 from latentart.process.distributed import Ranks
-from latentart.recipes.generate import SamplerSettings
 from latentart.recipes.ldm_batches import HELD_OUT_DRAWS, HeldOutLoss, LatentBatches
 from latentart.recipes.ldm_previews import preview_settings
-from latentart.recipes.model import build_task
-from latentart.recipes.workspace import Workspace
 
 Run = Callable[..., Any]
 CPU = Placement(torch.device("cpu"), "fp32")

@@ -19,6 +19,7 @@ from latentart.cli.planning import duration, size
 from latentart.config.workspace import preset_tree
 from latentart.data.index import IndexEntry, read_index
 from latentart.errors import ConfigError, ResourceError
+from latentart.layout import Workspace
 from latentart.recipes.plan import Plan, find_shortages, say_size, scratch_folder
 from latentart.recipes.plan_estimate import Phase
 from latentart.recipes.plan_phases import find_standing, scratch_config, vae_passes
@@ -26,7 +27,6 @@ from latentart.recipes.plan_pictures import Pictures, choose, find_pictures, tak
 from latentart.recipes.plan_process import _answer, call_apart
 from latentart.recipes.plan_trial import Trial, try_training
 from latentart.recipes.preflight import check_ldm_memory
-from latentart.recipes.workspace import Workspace
 
 Run = Callable[..., Any]
 BARE = ("ldm.training.run.verdict=false",)

@@ -15,8 +15,8 @@ from latentart.core.latents import split_moments
 from latentart.core.pixels import to_images, to_pixels
 from latentart.data.datasets import pixels_from
 from latentart.data.synthetic.art import draw_picture
+from latentart.model.folder import load_model
 from latentart.process.devices import Placement
-from latentart.recipes.model import load_model
 
 Run = Callable[..., Any]
 GAP = 2

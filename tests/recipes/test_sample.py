@@ -17,7 +17,7 @@ from latentart.config.sample import SampleConfig
 from latentart.core.diffusion.samplers import ADVANCE, Sampler
 from latentart.core.diffusion.schedules import Spacing
 from latentart.errors import UsageError
-from latentart.recipes.generate import SamplerSettings
+from latentart.model.generate import SamplerSettings
 from latentart.recipes.sample import settings_from
 from latentart.recipes.sample_files import require_free
 from latentart.storage.folders import free_path

@@ -14,8 +14,8 @@ from PIL import Image, ImageChops
 from PIL.PngImagePlugin import PngInfo
 
 from latentart.data.synthetic.art import draw_picture
+from latentart.model.folder import load_model, save_model
 from latentart.process.devices import Placement
-from latentart.recipes.model import load_model, save_model
 
 Run = Callable[..., Any]
 GUIDED = ("--guidance", "3", "--interval", "0.1", "0.9", "--eta", "0.7", "--seed", "5")

@@ -15,9 +15,9 @@ from PIL import Image, ImageDraw
 
 from latentart.core.ema import Ema
 from latentart.data.synthetic.art import draw_picture
+from latentart.model.averages import save_average
+from latentart.model.folder import load_model, save_model
 from latentart.process.devices import Placement
-from latentart.recipes.averages import save_average
-from latentart.recipes.model import load_model, save_model
 from latentart.recipes.sample_settings import read_text
 from latentart.storage.folders import read_json, write_json_atomic
 

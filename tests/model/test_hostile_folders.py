@@ -15,7 +15,7 @@ import pytest
 from latentart.errors import ModelError
 from latentart.storage.saved_values import from_values
 
-SET = Path(__file__).parents[1] / "training/hostile_folders.py"
+SET = Path(__file__).with_name("hostile_folders.py")
 hostile = runpy.run_path(str(SET))
 CASES = hostile["all_cases"]()
 GIGABYTE = 10**9

@@ -13,9 +13,9 @@ import torch
 
 from latentart.data.latent_cache import LatentCache
 from latentart.errors import DataError, ModelError
-from latentart.recipes.labels import ids_in_cache, read_columns
-from latentart.recipes.run_data import settle_data
-from latentart.recipes.workspace import Workspace
+from latentart.layout import Workspace
+from latentart.model.labels import ids_in_cache, read_columns
+from latentart.model.run_data import settle_data
 from latentart.storage.checkpoints import find_checkpoint
 
 Run = Callable[..., Any]

@@ -18,9 +18,9 @@ from latentart.config.vae import AutoencoderConfig
 from latentart.core.latents import LatentNormalizer
 from latentart.core.networks.conditioning import Denoiser
 from latentart.errors import ResourceError
+from latentart.model.folder import build_task
+from latentart.model.generate import Generator, Origin, SamplerSettings, Watch
 from latentart.process.devices import Placement
-from latentart.recipes.generate import Generator, Origin, SamplerSettings, Watch
-from latentart.recipes.model import build_task
 
 SMALL = UNetConfig(widths=(8, 16), attention=("none", "linear"), groups=4, head_channels=8, embedding_channels=16)
 DEMO = UNetConfig(

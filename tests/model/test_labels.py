@@ -12,10 +12,10 @@ import torch
 
 from latentart.data.index import IndexEntry
 from latentart.errors import DataError
+from latentart.model.folder import load_model
+from latentart.model.labels import LabelColumn, describe_labels, label_columns, label_ids
 from latentart.process.devices import Placement
-from latentart.recipes.labels import LabelColumn, describe_labels, label_columns, label_ids
 from latentart.recipes.ldm_batches import drop_labels
-from latentart.recipes.model import load_model
 
 Run = Callable[..., Any]
 

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from latentart.core.ema import Ema, synthesis_weights
 from latentart.core.networks.conditioning import Denoiser
 from latentart.errors import ModelError, ResourceError, UsageError
+from latentart.layout import Workspace
+from latentart.model.folder import MODEL_FILE, load_model, require_denoiser, save_model
 from latentart.process.devices import Placement
-from latentart.recipes.model import MODEL_FILE, load_model, require_denoiser, save_model
-from latentart.recipes.workspace import Workspace
 from latentart.storage.checkpoints import load_matching, read_tensors, write_tensors
 from latentart.storage.folders import read_json, write_json_atomic
 

@@ -22,9 +22,9 @@ from latentart.core.latents import LatentNormalizer
 from latentart.core.networks.autoencoder import Autoencoder
 from latentart.core.networks.conditioning import Denoiser
 from latentart.errors import ModelError, UsageError, nearest
+from latentart.model.description import FORMAT, read_configs, require_fitting_files
 from latentart.process.devices import Placement
 from latentart.process.memory import explain_out_of_memory
-from latentart.recipes.model_description import FORMAT, read_configs, require_fitting_files
 from latentart.storage.checkpoints import load_matching, read_tensors, require_finite, write_tensors
 from latentart.storage.folders import commit_folder, read_json, recover_folder, verify_folder, write_json_atomic
 

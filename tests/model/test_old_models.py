@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
+from latentart.model.folder import load_model, require_denoiser
 from latentart.process.devices import Placement
-from latentart.recipes.model import load_model, require_denoiser
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

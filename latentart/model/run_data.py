@@ -13,10 +13,10 @@ from typing import Any
 
 from latentart.data.index import IndexEntry, index_fingerprint
 from latentart.errors import DataError, LatentArtError, ModelError, ResourceError
+from latentart.layout import Workspace
+from latentart.model.folder import weights_hash
+from latentart.model.labels import describe_labels
 from latentart.recipes.encode import find_autoencoder
-from latentart.recipes.labels import describe_labels
-from latentart.recipes.model import weights_hash
-from latentart.recipes.workspace import Workspace
 from latentart.storage.checkpoints import list_checkpoints
 from latentart.storage.folders import read_json
 

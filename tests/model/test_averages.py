@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from latentart.core.ema import Ema, gamma_from_relative_std
 from latentart.errors import ModelError
-from latentart.recipes.averages import drop_averages, list_averages, load_average, save_average
+from latentart.model.averages import drop_averages, list_averages, load_average, save_average
 from latentart.storage.checkpoints import read_tensors
 
 Run = Callable[..., Any]
