@@ -66,6 +66,7 @@ UPWARD: set[str] = {
     "latentart.recipes.report imports latentart.reporting.thumbnails",
     "latentart.recipes.report_charts imports latentart.reporting.charts",
     "latentart.recipes.report_page imports latentart.reporting.thumbnails",
+    "latentart.sampling.reconstruct imports latentart.scoring.reconstruction",
 }
 CONFIG_READERS: set[str] = {
     "latentart.model.description",
@@ -89,8 +90,6 @@ CONFIG_READERS: set[str] = {
     "latentart.recipes.plan_trial",
     "latentart.recipes.resuming",
     "latentart.recipes.run",
-    "latentart.recipes.sample",
-    "latentart.recipes.sample_settings",
     "latentart.recipes.schedule",
     "latentart.recipes.stages",
     "latentart.recipes.tracking",
@@ -100,6 +99,7 @@ CONFIG_READERS: set[str] = {
     "latentart.recipes.vae_evaluation",
     "latentart.recipes.vae_networks",
     "latentart.recipes.weights",
+    "latentart.sampling.settings",
 }
 LOGGING_IN_CORE: set[str] = {
     "latentart.core.networks.blocks",

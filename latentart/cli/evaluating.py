@@ -79,7 +79,7 @@ def evaluate_ldm(
         raise UsageError(msg)
     workspace = open_workspace(config)
     from latentart.recipes.evaluate_ldm import evaluate_ldm as run_evaluate
-    from latentart.recipes.sample import settings_from
+    from latentart.sampling.sample import settings_from
 
     how: dict[str, Any] = {"steps": steps, "sampler": sampler, "eta": eta, "guidance": guidance}
     settings = settings_from(workspace.config.sample, how)

@@ -28,7 +28,7 @@ from latentart.errors import UsageError
 if TYPE_CHECKING:
     from latentart.config.sample import SampleConfig
     from latentart.model.generate import SamplerSettings
-    from latentart.recipes.sample import SampleResult
+    from latentart.sampling.sample import SampleResult
 
 
 USUAL_STRENGTH = 0.6
@@ -138,8 +138,8 @@ def sample(
     check_options({name: value for name, value in given.items() if value not in (None, [])})
     cells, shape = parse_grid(grid) if grid is not None else None, parse_size(size) if size is not None else None
     settings, samples, folder = find_sampling(model, config)
-    from latentart.recipes.sample import sample_again, sample_pictures, settings_from
-    from latentart.recipes.sample_request import OriginRequest, SampleRequest
+    from latentart.sampling.request import OriginRequest, SampleRequest
+    from latentart.sampling.sample import sample_again, sample_pictures, settings_from
 
     placement = place(device, settings.precision)
     if source is not None:
@@ -252,7 +252,7 @@ def reconstruct(
     as_json: JsonOption = False,
 ) -> None:
     """Send pictures through the autoencoder. A page shows picture, reconstruction and error map side by side."""
-    from latentart.recipes.reconstruct import reconstruct as run_reconstruct
+    from latentart.sampling.reconstruct import reconstruct as run_reconstruct
 
     folder = find_model(model, config, kind="vae")
     pages = run_reconstruct(images, folder, out or Path("reconstructions"), place(device), size=size)

@@ -20,9 +20,9 @@ from latentart.errors import ModelError
 from latentart.model.generate import SamplerSettings
 from latentart.process.distributed import Ranks
 from latentart.process.progress import Progress
-from latentart.recipes.blends import Blend, labels_of
-from latentart.recipes.sample import Studio
-from latentart.recipes.sample_settings import NOT_DESCRIBED
+from latentart.sampling.blends import Blend, labels_of
+from latentart.sampling.sample import Studio
+from latentart.sampling.settings import NOT_DESCRIBED
 from latentart.scoring.judge import shrink
 from latentart.storage.checkpoints import read_tensors, write_tensors
 from latentart.storage.folders import commit_folder, discard_folder, verify_folder

@@ -15,7 +15,7 @@ from latentart.core.networks.conditioning import Denoiser
 from latentart.data.datasets import picture_from
 from latentart.data.pictures.grids import save_png, tile_grid
 from latentart.model.generate import Generator, SamplerSettings
-from latentart.recipes.sample import settings_from
+from latentart.sampling.sample import settings_from
 from latentart.training.ldm_step import LdmStep
 
 PREVIEW_STYLES = 32

@@ -25,7 +25,7 @@ from latentart.data.pictures.grids import GAP, tile_grid
 from latentart.data.synthetic.art import draw_picture
 from latentart.errors import DataError
 from latentart.layout import Workspace
-from latentart.recipes.reconstruct import open_picture
+from latentart.sampling.reconstruct import open_picture
 
 SIDE = 96  # pixels of a picture in a strip
 SHOWN_STYLE = "High_Renaissance"

@@ -24,7 +24,7 @@ Run = Callable[..., Any]
 # a process that has loaded everything and forks the ranks: their start takes no seconds
 NURSERY = """
 import json, os, sys, traceback
-import latentart.recipes.sample, latentart.recipes.train_ldm, latentart.recipes.train_vae
+import latentart.sampling.sample, latentart.recipes.train_ldm, latentart.recipes.train_vae
 from latentart import cli
 for line in sys.stdin:
     order = json.loads(line)

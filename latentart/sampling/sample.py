@@ -27,10 +27,9 @@ from latentart.process.devices import Placement
 from latentart.process.distributed import Ranks, join_ranks, read_ranks
 from latentart.process.progress import Progress
 from latentart.process.reductions import collect_for_first, of_first
-from latentart.recipes.autoguidance import build_weak, choose_weak
-from latentart.recipes.blends import labels_of, parse_blend
-from latentart.recipes.reconstruct import open_picture
-from latentart.recipes.sample_files import (
+from latentart.sampling.autoguidance import build_weak, choose_weak
+from latentart.sampling.blends import labels_of, parse_blend
+from latentart.sampling.files import (
     choose_paths,
     holds,
     make_grid,
@@ -38,9 +37,10 @@ from latentart.recipes.sample_files import (
     save_frames,
     save_pictures,
 )
-from latentart.recipes.sample_request import OriginRequest, Plan, choose_size, make_plan
-from latentart.recipes.sample_request import SampleRequest as SampleRequest
-from latentart.recipes.sample_settings import Drawing, describe, hashes_of, read_drawing, require_weights
+from latentart.sampling.reconstruct import open_picture
+from latentart.sampling.request import OriginRequest, Plan, choose_size, make_plan
+from latentart.sampling.request import SampleRequest as SampleRequest
+from latentart.sampling.settings import Drawing, describe, hashes_of, read_drawing, require_weights
 from latentart.storage.folders import free_path
 
 FRAMES = 30  # of the movie of a denoising, at most

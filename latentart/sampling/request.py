@@ -11,7 +11,7 @@ from typing import Literal
 from latentart.data.pictures.decode import MAX_PIXELS
 from latentart.errors import UsageError
 from latentart.model.folder import Model
-from latentart.recipes.blends import Blend, parse_blend
+from latentart.sampling.blends import Blend, parse_blend
 
 DEFAULT_COLUMNS = 4
 MAX_PICTURES = 64 * 64

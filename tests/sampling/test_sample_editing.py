@@ -18,7 +18,7 @@ from latentart.data.synthetic.art import draw_picture
 from latentart.model.averages import save_average
 from latentart.model.folder import load_model, save_model
 from latentart.process.devices import Placement
-from latentart.recipes.sample_settings import read_text
+from latentart.sampling.settings import read_text
 from latentart.storage.folders import read_json, write_json_atomic
 
 Run = Callable[..., Any]

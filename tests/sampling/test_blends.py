@@ -10,7 +10,7 @@ from latentart.core.networks.autoencoder import Autoencoder
 from latentart.core.networks.conditioning import Denoiser
 from latentart.errors import UsageError
 from latentart.model.folder import Model
-from latentart.recipes.blends import Blend, labels_of, parse_blend
+from latentart.sampling.blends import Blend, labels_of, parse_blend
 
 NAMES = ["Cubism", "Ukiyo_e", "A+B", "A", "Ratio 1:2", "Pop"]
 LABELS = [{"name": "genre", "values": ["portrait", "still life"]}, {"name": "a=b", "values": ["x=y"]}]

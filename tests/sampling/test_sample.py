@@ -18,8 +18,8 @@ from latentart.core.diffusion.samplers import ADVANCE, Sampler
 from latentart.core.diffusion.schedules import Spacing
 from latentart.errors import UsageError
 from latentart.model.generate import SamplerSettings
-from latentart.recipes.sample import settings_from
-from latentart.recipes.sample_files import require_free
+from latentart.sampling.files import require_free
+from latentart.sampling.sample import settings_from
 from latentart.storage.folders import free_path
 
 Run = Callable[..., Any]

@@ -13,9 +13,9 @@ from latentart.data.slug import slug, slugs
 from latentart.errors import ResourceError, UsageError
 from latentart.model.folder import Model
 from latentart.model.generate import SamplerSettings
-from latentart.recipes.blends import Blend
-from latentart.recipes.sample_request import Plan
-from latentart.recipes.sample_settings import SETTINGS_KEY, read_text
+from latentart.sampling.blends import Blend
+from latentart.sampling.request import Plan
+from latentart.sampling.settings import SETTINGS_KEY, read_text
 
 LONGEST = 120
 

@@ -19,8 +19,8 @@ from latentart.data.pictures.movies import read_movie_text
 from latentart.errors import DataError, ModelError, UsageError
 from latentart.model.folder import Model, weights_hash
 from latentart.model.generate import SamplerSettings
-from latentart.recipes.blends import Blend
-from latentart.recipes.sample_request import MAX_PICTURES, Cell, Kind, OriginRequest, Plan
+from latentart.sampling.blends import Blend
+from latentart.sampling.request import MAX_PICTURES, Cell, Kind, OriginRequest, Plan
 
 SETTINGS_KEY = "latentart"
 NOT_DESCRIBED = ("batch_size", "compile")  # they change the speed, not the picture

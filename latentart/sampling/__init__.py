@@ -1,0 +1,1 @@
+"""`latentart sample` and `latentart reconstruct`."""
