@@ -66,7 +66,7 @@ UPWARD: set[str] = {
     "latentart.recipes.report imports latentart.reporting.thumbnails",
     "latentart.recipes.report_charts imports latentart.reporting.charts",
     "latentart.recipes.report_page imports latentart.reporting.thumbnails",
-    "latentart.sampling.reconstruct imports latentart.scoring.reconstruction",
+    "latentart.sampling.reconstruct imports latentart.scoring.metrics.reconstruction",
 }
 CONFIG_READERS: set[str] = {
     "latentart.model.description",
@@ -96,10 +96,10 @@ CONFIG_READERS: set[str] = {
     "latentart.recipes.train_ldm",
     "latentart.recipes.train_vae",
     "latentart.recipes.vae_batches",
-    "latentart.recipes.vae_evaluation",
     "latentart.recipes.vae_networks",
     "latentart.recipes.weights",
     "latentart.sampling.settings",
+    "latentart.scoring.vae_evaluation",
 }
 LOGGING_IN_CORE: set[str] = {
     "latentart.core.networks.blocks",

@@ -24,8 +24,8 @@ from latentart.errors import UsageError
 from latentart.printable import printable
 
 if TYPE_CHECKING:
-    from latentart.recipes.evaluate_ldm import LdmEvaluation
-    from latentart.recipes.evaluate_vae import VaeEvaluation
+    from latentart.scoring.evaluate_ldm import LdmEvaluation
+    from latentart.scoring.evaluate_vae import VaeEvaluation
 
 PER_STYLE = 50
 WORDS = {
@@ -50,7 +50,7 @@ def evaluate_vae(
 ) -> None:
     """Score the autoencoder on pictures it never saw. Per style, its latents, and the grid it leaves."""
     workspace = open_workspace(config)
-    from latentart.recipes.evaluate_vae import evaluate_vae as run_evaluate
+    from latentart.scoring.evaluate_vae import evaluate_vae as run_evaluate
 
     placement = place(device, workspace.config.vae.run.precision)
     found = run_evaluate(workspace, model or workspace.vae_run / "model", placement, count=count, quiet=quiet)
@@ -78,8 +78,8 @@ def evaluate_ldm(
         msg = f"--guidance {guidance} is no number to reckon with."
         raise UsageError(msg)
     workspace = open_workspace(config)
-    from latentart.recipes.evaluate_ldm import evaluate_ldm as run_evaluate
     from latentart.sampling.sample import settings_from
+    from latentart.scoring.evaluate_ldm import evaluate_ldm as run_evaluate
 
     how: dict[str, Any] = {"steps": steps, "sampler": sampler, "eta": eta, "guidance": guidance}
     settings = settings_from(workspace.config.sample, how)

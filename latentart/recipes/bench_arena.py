@@ -19,10 +19,10 @@ from latentart.recipes.clean_data import clean_data
 from latentart.recipes.demo import draw_raw
 from latentart.recipes.encode import encode, load_autoencoder
 from latentart.recipes.init import init_workspace
-from latentart.recipes.judging import alternate, read_middles, spread
 from latentart.recipes.train_vae import train_vae
-from latentart.scoring.frechet import FeatureStatistics, frechet_distance
-from latentart.scoring.judge import Judge, judge_in_batches, recognition, train_judge
+from latentart.scoring.judging import alternate, read_middles, spread
+from latentart.scoring.metrics.frechet import FeatureStatistics, frechet_distance
+from latentart.scoring.metrics.judge import Judge, judge_in_batches, recognition, train_judge
 
 PER_STYLE = 256  # pictures that are made up
 MAX_SAMPLES = 256

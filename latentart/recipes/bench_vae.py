@@ -35,8 +35,8 @@ from latentart.recipes.bench_figures import Figure, seconds_of, time_in_turns
 from latentart.recipes.bench_limits import bench_limits, count_flops, products_of, shares_of_matrix_rate, wait_for
 from latentart.recipes.bench_pictures import crops_at, make_up_pictures, middle_squares, read_pictures, split
 from latentart.recipes.bench_stages import bench_stages
-from latentart.scoring.grid_artifacts import grid_strength
-from latentart.scoring.reconstruction import psnr_per_image
+from latentart.scoring.metrics.grid_artifacts import grid_strength
+from latentart.scoring.metrics.reconstruction import psnr_per_image
 from latentart.training.optim import set_learning_rate
 
 SMALL = Setting("demo-like", (32, 64, 128), 64, 16)

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from latentart.layout import Workspace
-from latentart.recipes.judging import find_judge
 from latentart.recipes.ldm_previews import PreviewPage
-from latentart.recipes.real_pictures import find_real
 from latentart.recipes.run_verdict import RunVerdict, without_harm
-from latentart.scoring.judge import judge_in_batches
-from latentart.scoring.memorization import CopyLimits, find_neighbors, to_thumbnails
-from latentart.scoring.spread import relative_spread
+from latentart.scoring.judging import find_judge
+from latentart.scoring.metrics.judge import judge_in_batches
+from latentart.scoring.metrics.memorization import CopyLimits, find_neighbors, to_thumbnails
+from latentart.scoring.metrics.spread import relative_spread
+from latentart.scoring.real_pictures import find_real
 from latentart.training.log import RunLog
 
 BLANK_LOSS = {"v": 1.0}  # x_t and v have no covariance at any noise level, so knowing nothing is guessing 0

@@ -40,7 +40,7 @@ from latentart.recipes.plan_pictures import MOST_PICTURES, Pictures, take_some
 from latentart.recipes.plan_process import call_apart
 from latentart.recipes.plan_trial import WARMING, Trial, try_training
 from latentart.recipes.stages import require_perceptual_weights
-from latentart.recipes.vae_evaluation import FOLLOWED_PICTURES, PREVIEW_PICTURES, SCORED_PICTURES
+from latentart.scoring.vae_evaluation import FOLLOWED_PICTURES, PREVIEW_PICTURES, SCORED_PICTURES
 from latentart.storage.checkpoints import list_checkpoints
 from latentart.storage.folders import read_json
 

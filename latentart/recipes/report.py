@@ -17,8 +17,8 @@ from latentart.errors import ResourceError, UsageError
 from latentart.printable import duration
 from latentart.recipes.report_charts import draw_charts
 from latentart.recipes.report_page import MARK, Page, Preview, render
-from latentart.recipes.run_history import METRICS, RunHistory, What
 from latentart.reporting.thumbnails import make_thumbnail, make_thumbnails, thin_evenly
+from latentart.scoring.run_history import METRICS, RunHistory, What
 from latentart.scoring.trace import Trace
 from latentart.scoring.verdict import Verdict, judge_run
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from latentart.recipes.run_history import RunHistory
 from latentart.reporting.charts import Line, draw_chart
+from latentart.scoring.run_history import RunHistory
 
 SIZE = (5.2, 3.0)  # inches: at the width of a phone its letters are still to be read
 NOISE_PARTS = 8

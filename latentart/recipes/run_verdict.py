@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from latentart.recipes.run_history import RunHistory, What
+from latentart.scoring.run_history import RunHistory, What
 from latentart.scoring.verdict import Kind, judge_run
 from latentart.training.log import RunLog
 

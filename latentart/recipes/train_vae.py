@@ -39,9 +39,9 @@ from latentart.recipes.stages import (
 )
 from latentart.recipes.tracking import open_trackers
 from latentart.recipes.vae_batches import VaeBatches
-from latentart.recipes.vae_evaluation import Evaluation, VaeScores, find_perceptual
 from latentart.recipes.vae_networks import announce_discriminator, build_vae_step
 from latentart.recipes.vae_verdict import VaeVerdict
+from latentart.scoring.vae_evaluation import Evaluation, VaeScores, find_perceptual
 from latentart.storage.checkpoints import Checkpoint, find_checkpoint
 from latentart.training.log import RunLog
 from latentart.training.loop import train

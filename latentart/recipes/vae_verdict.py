@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from latentart.recipes.run_verdict import RunVerdict, without_harm
-from latentart.recipes.vae_evaluation import FOLLOWED_PICTURES, Evaluation
+from latentart.scoring.vae_evaluation import FOLLOWED_PICTURES, Evaluation
 from latentart.training.log import RunLog
 
 

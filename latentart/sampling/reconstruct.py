@@ -21,7 +21,7 @@ from latentart.data.pictures.grids import save_png, tile_grid
 from latentart.errors import DataError, UsageError
 from latentart.model.folder import Model, load_model
 from latentart.process.devices import Placement
-from latentart.scoring.reconstruction import psnr_per_image
+from latentart.scoring.metrics.reconstruction import psnr_per_image
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from latentart.recipes.bench_arena import alternate, compare
 from latentart.recipes.bench_denoisers import build_ours, build_peers, count_parameters
 from latentart.recipes.bench_ldm import bench_ldm, bench_speed
 from latentart.recipes.bench_training import Setting, TimedRun, build_step, noise_batch
-from latentart.scoring.judge import Judge
+from latentart.scoring.metrics.judge import Judge
 
 pytest.importorskip("diffusers")
 pytest.importorskip("denoising_diffusion_pytorch")

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from latentart.layout import Workspace
-from latentart.recipes.judging import judge_key
-from latentart.recipes.run_history import RunHistory
 from latentart.recipes.run_verdict import RunVerdict, without_harm
-from latentart.scoring.judge import Judge
+from latentart.scoring.judging import judge_key
+from latentart.scoring.metrics.judge import Judge
+from latentart.scoring.run_history import RunHistory
 from latentart.storage.checkpoints import write_tensors
 from latentart.storage.folders import commit_folder, write_json_atomic
 from latentart.training.log import RunLog

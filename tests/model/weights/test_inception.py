@@ -18,7 +18,7 @@ from latentart.model.weights.inception import (
     inception_file,
     load_inception,
 )
-from latentart.scoring.frechet import FeatureStatistics, frechet_distance
+from latentart.scoring.metrics.frechet import FeatureStatistics, frechet_distance
 
 
 @pytest.fixture(autouse=True)

@@ -14,8 +14,8 @@ from torch.nn import functional
 
 from latentart.core.pixels import to_images
 from latentart.data.synthetic.art import STYLES, draw_picture
-from latentart.scoring.frechet import FeatureStatistics, frechet_distance
-from latentart.scoring.random_features import RandomFeatures
+from latentart.scoring.metrics.frechet import FeatureStatistics, frechet_distance
+from latentart.scoring.metrics.random_features import RandomFeatures
 
 
 @cache

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from latentart.data.synthetic.art import draw_picture
 from latentart.layout import Workspace
-from latentart.recipes import evaluation_samples
-from latentart.recipes.judging import choose_halves, read_reference, read_small
+from latentart.scoring import evaluation_samples
+from latentart.scoring.judging import choose_halves, read_reference, read_small
 from latentart.storage.checkpoints import read_tensors, write_tensors
 from latentart.storage.folders import commit_folder
 

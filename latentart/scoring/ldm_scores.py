@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentart.recipes.evaluation_samples import SampleSet
-from latentart.recipes.real_pictures import RealPictures
-from latentart.scoring.comparison import LabeledFeatures, Measured, compare_sets
-from latentart.scoring.confusion import confusion_matrix, most_mistaken, recognized_by_style
-from latentart.scoring.judge import Judge, judge_in_batches
-from latentart.scoring.memorization import CopyLimits, Neighbors, find_neighbors, to_thumbnails
+from latentart.scoring.evaluation_samples import SampleSet
+from latentart.scoring.metrics.comparison import LabeledFeatures, Measured, compare_sets
+from latentart.scoring.metrics.confusion import confusion_matrix, most_mistaken, recognized_by_style
+from latentart.scoring.metrics.judge import Judge, judge_in_batches
+from latentart.scoring.metrics.memorization import CopyLimits, Neighbors, find_neighbors, to_thumbnails
+from latentart.scoring.real_pictures import RealPictures
 
 
 @dataclass(frozen=True)

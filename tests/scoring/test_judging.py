@@ -15,9 +15,9 @@ from torch import nn
 from latentart.data.held_out import split_held_out
 from latentart.errors import DataError
 from latentart.layout import Workspace
-from latentart.recipes import judging, real_pictures
-from latentart.recipes.judging import choose_halves, find_judge, read_reference
-from latentart.recipes.real_pictures import find_real
+from latentart.scoring import judging, real_pictures
+from latentart.scoring.judging import choose_halves, find_judge, read_reference
+from latentart.scoring.real_pictures import find_real
 
 
 @pytest.fixture
@@ -154,6 +154,6 @@ def test_features_of_real_pictures_are_the_judges(cleaned: Path, quick: None) ->
 
 def judging_batches(judge: Any, pixels: torch.Tensor) -> Any:
     """Return what a judge says of pictures."""
-    from latentart.scoring.judge import judge_in_batches
+    from latentart.scoring.metrics.judge import judge_in_batches
 
     return judge_in_batches(judge, pixels)

@@ -9,8 +9,8 @@ from torch.nn import functional
 
 from latentart.data.datasets import pixels_from
 from latentart.data.synthetic.art import draw_picture
-from latentart.scoring import memorization
-from latentart.scoring.memorization import CopyLimits, Neighbors, find_neighbors, to_thumbnails
+from latentart.scoring.metrics import memorization
+from latentart.scoring.metrics.memorization import CopyLimits, Neighbors, find_neighbors, to_thumbnails
 
 STYLES = ("Cubism", "High_Renaissance", "Minimalism", "Pointillism")
 SIDE = 32

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentart.scoring.spread import relative_spread
+from latentart.scoring.metrics.spread import relative_spread
 
 
 def draw(count: int, seed: int, dimensions: int = 64) -> Tensor:

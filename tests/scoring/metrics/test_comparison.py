@@ -11,10 +11,10 @@ from torch.nn import functional
 
 from latentart.data.datasets import pixels_from
 from latentart.data.synthetic.art import draw_picture
-from latentart.scoring.comparison import LabeledFeatures, compare_sets, counts_alike, draw_alike, measure
-from latentart.scoring.frechet import FeatureStatistics, frechet_distance
-from latentart.scoring.judge import Judge, judge_in_batches, recognition, train_judge
-from latentart.scoring.kernel_distance import kernel_distance
+from latentart.scoring.metrics.comparison import LabeledFeatures, compare_sets, counts_alike, draw_alike, measure
+from latentart.scoring.metrics.frechet import FeatureStatistics, frechet_distance
+from latentart.scoring.metrics.judge import Judge, judge_in_batches, recognition, train_judge
+from latentart.scoring.metrics.kernel_distance import kernel_distance
 
 STYLES = ("High_Renaissance", "Minimalism", "Pointillism")
 SIDE = 32

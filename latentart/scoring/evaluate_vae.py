@@ -26,15 +26,15 @@ from latentart.model.run_data import warn_if_held_out_was_seen
 from latentart.model.weights.inception import InceptionFeatures
 from latentart.process.devices import Placement
 from latentart.process.progress import Progress
-from latentart.recipes.evaluate_ldm import append_evaluation
-from latentart.recipes.fid import InceptionScores, load_if_there, score_inception
-from latentart.recipes.judging import spread
-from latentart.recipes.vae_evaluation import EVALUATION_BATCH, Evaluation, find_perceptual
-from latentart.scoring.frechet import FeatureStatistics, frechet_distance
-from latentart.scoring.grid_artifacts import grid_strength
-from latentart.scoring.latent_health import LatentExamination, LatentHealth
-from latentart.scoring.random_features import RandomFeatures
-from latentart.scoring.reconstruction import psnr_per_image, ssim_per_image
+from latentart.scoring.evaluate_ldm import append_evaluation
+from latentart.scoring.fid import InceptionScores, load_if_there, score_inception
+from latentart.scoring.judging import spread
+from latentart.scoring.metrics.frechet import FeatureStatistics, frechet_distance
+from latentart.scoring.metrics.grid_artifacts import grid_strength
+from latentart.scoring.metrics.latent_health import LatentExamination, LatentHealth
+from latentart.scoring.metrics.random_features import RandomFeatures
+from latentart.scoring.metrics.reconstruction import psnr_per_image, ssim_per_image
+from latentart.scoring.vae_evaluation import EVALUATION_BATCH, Evaluation, find_perceptual
 
 MOST_PICTURES = 2048
 WORST = 8

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from latentart.recipes.evaluation_pictures import CELL, FULL, MISTAKEN, draw_confusion, draw_pairs
+from latentart.scoring.evaluation_pictures import CELL, FULL, MISTAKEN, draw_confusion, draw_pairs
 
 
 def cell(picture: Image.Image, row: int, column: int, count: int) -> object:

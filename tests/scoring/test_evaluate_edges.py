@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from latentart.recipes import judging
+from latentart.scoring import judging
 
 Run = Callable[..., Any]
 COMMAND = ("evaluate", "ldm", "--steps", "2", "--quiet", "--per-style", "2")

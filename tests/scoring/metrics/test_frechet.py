@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentart.scoring.frechet import FeatureStatistics, frechet_distance
+from latentart.scoring.metrics.frechet import FeatureStatistics, frechet_distance
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

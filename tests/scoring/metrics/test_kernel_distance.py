@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from latentart.scoring.kernel_distance import kernel_distance
+from latentart.scoring.metrics.kernel_distance import kernel_distance
 
 
 class AsTheyCome(nn.Module):

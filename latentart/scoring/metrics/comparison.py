@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from latentart.scoring.coverage import density_and_coverage, precision_and_recall
-from latentart.scoring.frechet import FeatureStatistics, frechet_distance
-from latentart.scoring.kernel_distance import kernel_distance
+from latentart.scoring.metrics.coverage import density_and_coverage, precision_and_recall
+from latentart.scoring.metrics.frechet import FeatureStatistics, frechet_distance
+from latentart.scoring.metrics.kernel_distance import kernel_distance
 
 DRAWS = 10
 MEASURES = ("frechet", "kernel", "precision", "recall", "density", "coverage")

@@ -14,7 +14,7 @@ from PIL import Image
 from latentart.layout import Workspace
 from latentart.process.devices import Placement
 from latentart.recipes.encode import load_autoencoder
-from latentart.recipes.vae_evaluation import Evaluation
+from latentart.scoring.vae_evaluation import Evaluation
 
 Run = Callable[..., Any]
 

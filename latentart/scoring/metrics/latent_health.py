@@ -9,7 +9,7 @@ from einops import rearrange
 from torch import Tensor
 
 from latentart.core.latents import kl_per_image, split_moments
-from latentart.scoring.frechet import FeatureStatistics
+from latentart.scoring.metrics.frechet import FeatureStatistics
 
 ACTIVE_VARIANCE = 0.01  # of the posterior's mean (Burda et al. 1509.00519, section 5.2)
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from latentart.layout import Workspace
 from latentart.process.devices import Placement
-from latentart.recipes.fid import find_real_features, load_if_there, score_inception
-from latentart.scoring.kernel_distance import kernel_distance
+from latentart.scoring.fid import find_real_features, load_if_there, score_inception
+from latentart.scoring.metrics.kernel_distance import kernel_distance
 
 CPU = Placement(torch.device("cpu"), "fp32")
 

@@ -9,8 +9,8 @@ from torch.nn import functional
 
 from latentart.data.datasets import pixels_from
 from latentart.data.synthetic.art import draw_picture
-from latentart.scoring.frechet import FeatureStatistics, frechet_distance
-from latentart.scoring.judge import Judge, judge_in_batches, recognition, train_judge
+from latentart.scoring.metrics.frechet import FeatureStatistics, frechet_distance
+from latentart.scoring.metrics.judge import Judge, judge_in_batches, recognition, train_judge
 
 STYLES = ("High_Renaissance", "Minimalism", "Pointillism")
 SIDE = 48

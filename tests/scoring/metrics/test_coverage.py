@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentart.scoring.coverage import density_and_coverage, neighbor_radii, precision_and_recall
+from latentart.scoring.metrics.coverage import density_and_coverage, neighbor_radii, precision_and_recall
 
 
 def draw(seed: int, count: int, scale: float = 1.0, dimensions: int = 4) -> Tensor:

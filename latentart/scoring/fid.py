@@ -18,9 +18,9 @@ from latentart.layout import Workspace
 from latentart.model.weights.inception import InceptionFeatures, find_inception, load_inception
 from latentart.process.devices import Placement
 from latentart.process.progress import Progress
-from latentart.recipes.judging import open_middles, reading_workers, spread
-from latentart.scoring.frechet import FeatureStatistics, frechet_distance
-from latentart.scoring.kernel_distance import kernel_distance
+from latentart.scoring.judging import open_middles, reading_workers, spread
+from latentart.scoring.metrics.frechet import FeatureStatistics, frechet_distance
+from latentart.scoring.metrics.kernel_distance import kernel_distance
 from latentart.storage.checkpoints import read_tensors, write_tensors
 from latentart.storage.folders import commit_folder, verify_folder
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from latentart.scoring.confusion import confusion_matrix, most_mistaken, recognized_by_style
+from latentart.scoring.metrics.confusion import confusion_matrix, most_mistaken, recognized_by_style
 
 
 def test_the_matrix_counts_what_is_taken_for_what() -> None:

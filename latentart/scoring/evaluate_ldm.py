@@ -22,16 +22,16 @@ from latentart.model.run_data import warn_if_held_out_was_seen
 from latentart.model.weights.inception import InceptionFeatures
 from latentart.process.devices import Placement
 from latentart.process.distributed import join_ranks, read_ranks, wait_for_all
-from latentart.recipes.evaluation_pictures import draw_confusion, draw_pairs
-from latentart.recipes.evaluation_samples import SampleSet, draw_samples
-from latentart.recipes.fid import InceptionScores, find_real_features, load_if_there, score_inception
-from latentart.recipes.judging import choose_halves, find_judge, open_middles
-from latentart.recipes.ldm_scores import LdmScores, read_drawn, score_samples
-from latentart.recipes.real_pictures import RealPictures, find_real
 from latentart.sampling.autoguidance import choose_weak
 from latentart.sampling.sample import Studio
 from latentart.sampling.settings import hashes_of
-from latentart.scoring.judge import Judge
+from latentart.scoring.evaluation_pictures import draw_confusion, draw_pairs
+from latentart.scoring.evaluation_samples import SampleSet, draw_samples
+from latentart.scoring.fid import InceptionScores, find_real_features, load_if_there, score_inception
+from latentart.scoring.judging import choose_halves, find_judge, open_middles
+from latentart.scoring.ldm_scores import LdmScores, read_drawn, score_samples
+from latentart.scoring.metrics.judge import Judge
+from latentart.scoring.real_pictures import RealPictures, find_real
 from latentart.storage.folders import write_json_atomic
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from latentart.scoring.grid_artifacts import grid_strength
+from latentart.scoring.metrics.grid_artifacts import grid_strength
 
 PERIODS = [2, 3, 4, 8]
 

@@ -25,9 +25,9 @@ from latentart.data.pictures.grids import save_png, tile_grid
 from latentart.errors import DownloadError
 from latentart.layout import Workspace
 from latentart.process.devices import Placement
-from latentart.scoring.frechet import FeatureStatistics, frechet_distance
-from latentart.scoring.random_features import RandomFeatures
-from latentart.scoring.reconstruction import psnr_per_image, ssim_per_image
+from latentart.scoring.metrics.frechet import FeatureStatistics, frechet_distance
+from latentart.scoring.metrics.random_features import RandomFeatures
+from latentart.scoring.metrics.reconstruction import psnr_per_image, ssim_per_image
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from latentart.core.latents import LatentStatistics, join_moments, kl_per_image
-from latentart.scoring.latent_health import LatentExamination
+from latentart.scoring.metrics.latent_health import LatentExamination
 
 
 def draw_moments() -> torch.Tensor:

@@ -15,7 +15,7 @@ from latentart.data.loading import load_batches
 from latentart.errors import ModelError
 from latentart.layout import Workspace
 from latentart.process.progress import Progress
-from latentart.recipes.judging import (
+from latentart.scoring.judging import (
     READ_AT_ONCE,
     alternate,
     choose_halves,
@@ -24,9 +24,9 @@ from latentart.recipes.judging import (
     reading_workers,
     spread,
 )
-from latentart.scoring.comparison import LabeledFeatures
-from latentart.scoring.judge import Judge, judge_in_batches, shrink
-from latentart.scoring.memorization import to_thumbnails
+from latentart.scoring.metrics.comparison import LabeledFeatures
+from latentart.scoring.metrics.judge import Judge, judge_in_batches, shrink
+from latentart.scoring.metrics.memorization import to_thumbnails
 from latentart.storage.checkpoints import read_tensors, write_tensors
 from latentart.storage.folders import commit_folder, verify_folder, write_json_atomic
 
