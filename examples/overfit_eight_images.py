@@ -22,7 +22,7 @@ from latentart.data.datasets import picture_from, pixels_from
 from latentart.data.pictures.grids import tile_grid
 from latentart.data.synthetic.art import STYLES, draw_picture
 from latentart.scoring.metrics.reconstruction import psnr_per_image
-from latentart.training.optim import build_adamw, learning_rate, set_learning_rate
+from latentart.training.steps.optim import build_adamw, learning_rate, set_learning_rate
 
 
 def draw_eight(side: int) -> Tensor:

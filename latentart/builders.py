@@ -30,11 +30,11 @@ from latentart.core.randomness import generator_for, seed_for
 from latentart.data.datasets import Crop, CropSet
 from latentart.model.weights.perceptual import load_perceptual
 from latentart.process.devices import Placement
-from latentart.training.adversarial_schedule import AdversarialPlan, AdversarialSchedule
-from latentart.training.adversary import Adversary
-from latentart.training.muon import build_muon
-from latentart.training.optim import build_adamw, learning_rate
-from latentart.training.vae_step import VaeTerms
+from latentart.training.steps.adversarial_schedule import AdversarialPlan, AdversarialSchedule
+from latentart.training.steps.adversary import Adversary
+from latentart.training.steps.muon import build_muon
+from latentart.training.steps.optim import build_adamw, learning_rate
+from latentart.training.steps.vae_step import VaeTerms
 
 CACHE_CROP = (0.8, 1.0)  # the shares that the presets' autoencoders are trained with
 

@@ -57,12 +57,12 @@ MAX_FILES_IN_A_FOLDER = 15
 # fmt: off
 UPWARD: set[str] = {
     "latentart.builders imports latentart.model.weights.perceptual",
-    "latentart.builders imports latentart.training.adversarial_schedule",
-    "latentart.builders imports latentart.training.adversary",
-    "latentart.builders imports latentart.training.muon",
-    "latentart.builders imports latentart.training.optim",
-    "latentart.builders imports latentart.training.vae_step",
-    "latentart.model.run_data imports latentart.recipes.encode",
+    "latentart.builders imports latentart.training.steps.adversarial_schedule",
+    "latentart.builders imports latentart.training.steps.adversary",
+    "latentart.builders imports latentart.training.steps.muon",
+    "latentart.builders imports latentart.training.steps.optim",
+    "latentart.builders imports latentart.training.steps.vae_step",
+    "latentart.model.run_data imports latentart.training.encode",
     "latentart.recipes.report imports latentart.reporting.thumbnails",
     "latentart.recipes.report_charts imports latentart.reporting.charts",
     "latentart.recipes.report_page imports latentart.reporting.thumbnails",
@@ -80,35 +80,33 @@ CONFIG_READERS: set[str] = {
     "latentart.recipes.bench_training",
     "latentart.recipes.clean_data",
     "latentart.recipes.demo",
-    "latentart.recipes.find_lr",
     "latentart.recipes.init",
-    "latentart.recipes.ldm_networks",
-    "latentart.recipes.ldm_previews",
     "latentart.recipes.plan",
     "latentart.recipes.plan_phases",
     "latentart.recipes.plan_pictures",
     "latentart.recipes.plan_trial",
-    "latentart.recipes.resuming",
-    "latentart.recipes.run",
     "latentart.recipes.schedule",
-    "latentart.recipes.stages",
-    "latentart.recipes.tracking",
-    "latentart.recipes.train_ldm",
-    "latentart.recipes.train_vae",
-    "latentart.recipes.vae_batches",
-    "latentart.recipes.vae_networks",
     "latentart.recipes.weights",
     "latentart.sampling.settings",
     "latentart.scoring.vae_evaluation",
+    "latentart.training.ldm_previews",
+    "latentart.training.run",
+    "latentart.training.stages",
+    "latentart.training.steps.ldm_networks",
+    "latentart.training.steps.vae_networks",
+    "latentart.training.survival.resuming",
+    "latentart.training.tracking",
+    "latentart.training.vae_batches",
 }
 LOGGING_IN_CORE: set[str] = {
     "latentart.core.networks.blocks",
 }
 PRIVATE_NAMES: set[str] = {
-    "latentart.recipes.find_lr: _batches",
+    "latentart.training.find_lr: _batches",
 }
 FULL_FOLDERS: set[str] = {
     "recipes",
+    "training",
 }
 CIRCLES = [("latentart.recipes.bench_recipes", "latentart.recipes.bench_ldm")]
 # fmt: on

@@ -38,9 +38,9 @@ from latentart.core.networks.dit import DiT, TransformerBlock
 from latentart.data.datasets import Crop
 from latentart.errors import DownloadError
 from latentart.process.devices import Placement
-from latentart.training.adversarial_schedule import AdversarialPlan
-from latentart.training.optim import learning_rate
-from latentart.training.vae_step import VaeTerms
+from latentart.training.steps.adversarial_schedule import AdversarialPlan
+from latentart.training.steps.optim import learning_rate
+from latentart.training.steps.vae_step import VaeTerms
 
 BLOCKS: dict[str, Any] = {
     "widths": (16, 32, 48),

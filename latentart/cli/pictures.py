@@ -124,7 +124,7 @@ def encode(
 ) -> None:
     """Bring the latent cache up to date. `train ldm` does it by itself."""
     workspace = open_workspace(config, overrides)
-    from latentart.recipes.encode import encode as run_encode
+    from latentart.training.encode import encode as run_encode
 
     folder = run_encode(workspace, place(device, workspace.config.ldm.training.run.precision), quiet=quiet)
     if not speaks():

@@ -24,9 +24,9 @@ from latentart.errors import UsageError
 from latentart.printable import duration, printable
 
 if TYPE_CHECKING:
-    from latentart.recipes.find_lr import Sweep
     from latentart.recipes.plan_estimate import Phase
-    from latentart.training.range_test import RangeResult
+    from latentart.training.find_lr import Sweep
+    from latentart.training.steps.range_test import RangeResult
 
 
 SecondsOption = Annotated[float, typer.Option("--seconds", min=1, help="How long to try, about, in all.")]
@@ -116,7 +116,7 @@ def find_vae_rate(
     """Find the peak learning rate of the autoencoder by a range test. No run is touched."""
     workspace, sweep = open_workspace(config, overrides), build_sweep(low, high, steps)
     from latentart.data.pictures.figures import choose_path
-    from latentart.recipes.find_lr import find_vae_rate as run_test
+    from latentart.training.find_lr import find_vae_rate as run_test
 
     name = stage or workspace.config.vae.stages[0].name
     path = choose_path(workspace.folder / f"find-lr-vae-{name}.svg", out)
@@ -140,7 +140,7 @@ def find_ldm_rate(
     """Find the peak learning rate of the denoiser by a range test. No run is touched."""
     workspace, sweep = open_workspace(config, overrides), build_sweep(low, high, steps)
     from latentart.data.pictures.figures import choose_path
-    from latentart.recipes.find_lr import find_ldm_rate as run_test
+    from latentart.training.find_lr import find_ldm_rate as run_test
 
     path = choose_path(workspace.folder / "find-lr-ldm.svg", out)
     training = workspace.config.ldm.training
@@ -157,14 +157,14 @@ def build_sweep(low: float, high: float, steps: int) -> Sweep:
     if not 0 < low < high < float("inf"):
         msg = f"--from {low:g} --to {high:g} is no range of learning rates."
         raise UsageError(msg, "Give two numbers above 0, the smaller one first.")
-    from latentart.recipes.find_lr import Sweep
+    from latentart.training.find_lr import Sweep
 
     return Sweep(low, high, steps)
 
 
 def write_range(result: RangeResult, key: str, now: float, what: str, path: Path, *, as_json: bool) -> None:
     """Draw what a test found and write the setting that follows from it."""
-    from latentart.recipes.find_lr import describe_range, draw_range
+    from latentart.training.find_lr import describe_range, draw_range
 
     draw_range(result, f"range test of the {what}", path)
     setting = "" if result.peak is None else f"{key}={result.peak:.1e}"

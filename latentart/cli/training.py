@@ -25,8 +25,8 @@ from latentart.cli.options import (
 from latentart.errors import StoppedBySignal, UsageError
 
 if TYPE_CHECKING:
-    from latentart.recipes.agreement import Pause
-    from latentart.recipes.resuming import Call
+    from latentart.training.survival.agreement import Pause
+    from latentart.training.survival.resuming import Call
 
 ResumeOption = Annotated[
     str, typer.Option("--resume", metavar="auto|PATH|never", help="The newest sound checkpoint, that one, or none.")
@@ -59,7 +59,7 @@ def train_vae(
     """Train the autoencoder: one stage, or all from where it stands."""
     workspace = open_workspace(config, overrides)
     call = build_call(resume, max_time, max_steps, may_change_data=allow_changed_data)
-    from latentart.recipes.train_vae import train_vae as run_train_vae
+    from latentart.training.train_vae import train_vae as run_train_vae
 
     with hinting(resume):
         result = run_train_vae(workspace, stage, place(device), call, quiet=quiet)
@@ -98,7 +98,7 @@ def train_ldm(
     """Train the denoiser on the cached latents. It goes on from where it stands."""
     workspace = open_workspace(config, overrides)
     call = build_call(resume, max_time, max_steps, may_change_data=allow_changed_data)
-    from latentart.recipes.train_ldm import train_ldm as run_train_ldm
+    from latentart.training.train_ldm import train_ldm as run_train_ldm
 
     with hinting(resume):
         result = run_train_ldm(workspace, place(device, workspace.config.ldm.training.run.precision), call, quiet=quiet)
@@ -140,7 +140,7 @@ def build_call(resume: str, max_time: str | None, max_steps: int | None, *, may_
     if resume not in ("auto", "never") and not Path(resume).is_dir():
         msg = f"--resume: there is no checkpoint folder '{resume}'."
         raise UsageError(msg, "Give auto, never, or a folder as runs/vae/checkpoints/step-00001000.")
-    from latentart.recipes.resuming import Call
+    from latentart.training.survival.resuming import Call
 
     words: dict[str, Literal["auto", "never"]] = {"auto": "auto", "never": "never"}
     return Call(words.get(resume, Path(resume)), seconds, max_steps, may_change_data)

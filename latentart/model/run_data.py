@@ -16,9 +16,9 @@ from latentart.errors import DataError, LatentArtError, ModelError, ResourceErro
 from latentart.layout import Workspace
 from latentart.model.folder import weights_hash
 from latentart.model.labels import describe_labels
-from latentart.recipes.encode import find_autoencoder
 from latentart.storage.checkpoints import list_checkpoints
 from latentart.storage.folders import read_json
+from latentart.training.encode import find_autoencoder
 
 logger = logging.getLogger(__name__)
 

@@ -17,12 +17,12 @@ from latentart.process.devices import Placement
 from latentart.recipes.bench_figures import Figure
 from latentart.recipes.clean_data import clean_data
 from latentart.recipes.demo import draw_raw
-from latentart.recipes.encode import encode, load_autoencoder
 from latentart.recipes.init import init_workspace
-from latentart.recipes.train_vae import train_vae
 from latentart.scoring.judging import alternate, read_middles, spread
 from latentart.scoring.metrics.frechet import FeatureStatistics, frechet_distance
 from latentart.scoring.metrics.judge import Judge, judge_in_batches, recognition, train_judge
+from latentart.training.encode import encode, load_autoencoder
+from latentart.training.train_vae import train_vae
 
 PER_STYLE = 256  # pictures that are made up
 MAX_SAMPLES = 256

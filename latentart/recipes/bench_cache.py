@@ -17,10 +17,10 @@ from latentart.recipes.bench_figures import Figure, seconds_of, time_in_turns
 from latentart.recipes.bench_limits import ROUNDS, Copy
 from latentart.recipes.clean_data import clean_data
 from latentart.recipes.demo import PICTURES_PER_STYLE, QUICK, draw_raw
-from latentart.recipes.encode import encode
 from latentart.recipes.init import init_workspace
-from latentart.recipes.train_ldm import train_ldm
-from latentart.recipes.train_vae import train_vae
+from latentart.training.encode import encode
+from latentart.training.train_ldm import train_ldm
+from latentart.training.train_vae import train_vae
 
 BYTES_PER_NUMBER = 2  # as latents are stored
 

@@ -18,7 +18,7 @@ from latentart.core.losses import reconstruction_per_image
 from latentart.core.randomness import normal_for, sample_numbers
 from latentart.errors import UsageError
 from latentart.process.devices import Placement
-from latentart.training.optim import clip_finite
+from latentart.training.steps.optim import clip_finite
 
 KL_WEIGHT = 1e-6
 

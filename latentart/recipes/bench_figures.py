@@ -33,7 +33,7 @@ class Figure:
 
 def describe_bench(placement: Placement) -> dict[str, Any]:
     """Return what figures were measured by and on: command, time, versions, device, precision, cores and threads."""
-    from latentart.recipes.run import describe_machine  # here, as processes that bench data starts import this module
+    from latentart.training.run import describe_machine  # here, as processes that bench data starts import this module
 
     machine = describe_machine()
     return {

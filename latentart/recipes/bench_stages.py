@@ -12,7 +12,7 @@ from latentart.recipes.bench_figures import Figure
 from latentart.recipes.clean_data import clean_data
 from latentart.recipes.demo import PICTURES_PER_STYLE, QUICK, QUICK_PICTURES_PER_STYLE, draw_raw
 from latentart.recipes.init import init_workspace
-from latentart.recipes.train_vae import train_vae
+from latentart.training.train_vae import train_vae
 
 EVALUATE_EVERY = 25
 RISE = 0.10

@@ -24,8 +24,8 @@ from latentart.recipes.bench_arena import Arena
 from latentart.recipes.bench_denoisers import build_ours
 from latentart.recipes.bench_figures import seconds_of
 from latentart.recipes.bench_limits import wait_for
-from latentart.recipes.ldm_batches import HeldOutLoss, LatentBatches
-from latentart.training.ldm_step import LdmBatch, LdmStep
+from latentart.training.ldm_batches import HeldOutLoss, LatentBatches
+from latentart.training.steps.ldm_step import LdmBatch, LdmStep
 
 CLOCK_STEPS = 10_000
 NUM_STYLES = 27  # of the speed part: WikiArt's

@@ -37,7 +37,7 @@ from latentart.recipes.bench_pictures import crops_at, make_up_pictures, middle_
 from latentart.recipes.bench_stages import bench_stages
 from latentart.scoring.metrics.grid_artifacts import grid_strength
 from latentart.scoring.metrics.reconstruction import psnr_per_image
-from latentart.training.optim import set_learning_rate
+from latentart.training.steps.optim import set_learning_rate
 
 SMALL = Setting("demo-like", (32, 64, 128), 64, 16)
 LARGE = Setting("wikiart-like", (64, 128, 256, 256), 256, 2)

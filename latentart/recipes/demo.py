@@ -14,9 +14,9 @@ from latentart.layout import Workspace
 from latentart.process.devices import Placement
 from latentart.recipes.clean_data import clean_data
 from latentart.recipes.init import init_workspace
-from latentart.recipes.train_ldm import train_ldm
-from latentart.recipes.train_vae import train_vae
 from latentart.sampling.sample import SampleRequest, sample_pictures, settings_from
+from latentart.training.train_ldm import train_ldm
+from latentart.training.train_vae import train_vae
 
 logger = logging.getLogger(__name__)
 

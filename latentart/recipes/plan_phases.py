@@ -22,9 +22,6 @@ from latentart.layout import Workspace
 from latentart.model.folder import save_model
 from latentart.process.devices import Placement
 from latentart.process.host_memory import file_bytes
-from latentart.recipes.encode import Encoding
-from latentart.recipes.ldm_batches import HELD_OUT_DRAWS
-from latentart.recipes.ldm_previews import PREVIEW_COLUMNS, PREVIEW_STYLES, preview_settings
 from latentart.recipes.plan_estimate import (
     Occasions,
     Phase,
@@ -39,10 +36,13 @@ from latentart.recipes.plan_layout import Part, Timings
 from latentart.recipes.plan_pictures import MOST_PICTURES, Pictures, take_some
 from latentart.recipes.plan_process import call_apart
 from latentart.recipes.plan_trial import WARMING, Trial, try_training
-from latentart.recipes.stages import require_perceptual_weights
 from latentart.scoring.vae_evaluation import FOLLOWED_PICTURES, PREVIEW_PICTURES, SCORED_PICTURES
 from latentart.storage.checkpoints import list_checkpoints
 from latentart.storage.folders import read_json
+from latentart.training.encode import Encoding
+from latentart.training.ldm_batches import HELD_OUT_DRAWS
+from latentart.training.ldm_previews import PREVIEW_COLUMNS, PREVIEW_STYLES, preview_settings
+from latentart.training.stages import require_perceptual_weights
 
 logger = logging.getLogger(__name__)
 

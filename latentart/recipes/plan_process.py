@@ -92,5 +92,5 @@ def _as_sent(error: LatentArtError) -> LatentArtError:
 def time_start() -> float:
     """Return the seconds that a command needs before it begins: Python, torch, ours."""
     began = time.monotonic()
-    subprocess.run([sys.executable, "-c", "import latentart.recipes.train_ldm"], check=True)
+    subprocess.run([sys.executable, "-c", "import latentart.training.train_ldm"], check=True)
     return time.monotonic() - began

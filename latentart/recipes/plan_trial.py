@@ -23,7 +23,6 @@ from latentart.config.workspace import Config
 from latentart.layout import Workspace
 from latentart.process.devices import Placement, choose_device
 from latentart.process.host_memory import available_bytes, file_bytes, peak_bytes
-from latentart.recipes.encode import encode
 from latentart.recipes.plan_layout import (
     LEAST_STEPS,
     Layout,
@@ -34,11 +33,12 @@ from latentart.recipes.plan_layout import (
     plan_layout,
     read_timings,
 )
-from latentart.recipes.resuming import Call
-from latentart.recipes.train_ldm import train_ldm
-from latentart.recipes.train_vae import train_vae
 from latentart.storage.checkpoints import list_checkpoints
 from latentart.storage.disk import folder_bytes
+from latentart.training.encode import encode
+from latentart.training.survival.resuming import Call
+from latentart.training.train_ldm import train_ldm
+from latentart.training.train_vae import train_vae
 
 NEVER = 10**9
 WARMING = "few"  # the folder of pictures that a denoiser's trial encodes first

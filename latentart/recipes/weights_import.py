@@ -22,9 +22,9 @@ from latentart.model.folder import load_model, save_model
 from latentart.model.labels import label_columns
 from latentart.model.weights.foreign import Found, fit_foreign, read_foreign
 from latentart.process.devices import Placement
-from latentart.recipes.encode import find_autoencoder
 from latentart.scoring.vae_evaluation import Evaluation
 from latentart.storage.checkpoints import list_checkpoints
+from latentart.training.encode import find_autoencoder
 
 logger = logging.getLogger(__name__)
 

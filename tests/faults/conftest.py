@@ -19,7 +19,7 @@ import pytest
 # a process that has loaded everything and forks one for each line: its start takes no seconds
 NURSERY = """
 import json, os, sys, traceback
-import latentart.recipes.encode, latentart.recipes.train_ldm, latentart.recipes.train_vae
+import latentart.training.encode, latentart.training.train_ldm, latentart.training.train_vae
 from latentart import cli
 for line in sys.stdin:
     order = json.loads(line)

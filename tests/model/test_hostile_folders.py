@@ -64,7 +64,7 @@ def test_a_bomb_that_is_let_off_is_seen(story: Any, tmp_path: Path) -> None:
 
 def test_values_that_a_run_remembers_keep_their_kinds() -> None:
     """Numbers, truths and null; an integer may stand for a fraction, nothing else for anything."""
-    from latentart.training.numbers import NumbersState
+    from latentart.training.steps.numbers import NumbersState
 
     found = from_values(NumbersState, {"skipped": 3, "log_mean": 2, "is_high": True, "of_a_newer_version": []})
     assert found == NumbersState(skipped=3, log_mean=2.0, is_high=True)

@@ -15,7 +15,7 @@ from latentart.errors import DataError
 from latentart.model.folder import load_model
 from latentart.model.labels import LabelColumn, describe_labels, label_columns, label_ids
 from latentart.process.devices import Placement
-from latentart.recipes.ldm_batches import drop_labels
+from latentart.training.ldm_batches import drop_labels
 
 Run = Callable[..., Any]
 

@@ -26,7 +26,7 @@ from latentart.recipes.plan_phases import find_standing, scratch_config, vae_pas
 from latentart.recipes.plan_pictures import Pictures, choose, find_pictures, take_some
 from latentart.recipes.plan_process import _answer, call_apart
 from latentart.recipes.plan_trial import Trial, try_training
-from latentart.recipes.preflight import check_ldm_memory
+from latentart.training.preflight import check_ldm_memory
 
 Run = Callable[..., Any]
 BARE = ("ldm.training.run.verdict=false",)
@@ -314,8 +314,8 @@ def test_training_says_where_a_step_does_not_fit(
 ) -> None:
     """By what one picture needs, times the batch, and the weights' gradients and moments."""
     from latentart.process.devices import Placement
-    from latentart.recipes import preflight
-    from latentart.recipes.ldm_networks import build_ldm_step
+    from latentart.training import preflight
+    from latentart.training.steps.ldm_networks import build_ldm_step
 
     class Notes(list[str]):
         def note(self, text: str) -> None:

@@ -26,7 +26,7 @@ from latentart.recipes.plan_layout import (
     read_timings,
 )
 from latentart.recipes.plan_trial import Probe, extrapolate
-from latentart.training.adversarial_schedule import AdversarialPlan, AdversarialSchedule
+from latentart.training.steps.adversarial_schedule import AdversarialPlan, AdversarialSchedule
 
 STEP: dict[Part, float] = {"before": 1.0, "warm-up": 1.5, "whole": 2.0}
 

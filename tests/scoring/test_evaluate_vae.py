@@ -13,8 +13,8 @@ from PIL import Image
 
 from latentart.layout import Workspace
 from latentart.process.devices import Placement
-from latentart.recipes.encode import load_autoencoder
 from latentart.scoring.vae_evaluation import Evaluation
+from latentart.training.encode import load_autoencoder
 
 Run = Callable[..., Any]
 

@@ -1,0 +1,1 @@
+"""One update of each network, what it moves, and what builds it."""

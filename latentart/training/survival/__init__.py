@@ -1,0 +1,1 @@
+"""What lets a run be stopped, killed and typed again."""
