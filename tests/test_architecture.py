@@ -63,30 +63,21 @@ UPWARD: set[str] = {
     "latentart.builders imports latentart.training.steps.optim",
     "latentart.builders imports latentart.training.steps.vae_step",
     "latentart.model.run_data imports latentart.training.encode",
-    "latentart.recipes.report imports latentart.reporting.thumbnails",
-    "latentart.recipes.report_charts imports latentart.reporting.charts",
-    "latentart.recipes.report_page imports latentart.reporting.thumbnails",
     "latentart.sampling.reconstruct imports latentart.scoring.metrics.reconstruction",
 }
 CONFIG_READERS: set[str] = {
+    "latentart.bench.contenders",
+    "latentart.bench.denoisers",
+    "latentart.bench.gpu",
+    "latentart.bench.ldm",
+    "latentart.bench.recipes",
+    "latentart.bench.sample",
+    "latentart.bench.training",
     "latentart.model.description",
     "latentart.model.folder",
-    "latentart.recipes.bench_contenders",
-    "latentart.recipes.bench_denoisers",
-    "latentart.recipes.bench_gpu",
-    "latentart.recipes.bench_ldm",
-    "latentart.recipes.bench_recipes",
-    "latentart.recipes.bench_sample",
-    "latentart.recipes.bench_training",
-    "latentart.recipes.clean_data",
-    "latentart.recipes.demo",
-    "latentart.recipes.init",
-    "latentart.recipes.plan",
-    "latentart.recipes.plan_phases",
-    "latentart.recipes.plan_pictures",
-    "latentart.recipes.plan_trial",
-    "latentart.recipes.schedule",
-    "latentart.recipes.weights",
+    "latentart.planning.phases",
+    "latentart.planning.pictures",
+    "latentart.planning.trial",
     "latentart.sampling.settings",
     "latentart.scoring.vae_evaluation",
     "latentart.training.ldm_previews",
@@ -105,10 +96,10 @@ PRIVATE_NAMES: set[str] = {
     "latentart.training.find_lr: _batches",
 }
 FULL_FOLDERS: set[str] = {
-    "recipes",
+    "bench",
     "training",
 }
-CIRCLES = [("latentart.recipes.bench_recipes", "latentart.recipes.bench_ldm")]
+CIRCLES = [("latentart.bench.recipes", "latentart.bench.ldm")]
 # fmt: on
 NAMES_OF_OTHERS = {
     "_functorch",

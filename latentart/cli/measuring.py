@@ -14,8 +14,8 @@ import typer
 from latentart.cli.options import DeviceOption, JsonOption, place, plain_console, write_json
 
 if TYPE_CHECKING:
+    from latentart.bench.figures import Figure
     from latentart.process.devices import Placement
-    from latentart.recipes.bench_figures import Figure
 
 
 class DataPart(StrEnum):
@@ -75,7 +75,7 @@ def bench_data(
     as_json: JsonOption = False,
 ) -> None:
     """Measure cleaning, reading and caching of pictures, with pictures made up for it. Takes a quarter of an hour."""
-    from latentart.recipes.bench_data import BenchSizes, bench_data
+    from latentart.bench.data import BenchSizes, bench_data
 
     sizes = BenchSizes().scaled(0.05) if quick else BenchSizes()
     parts, placement = [part.value for part in only or DataPart], place(device)
@@ -92,7 +92,7 @@ def bench_vae(
     as_json: JsonOption = False,
 ) -> None:
     """Measure our autoencoder beside that of diffusers, and how it takes its stages. Takes half an hour."""
-    from latentart.recipes.bench_vae import bench_vae
+    from latentart.bench.vae import bench_vae
 
     parts, placement = [part.value for part in only or VaePart], place(device, precision.value)
     write_figures(bench_vae(parts, placement, pictures, is_quick=quick), placement, as_json=as_json)
@@ -110,7 +110,7 @@ def bench_ldm(
     as_json: JsonOption = False,
 ) -> None:
     """Measure our denoiser beside those of diffusers and lucidrains, and what techniques are worth. Takes two hours."""
-    from latentart.recipes.bench_ldm import bench_ldm
+    from latentart.bench.ldm import bench_ldm
 
     parts, placement = [part.value for part in only or LdmPart], place(device, precision.value)
     figures = bench_ldm(parts, placement, pictures, seconds=seconds, is_quick=quick)
@@ -126,7 +126,7 @@ def bench_sample(
     as_json: JsonOption = False,
 ) -> None:
     """Measure what drawing pictures costs beside the network's own calls, and beside diffusers. Takes ten minutes."""
-    from latentart.recipes.bench_sample import bench_sample
+    from latentart.bench.sample import bench_sample
 
     parts, placement = [part.value for part in only or SamplePart], place(device, precision.value)
     write_figures(bench_sample(parts, placement, model, is_quick=quick), placement, as_json=as_json)
@@ -134,7 +134,7 @@ def bench_sample(
 
 def write_figures(figures: Iterable[Figure], placement: Placement, *, as_json: bool) -> None:
     """Write each figure as soon as it is measured, or all as one JSON object in the end, with what it was made on."""
-    from latentart.recipes.bench_figures import describe_bench
+    from latentart.bench.figures import describe_bench
 
     about = describe_bench(placement) if as_json else {}
     found, console = [], plain_console()

@@ -63,7 +63,7 @@ def clean_data(
     raw = Path(plain[0]) if plain else None
     from latentart.config.workspace import CONFIG_NAME, resolve
     from latentart.data.cleaning.clean import NothingKeptError
-    from latentart.recipes.clean_data import clean_into
+    from latentart.workspace.clean_data import clean_into
 
     if raw is not None and out is not None and config is None and not Path(CONFIG_NAME).is_file():
         data = resolve({}, settings).data

@@ -24,7 +24,7 @@ from latentart.errors import UsageError
 from latentart.printable import duration, printable
 
 if TYPE_CHECKING:
-    from latentart.recipes.plan_estimate import Phase
+    from latentart.planning.estimate import Phase
     from latentart.training.find_lr import Sweep
     from latentart.training.steps.range_test import RangeResult
 
@@ -55,7 +55,7 @@ def plan(
 ) -> None:
     """Say what the trainings will take. Steps, time, memory and disk, from a short trial on this machine."""
     workspace = open_workspace(config, overrides)
-    from latentart.recipes.plan import plan as run_plan
+    from latentart.planning.plan import plan as run_plan
 
     found = run_plan(workspace, device, seconds)
     if as_json:
@@ -201,7 +201,7 @@ def schedule(
     workspace = open_workspace(config, overrides) if has_workspace else None
     settings = workspace.config if workspace else resolve({}, only_settings(overrides))
     from latentart.data.pictures.figures import choose_path
-    from latentart.recipes.schedule import all_kinds, build_curves, describe_curves, draw_schedules, find_picture
+    from latentart.planning.schedule import all_kinds, build_curves, describe_curves, draw_schedules, find_picture
 
     path = choose_path((workspace.folder if workspace else Path()) / "schedule.svg", out)
     names = [one.value for one in kind or []]

@@ -19,7 +19,7 @@ def report(
     as_json: JsonOption = False,
 ) -> None:
     """Write a run as one HTML page. Curves, previews, verdict, scores; it opens without a network."""
-    from latentart.recipes.report import find_run, report
+    from latentart.reporting.report import find_run, report
 
     result = report(find_run(_find_runs(run, config), run), out)
     if as_json:

@@ -39,7 +39,7 @@ def demo(
     if len(plain) > 1:
         msg = f"'{plain[1]}' is one folder too many."
         raise UsageError(msg, "Settings are written key=value.")
-    from latentart.recipes.demo import demo as run_demo
+    from latentart.workspace.demo import demo as run_demo
 
     result = run_demo(
         Path(plain[0] if plain else "latentart-demo"), place(device), settings, is_quick=quick, quiet=quiet
@@ -67,7 +67,7 @@ def init(
     if len(plain) > 1:
         msg = f"'{plain[1]}' is one folder too many."
         raise UsageError(msg, "The pictures' folder is named with --data.")
-    from latentart.recipes.init import init_workspace
+    from latentart.workspace.init import init_workspace
 
     folder = Path(plain[0] if plain else ".")
     workspace = init_workspace(folder, preset, data, settings)
@@ -84,7 +84,7 @@ def info(
     as_json: JsonOption = False,
 ) -> None:
     """Say what a model is and verify its files. Networks, styles, latents, training."""
-    from latentart.recipes.inspect import describe_model
+    from latentart.workspace.inspect import describe_model
 
     chosen = folder or find_model(None, config)
     if folder is None and not chosen.is_dir():
@@ -108,7 +108,7 @@ def info(
 
 def doctor(as_json: JsonOption = False) -> None:
     """Say what this machine can do. Versions, devices, memory, disk, LPIPS weights."""
-    from latentart.recipes.inspect import examine_machine
+    from latentart.workspace.inspect import examine_machine
 
     found = examine_machine(Path())
     if as_json:

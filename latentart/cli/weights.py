@@ -41,7 +41,7 @@ class Kind(StrEnum):
 
 def list_files(as_json: JsonOption = False) -> None:
     """List the backbones: file, size, place, and which are here."""
-    from latentart.recipes.weights import list_weights
+    from latentart.workspace.weights import list_weights
 
     rows = list_weights()
     if as_json:
@@ -62,7 +62,7 @@ def fetch(
     as_json: JsonOption = False,
 ) -> None:
     """Download weights into torch's cache, or go on with it. Size and SHA-256 are checked."""
-    from latentart.recipes.weights import choose_weights, fetch_weights
+    from latentart.workspace.weights import choose_weights, fetch_weights
 
     reports = []
     for report in fetch_weights(choose_weights(names or [], config), url, quiet=quiet):
@@ -75,7 +75,7 @@ def fetch(
 
 def verify(names: Names = None, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Read whole files and check their SHA-256. Ends with exit code 8 where one is missing or wrong."""
-    from latentart.recipes.weights import choose_weights, require_no_fault, verify_weights
+    from latentart.workspace.weights import choose_weights, require_no_fault, verify_weights
 
     reports = []
     for report in verify_weights(choose_weights(names or [], config)):
@@ -100,13 +100,13 @@ def import_file(
 ) -> None:
     """Make a model of a file with weights from elsewhere, if every tensor fits. Code in it never runs."""
     if kind not in (Kind.AUTOENCODER, Kind.DENOISER):
-        from latentart.recipes.weights import import_backbone
+        from latentart.workspace.weights import import_backbone
 
         report = import_backbone(kind.value, file)
         write_json({"backbone": report.backbone, "path": report.path}) if as_json else typer.echo(report.path)
         return
     workspace = open_workspace(config, overrides)
-    from latentart.recipes.weights_import import import_weights
+    from latentart.workspace.weights_import import import_weights
 
     is_denoiser = kind is Kind.DENOISER
     done = import_weights(

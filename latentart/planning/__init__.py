@@ -1,0 +1,1 @@
+"""`latentart plan` and `latentart schedule`: before a training."""

@@ -1,1 +1,0 @@
-"""One readable story per command."""

@@ -1,0 +1,293 @@
+"""`latentart report`: one run as one page that opens anywhere."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from latentart.errors import ResourceError, UsageError
+from latentart.printable import duration
+from latentart.reporting.page import MARK, Page, Preview, render
+from latentart.reporting.run_charts import draw_charts
+from latentart.reporting.thumbnails import make_thumbnail, make_thumbnails, thin_evenly
+from latentart.scoring.run_history import METRICS, RunHistory, What
+from latentart.scoring.trace import Trace
+from latentart.scoring.verdict import Verdict, judge_run
+
+OUT = "report.html"
+NETWORKS: Mapping[str, What] = {"vae": "autoencoder", "ldm": "denoiser"}
+MAX_PREVIEWS, LEAST_PREVIEWS = 24, 8
+MAX_PREVIEW_BYTES = 48 * 10**6  # of their files; to decode so much takes most of the time of a report
+LAST_SIDES, LAST_BYTES = (1000, 2000), 700_000
+SMALL_SIDES, SMALL_BYTES = (260, 520), 70_000  # 24 of them, and the last, are 3.1 MB of text
+MAX_TEXT_BYTES = 200_000
+LOG_LINES, SCORE_LINES, SCORE_NAMES = 40, 20, 40
+MAX_VERDICT_ROWS = 50
+_PREVIEW = re.compile(r"step-(\d{1,15})\.png")
+
+
+@dataclass(frozen=True)
+class ReportResult:
+    """Where the page lies, and how large it is."""
+
+    path: Path
+    num_bytes: int
+
+
+def find_run(runs: Path, asked: str | None) -> Path:
+    """Return the run that is meant: a path, ``vae`` or ``ldm`` in ``runs``, else the denoiser's, else the other.
+
+    Raises:
+        UsageError: there is none.
+    """
+    candidates = [runs / name for name in ("ldm", "vae")]
+    if asked is not None:
+        candidates = [runs / asked] if asked in NETWORKS else [Path(asked)]
+    for folder in candidates:
+        if any((folder / name).is_file() for name in (METRICS, "config.json", "log.txt")):
+            return folder
+    msg = f"there is no run at {' or '.join(map(str, candidates))}."
+    raise UsageError(msg, "Name a run's folder, as runs/ldm, or train first.")
+
+
+def report(run: Path, out: Path | None = None) -> ReportResult:
+    """Write the page of a run; an older report is replaced, any other file is not.
+
+    Raises:
+        UsageError: something else lies where the page would go.
+        ResourceError: the disk does not take it.
+    """
+    path = out or run / OUT
+    require_replaceable(path)
+    content = render(build_page(run)).encode("utf-8", "backslashreplace")
+    target = Path(os.path.realpath(path))  # a link stays one
+    temporary = target.with_name(f".tmp-{target.name}-{os.getpid()}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(content)
+        temporary.replace(target)
+    except OSError as error:
+        msg = f"{path} cannot be written: {error.strerror or error}."
+        raise ResourceError(msg, "Make room, or name another place with --out.") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    return ReportResult(path, len(content))
+
+
+def require_replaceable(path: Path) -> None:
+    """Refuse to write over what is no report.
+
+    Raises:
+        UsageError: something else has that name.
+    """
+    if not os.path.lexists(path):
+        return
+    is_ours = False
+    with contextlib.suppress(OSError):
+        if path.is_file():
+            with path.open("rb") as file:
+                is_ours = MARK.encode() in file.read(200)
+    if not is_ours:
+        raise UsageError(f"{path} exists and is no report of ours; it is not overwritten.", "Name another with --out.")
+
+
+def build_page(run: Path) -> Page:
+    """Read a run, however damaged, and return what its page shows."""
+    config = _read_json(run / "config.json")
+    what = _network(run)
+    history = RunHistory(run, what)
+    with ThreadPoolExecutor(1) as beside:  # pictures are decoded while the numbers are read and drawn
+        pictures = beside.submit(read_previews, run / "previews")
+        unread = _read_history(history)
+        charts = draw_charts(history)
+        previews, unreadable = pictures.result()
+    planned = planned_steps(config, what, list(history.stages))
+    return Page(
+        title=f"{what.capitalize()}: {run.resolve().parent.parent.name}",
+        subtitle=f"{run} · {time.strftime('%Y-%m-%d %H:%M')}",
+        verdict=_verdict(history, planned),
+        facts=describe_facts(history, planned),
+        last_preview=previews[-1] if previews else None,
+        previews=previews[:-1],
+        charts=charts,
+        verdicts=list_verdicts(history),
+        scores=read_scores(run / "evaluations.jsonl", history),
+        machine={name: _show(value) for name, value in _read_json(run / "machine.json").items()},
+        config=_read_text(run / "config.json"),
+        log=_read_text(run / "log.txt").splitlines()[-LOG_LINES:],
+        notes=[*unread, *_notes(history, unreadable)],
+    )
+
+
+def _read_history(history: RunHistory) -> list[str]:
+    """Take in a run's numbers, and return what there is to say where the system does not give them."""
+    try:
+        history.read()
+    except OSError as error:
+        return [f"{METRICS} cannot be read: {error.strerror or error}."]
+    return []
+
+
+def planned_steps(config: Mapping[str, Any], what: What, stages: list[str]) -> int | None:
+    """Return how many steps the run, or its present stage, is to have; None where the config does not say."""
+    try:
+        if what == "denoiser":
+            steps = config["ldm"]["training"]["steps"]
+        else:
+            steps = {stage["name"]: stage["steps"] for stage in config["vae"]["stages"]}[stages[-1]]
+    except (LookupError, TypeError):
+        return None
+    return steps if isinstance(steps, int) and not isinstance(steps, bool) and steps > 0 else None
+
+
+def read_previews(folder: Path) -> tuple[list[Preview], int]:
+    """Return at most 24 pages of previews as small pictures, the last one larger; and how many cannot be read.
+
+    Of large files there are fewer, 8 at least.
+    """
+    with contextlib.suppress(OSError):
+        found = {int(m[1]): path for path in folder.iterdir() if (m := _PREVIEW.fullmatch(path.name))}
+        affordable = MAX_PREVIEW_BYTES * len(found) // max(1, sum(path.stat().st_size for path in found.values()))
+        chosen = thin_evenly(sorted(found), max(LEAST_PREVIEWS, min(MAX_PREVIEWS, affordable)))
+        small = make_thumbnails([found[step] for step in chosen[:-1]], SMALL_SIDES, SMALL_BYTES)
+        last = [make_thumbnail(found[step], LAST_SIDES, LAST_BYTES) for step in chosen[-1:]]
+        pictures = [*small, *last]
+        previews = [Preview(step, one) for step, one in zip(chosen, pictures, strict=True) if one is not None]
+        return previews, pictures.count(None)
+    return [], 0
+
+
+def describe_facts(history: RunHistory, planned: int | None) -> dict[str, str]:
+    """Return the figures at the top of the page."""
+    held_out = "held_out_loss" if history.what == "denoiser" else "held_out_reconstruction"
+    facts = {"steps": f"{history.last_step:,}"}
+    if planned and not history.stages:
+        facts["steps"] += f" of {planned:,}"
+    if history.stages:
+        facts["stage"] = list(history.stages)[-1]
+    rate = history.traces.get("images_per_second", Trace())
+    values = {
+        "time": duration(history.seconds) if history.seconds else "",
+        "images per second": _number(rate.last),
+        "held-out loss": _number(history.fixed.get(held_out)),
+        "recognized": _share(history.fixed.get("recognition")),
+        "skipped updates": _number(history.fixed.get("skipped_steps") or None),
+        "wait for data": _share(history.fixed.get("data_share")),
+    }
+    if planned and not history.stages and 0 < history.last_step < planned and history.seconds:
+        values["left"] = duration(history.seconds / history.last_step * (planned - history.last_step))
+    return facts | {name: value for name, value in values.items() if value}
+
+
+def list_verdicts(history: RunHistory) -> list[list[str]]:
+    """Return the verdicts so far, one row for those alike in a row, with the evidence of the last of these."""
+    rows: list[list[str]] = []
+    first = 0
+    for said in history.said:
+        kind = said.verdict.kind.replace("_", " ")
+        if rows and rows[-1][1] == kind:
+            rows[-1] = [f"{first:,} to {said.step:,}", kind, said.verdict.evidence]
+        else:
+            first = said.step
+            rows.append([f"{said.step:,}", kind, said.verdict.evidence])
+    return rows[-MAX_VERDICT_ROWS:]
+
+
+def read_scores(path: Path, history: RunHistory) -> list[dict[str, str]]:
+    """Return the newest evaluations of a run, and the scores that its training took."""
+    rows: list[dict[str, str]] = []
+    scored = [name for name in ("psnr", "ssim", "lpips", "frechet") if name in history.fixed]
+    if scored:
+        rows.append({"step": f"{history.last_step:,}", **{name: _number(history.fixed[name]) for name in scored}})
+    for line in _read_text(path).splitlines()[-SCORE_LINES:]:
+        with contextlib.suppress(ValueError, RecursionError):
+            entry = json.loads(line)
+            if isinstance(entry, dict):
+                rows.append(dict(list(_flatten(entry).items())[:SCORE_NAMES]))
+    return rows
+
+
+def _flatten(entry: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return an evaluation's numbers and words by their dotted names, two levels deep; lists are left out."""
+    found: dict[str, str] = {}
+    for name, value in entry.items():
+        if isinstance(value, dict) and prefix.count(".") < 1:
+            found |= _flatten(value, f"{prefix}{name}.")
+        elif isinstance(value, (str, int, float)):
+            found[f"{prefix}{name}"] = _show(value)[:200]
+    return found
+
+
+def _network(run: Path) -> What:
+    """Return what a run trains: by its name, else by whether its metrics have stages."""
+    if run.resolve().name in NETWORKS:
+        return NETWORKS[run.resolve().name]
+    with contextlib.suppress(OSError):
+        if (run / METRICS).is_file():
+            with (run / METRICS).open("rb") as file:
+                return "autoencoder" if b'"stage":' in file.read(2**16) else "denoiser"
+    return "denoiser"
+
+
+def _verdict(history: RunHistory, planned: int | None) -> tuple[str, str, str] | None:
+    """Return the verdict by all that is known now; the last one that was said where now is too early to tell."""
+    if not history.traces:
+        return None
+    now: Verdict = judge_run(history.to_history(planned or max(1, history.last_step - history.first_step)))
+    if now.kind == "too_early" and not history.said:
+        return None
+    return now.kind.replace("_", " "), now.evidence, now.advice
+
+
+def _notes(history: RunHistory, unreadable: int) -> list[str]:
+    notes = [] if history.traces else ["There are no numbers of this run yet."]
+    if history.reader.torn:
+        notes.append(f"{history.reader.torn:,} lines of {METRICS} are torn or foreign and were left out.")
+    if history.reader.stride > 1:
+        notes.append(f"Of the lines of single steps one in {history.reader.stride:,} was read.")
+    if unreadable:
+        notes.append(f"{unreadable} previews could not be read.")
+    return notes
+
+
+def _read_text(path: Path) -> str:
+    """Return the end of a text file, whatever its bytes are; nothing where there is none."""
+    if not path.is_file():  # also keeps us from waiting on a named pipe
+        return ""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - MAX_TEXT_BYTES))
+            return file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    with contextlib.suppress(ValueError, RecursionError):
+        value = json.loads(_read_text(path))
+        return value if isinstance(value, dict) else {}
+    return {}
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.0%}"

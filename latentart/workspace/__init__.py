@@ -1,0 +1,1 @@
+"""`latentart demo`, `init`, `info`, `doctor`, `clean-data`, `weights` and `ema`."""

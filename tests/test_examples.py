@@ -1,0 +1,109 @@
+"""The examples run: what they show of the package is still there."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from latentart.config.presets import PRESETS
+from latentart.config.workspace import load_config, resolve
+
+Run = Callable[..., Any]
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def load(name: str) -> dict[str, Any]:
+    """Return what an example defines, without running its last part."""
+    return runpy.run_path(str(EXAMPLES / name))
+
+
+def test_the_example_config_is_the_preset() -> None:
+    """It is complete, valid, and what `config show` writes."""
+    text = (EXAMPLES / "wikiart.json").read_text(encoding="utf-8")
+
+    assert text == resolve({"preset": "wikiart-256"}).to_text()
+    assert load_config(EXAMPLES / "wikiart.json").preset in PRESETS
+
+
+def test_eight_images_are_learned() -> None:
+    """Thirty steps halve the loss, and the page shows both rows."""
+    torch.manual_seed(0)
+    example = load("overfit_eight_images.py")
+    images = example["draw_eight"](16)
+    autoencoder = example["build_small"]()
+
+    losses = list(example["overfit"](autoencoder, images, 30))
+    page, psnr = example["compare"](autoencoder, images)
+
+    assert losses[-1] < 0.5 * losses[0]
+    assert psnr > 12
+    assert page.height == 2 * (16 + 2) + 2
+
+
+def test_pictures_drawn_from_python_are_those_of_the_command(run: Run, workspace: Path) -> None:
+    """The same model, style, seed and settings give the same picture either way."""
+    example = load("sample_from_python.py")
+    run(workspace, "sample", "-s", "Cubism", "-n", "2", "--separate", "--out", "drawn", "-c", "latentart.json")
+    settings = example["SamplerSettings"](steps=3, guidance=2.0)
+
+    pictures = example["draw"](workspace / "runs/ldm/model", "Cubism", [0, 1], settings)
+
+    for seed, picture in enumerate(pictures):
+        with Image.open(workspace / f"drawn/Cubism_seed{seed}.png") as drawn:
+            difference = np.abs(np.int16(picture) - np.int16(drawn))
+        assert difference.max() <= 16, "precision is left to the machine here"
+
+
+STANDINS = {
+    "scontrol": 'if [[ $1 == requeue ]]; then echo "$2" > requeued; else echo node-a; echo node-b; fi',
+    "scancel": 'echo "$@" > cancelled',
+    "srun": """
+        out=$(sed -n "s/^--output=//p" <<< "$(printf "%s\\n" "$@")")
+        echo "$@" > called
+        if [[ $PRINTS == wait ]]; then
+          until [[ -f cancelled ]]; do sleep 0.02; done
+          exit 143
+        fi
+        echo "$PRINTS" > "$out"
+    """,
+}
+
+
+@pytest.mark.parametrize(
+    ("prints", "is_requeued"), [("runs/ldm/checkpoints/step-00000500", True), ("runs/ldm/model", False), ("wait", True)]
+)
+def test_the_slurm_script_goes_on_until_the_model_is_there(tmp_path: Path, prints: str, is_requeued: bool) -> None:
+    """Paused at --max-time or told that time is up it is put into the queue again; finished it is not."""
+    for name, body in STANDINS.items():
+        script = tmp_path / "bin" / name
+        script.parent.mkdir(exist_ok=True)
+        script.write_text(f"#!/bin/bash\n{body}\n")
+        script.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "PRINTS": prints}
+    environment |= {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node-[a-b]", "SLURM_JOB_NUM_NODES": "2"}
+    environment |= {"SLURM_GPUS_ON_NODE": "4", "SLURM_CPUS_PER_TASK": "32"}
+    with subprocess.Popen(["bash", EXAMPLES / "slurm.sh", "vae"], cwd=tmp_path, env=environment) as process:
+        while process.poll() is None and not (tmp_path / "called").exists():
+            time.sleep(0.02)
+        if prints == "wait":
+            process.send_signal(signal.SIGUSR1)
+        code = process.wait(timeout=30)
+
+    called = (tmp_path / "called").read_text()
+    assert "--nnodes 2 --nproc-per-node 4 " in called
+    assert "--rdzv-endpoint node-a:29500" in called
+    assert "-m latentart train vae --quiet --max-time 7h" in called
+    assert "--open-mode=truncate" in called, "a job that is put into the queue again would read what it wrote before"
+    assert (code, (tmp_path / "requeued").exists()) == (143 if prints == "wait" else 0, is_requeued)
+    assert (tmp_path / "cancelled").exists() == (prints == "wait")
