@@ -14,14 +14,13 @@ from PIL import Image
 from torch import Tensor
 
 from latentart.core.latents import kl_per_image, sample_posterior, split_moments
-from latentart.core.losses import reconstruction_per_image
+from latentart.core.losses import psnr_per_image, reconstruction_per_image
 from latentart.core.networks.autoencoder import Autoencoder, Decoder, Encoder
 from latentart.core.networks.blocks import BlockShape
 from latentart.core.pixels import to_images, to_pixels
 from latentart.data.datasets import picture_from, pixels_from
 from latentart.data.pictures.grids import tile_grid
 from latentart.data.synthetic.art import STYLES, draw_picture
-from latentart.scoring.metrics.reconstruction import psnr_per_image
 from latentart.training.steps.optim import build_adamw, learning_rate, set_learning_rate
 
 

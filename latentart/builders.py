@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from latentart.config.data import DataConfig
 from latentart.config.denoiser import DenoiserConfig, DiTConfig
 from latentart.config.ldm import DiffusionConfig
-from latentart.config.optim import EmaConfig, LdmEmaConfig, OptimizerConfig, RunConfig, StepsOrEpochs
-from latentart.config.vae import AutoencoderConfig, DiscriminatorConfig, PerceptualConfig, StageConfig
+from latentart.config.optim import EmaConfig, LdmEmaConfig, RunConfig, StepsOrEpochs
+from latentart.config.vae import AutoencoderConfig, DiscriminatorConfig
+from latentart.core.diffusion.objective import DiffusionTask
 from latentart.core.diffusion.schedules import NoiseSchedule, make_betas, straight_alpha_bar
 from latentart.core.ema import Ema
 from latentart.core.networks.autoencoder import Autoencoder, Decoder, Encoder
@@ -23,18 +21,10 @@ from latentart.core.networks.blocks import BlockShape, set_recompute
 from latentart.core.networks.conditioning import Denoiser
 from latentart.core.networks.discriminator import PatchDiscriminator
 from latentart.core.networks.dit import DiT
-from latentart.core.networks.perceptual import PerceptualDistance, build_random_slices
 from latentart.core.networks.quantizer import VectorQuantizer
 from latentart.core.networks.unet import UNet
-from latentart.core.randomness import generator_for, seed_for
+from latentart.core.randomness import seed_for
 from latentart.data.datasets import Crop, CropSet
-from latentart.model.weights.perceptual import load_perceptual
-from latentart.process.devices import Placement
-from latentart.training.steps.adversarial_schedule import AdversarialPlan, AdversarialSchedule
-from latentart.training.steps.adversary import Adversary
-from latentart.training.steps.muon import build_muon
-from latentart.training.steps.optim import build_adamw, learning_rate
-from latentart.training.steps.vae_step import VaeTerms
 
 CACHE_CROP = (0.8, 1.0)  # the shares that the presets' autoencoders are trained with
 
@@ -72,19 +62,6 @@ def build_autoencoder(config: AutoencoderConfig) -> Autoencoder:
 def build_discriminator(config: DiscriminatorConfig) -> PatchDiscriminator:
     """Return a discriminator with fresh weights."""
     return PatchDiscriminator(config.base_channels, config.num_layers, config.groups)
-
-
-def build_perceptual(config: PerceptualConfig) -> PerceptualDistance:
-    """Return the LPIPS network of the chosen backbone.
-
-    Raises:
-        DownloadError: the backbone's weight file is not here, or not that backbone's.
-    """
-    if config.backbone == "random":
-        slices = build_random_slices(generator_for(0, "perceptual"))
-        widths = [part[-2].out_channels for part in slices if isinstance(part, nn.Sequential)]
-        return PerceptualDistance(slices, [torch.full((int(width),), 1.0) for width in widths])  # type: ignore[arg-type]
-    return load_perceptual(config.backbone, Path(config.weights).expanduser() if config.weights else None)
 
 
 def build_denoiser(config: DenoiserConfig, latent_channels: int, num_labels: Sequence[int]) -> Denoiser:
@@ -128,60 +105,6 @@ def build_schedule(config: DiffusionConfig) -> NoiseSchedule:
     return schedule.to_zero_terminal_snr() if config.zero_terminal_snr else schedule
 
 
-def build_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Return AdamW over a network's weights, or Muon with AdamW for the weights that are not its."""
-    if config.kind == "muon":
-        return build_muon(
-            network,
-            lr=config.lr,
-            muon_lr=config.muon_lr or config.lr,
-            betas=config.betas,
-            weight_decay=config.weight_decay,
-        )
-    return build_adamw(network.parameters(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)
-
-
-def build_adversary(
-    discriminator: PatchDiscriminator,
-    config: DiscriminatorConfig,
-    stage: StageConfig,
-    num_steps: int,
-    placement: Placement,
-    betas: tuple[float, float],
-) -> Adversary:
-    """Return a stage's adversary; its optimizer shares the autoencoder's betas."""
-    lr = stage.discriminator_lr or config.lr
-    optimizer = build_adamw(discriminator.parameters(), lr=lr, betas=betas, weight_decay=config.weight_decay)
-    return Adversary(
-        discriminator,
-        optimizer,
-        AdversarialSchedule(build_adversarial_plan(config, stage, num_steps)),
-        placement,
-        lr=lr,
-        kind=config.loss,
-        adaptive_limit=config.adaptive_limit,
-        r1=config.r1,
-        r1_every=config.r1_every,
-    )
-
-
-def build_adversarial_plan(config: DiscriminatorConfig, stage: StageConfig, num_steps: int) -> AdversarialPlan:
-    """Return when the discriminator of a stage of ``num_steps`` begins, and how its influence grows."""
-    start = stage.discriminator_start
-    return AdversarialPlan(
-        start=None if start == "plateau" else round(start * num_steps) if isinstance(start, float) else start,
-        warmup=stage.discriminator_warmup,
-        ramp=stage.ramp,
-        plateau_steps=config.plateau_steps,
-        plateau_gain=config.plateau_gain,
-        is_guarded=config.guard.enabled,
-        tolerance=config.guard.tolerance,
-        max_gap=config.guard.max_gap,
-        window=config.guard.window,
-        max_pause=config.guard.max_pause,
-    )
-
-
 def prepare_network(network: nn.Module, config: RunConfig) -> None:
     """Switch a network's recomputation of activations and its compilation as the run wants them."""
     set_recompute(network, config.recompute)
@@ -200,40 +123,6 @@ def build_ema(network: nn.Module, config: EmaConfig) -> Ema:
 def build_tracks(network: nn.Module, config: LdmEmaConfig) -> list[Ema]:
     """Return the averages from whose snapshots others can be made."""
     return [Ema(network, relative_std=relative_std) for relative_std in config.tracks]
-
-
-@dataclass(frozen=True)
-class RatePlan:
-    """The learning rate as a pure function of the step."""
-
-    settings: dict[str, Any]
-    peak: float
-    total_steps: int
-
-    def __call__(self, step: int) -> float:
-        """Return the rate of update ``step``, counted from 0."""
-        return learning_rate(step, peak=self.peak, total_steps=self.total_steps, **self.settings)
-
-
-def build_rate_plan(config: OptimizerConfig, total_steps: int, peak: float | None = None) -> RatePlan:
-    """Return the rate over a run of ``total_steps``; ``peak`` takes the place of the config's."""
-    return RatePlan(config.schedule.model_dump(), peak or config.lr, total_steps)
-
-
-def build_terms(stage: StageConfig, clip_norm: float, former: StageConfig | None = None) -> VaeTerms:
-    """Return a stage's loss as plain numbers; LPIPS ramps where the former stage had none."""
-    is_new = former is None or former.weights.perceptual == 0
-    return VaeTerms(
-        reconstruction_kind=stage.reconstruction,
-        reconstruction=stage.weights.reconstruction,
-        kl=stage.weights.kl,
-        commitment=stage.weights.commitment,
-        adversarial=stage.weights.adversarial,
-        perceptual=stage.weights.perceptual,
-        equivariance=stage.weights.equivariance,
-        perceptual_ramp=stage.ramp if is_new else 0,
-        clip_norm=clip_norm,
-    )
 
 
 def build_crop(
@@ -259,3 +148,16 @@ def count_steps(length: StepsOrEpochs, num_pictures: int, batch_size: int) -> in
         return length.steps
     batches = (length.epochs or 0) * num_pictures / batch_size
     return max(1, math.ceil(round(batches, 6)))  # 0.07 · 100 is 7.000000000000001
+
+
+def build_task(config: DiffusionConfig) -> DiffusionTask:
+    """Return what the denoiser learns, from its config."""
+    return DiffusionTask(
+        build_schedule(config),
+        config.target,
+        config.weighting,
+        config.min_snr_gamma,
+        config.timesteps,
+        config.timestep_mean,
+        config.timestep_std,
+    )

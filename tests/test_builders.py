@@ -10,18 +10,12 @@ import torch
 from torch import nn
 
 from latentart.builders import (
-    build_adversarial_plan,
-    build_adversary,
     build_autoencoder,
     build_crop,
     build_denoiser,
     build_discriminator,
     build_ema,
-    build_optimizer,
-    build_perceptual,
-    build_rate_plan,
     build_schedule,
-    build_terms,
     build_tracks,
     count_steps,
 )
@@ -29,7 +23,7 @@ from latentart.config.data import DataConfig
 from latentart.config.denoiser import DiTConfig, UNetConfig
 from latentart.config.ldm import DiffusionConfig
 from latentart.config.optim import EmaConfig, LdmEmaConfig, OptimizerConfig, StepsOrEpochs
-from latentart.config.vae import AutoencoderConfig, DiscriminatorConfig, GuardConfig, PerceptualConfig, StageConfig
+from latentart.config.vae import AutoencoderConfig, DiscriminatorConfig, GuardConfig, StageConfig
 from latentart.core.diffusion.schedules import make_betas
 from latentart.core.ema import gamma_from_relative_std, power_decay
 from latentart.core.networks.attention import FullAttention, LinearAttention
@@ -37,7 +31,15 @@ from latentart.core.networks.blocks import ResidualBlock
 from latentart.core.networks.dit import DiT, TransformerBlock
 from latentart.data.datasets import Crop
 from latentart.errors import DownloadError
+from latentart.model.weights.perceptual import build_perceptual
 from latentart.process.devices import Placement
+from latentart.training.build import (
+    build_adversarial_plan,
+    build_adversary,
+    build_optimizer,
+    build_rate_plan,
+    build_terms,
+)
 from latentart.training.steps.adversarial_schedule import AdversarialPlan
 from latentart.training.steps.optim import learning_rate
 from latentart.training.steps.vae_step import VaeTerms
@@ -152,7 +154,7 @@ def test_discriminator_has_the_layers_of_its_config() -> None:
 
 def test_random_perceptual_network_is_always_the_same() -> None:
     """The documented stand-in needs no file and no global generator."""
-    first, second = (build_perceptual(PerceptualConfig(backbone="random")).state_dict() for _ in range(2))
+    first, second = (build_perceptual("random").state_dict() for _ in range(2))
 
     assert first.keys() == second.keys()
     assert all(torch.equal(value, second[name]) for name, value in first.items())
@@ -161,7 +163,7 @@ def test_random_perceptual_network_is_always_the_same() -> None:
 def test_trained_perceptual_network_looks_for_the_named_file() -> None:
     """A missing file is reported under the name the config gives, ~ spelled out."""
     with pytest.raises(DownloadError, match=r"no such file at /.*/nowhere/mine\.pth"):
-        build_perceptual(PerceptualConfig(backbone="alexnet", weights="~/nowhere/mine.pth"))
+        build_perceptual("alexnet", "~/nowhere/mine.pth")
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,13 @@ from latentart.core.diffusion.objective import DiffusionTask
 from latentart.data.held_out import split_held_out
 from latentart.data.latent_cache import LatentCache
 from latentart.layout import Workspace
-from latentart.model.folder import Model
+from latentart.model.folder import Model, load_autoencoder
 from latentart.model.generate import Generator, SamplerSettings
 from latentart.process.devices import Placement
 from latentart.scoring.judging import alternate, read_middles, spread
 from latentart.scoring.metrics.frechet import FeatureStatistics, frechet_distance
 from latentart.scoring.metrics.judge import Judge, judge_in_batches, recognition, train_judge
-from latentart.training.encode import encode, load_autoencoder
+from latentart.training.encode import encode
 from latentart.training.train_vae import train_vae
 from latentart.workspace.clean_data import clean_data
 from latentart.workspace.demo import draw_raw

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from latentart.builders import build_autoencoder, build_optimizer
+from latentart.builders import build_autoencoder
 from latentart.config.optim import OptimizerConfig
 from latentart.config.vae import AutoencoderConfig
 from latentart.config.workspace import resolve
@@ -18,6 +18,7 @@ from latentart.core.losses import reconstruction_per_image
 from latentart.core.randomness import normal_for, sample_numbers
 from latentart.errors import UsageError
 from latentart.process.devices import Placement
+from latentart.training.build import build_optimizer
 from latentart.training.steps.optim import clip_finite
 
 KL_WEIGHT = 1e-6

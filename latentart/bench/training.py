@@ -13,7 +13,7 @@ from latentart.bench.arena import Arena
 from latentart.bench.denoisers import build_ours
 from latentart.bench.figures import seconds_of
 from latentart.bench.limits import wait_for
-from latentart.builders import build_ema, build_optimizer, build_rate_plan
+from latentart.builders import build_ema, build_task
 from latentart.config.denoiser import UNetConfig
 from latentart.config.ldm import DiffusionConfig, LdmConfig
 from latentart.config.optim import EmaConfig, OptimizerConfig
@@ -22,8 +22,8 @@ from latentart.core.diffusion.process import draw_timesteps
 from latentart.core.diffusion.uncertainty import LearnedUncertainty
 from latentart.core.randomness import epoch_order, normal_for, position, sample_numbers, uniform_for
 from latentart.errors import TrainingDivergedError
-from latentart.model.folder import build_task
 from latentart.process.devices import Placement
+from latentart.training.build import build_optimizer, build_rate_plan
 from latentart.training.ldm_batches import HeldOutLoss, LatentBatches
 from latentart.training.steps.ldm_step import LdmBatch, LdmStep
 

@@ -32,11 +32,11 @@ from latentart.bench.figures import Figure, seconds_of, time_in_turns
 from latentart.bench.limits import bench_limits, count_flops, products_of, shares_of_matrix_rate, wait_for
 from latentart.bench.pictures import crops_at, make_up_pictures, middle_squares, read_pictures, split
 from latentart.bench.stages import bench_stages
-from latentart.builders import build_rate_plan
+from latentart.core.losses import psnr_per_image
 from latentart.errors import TrainingDivergedError
 from latentart.process.devices import Placement
 from latentart.scoring.metrics.grid_artifacts import grid_strength
-from latentart.scoring.metrics.reconstruction import psnr_per_image
+from latentart.training.build import build_rate_plan
 from latentart.training.steps.optim import set_learning_rate
 
 SMALL = Setting("demo-like", (32, 64, 128), 64, 16)

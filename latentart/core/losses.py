@@ -81,3 +81,9 @@ def adaptive_weight(
         by_reconstruction, by_adversarial = average(by_reconstruction), average(by_adversarial)
     ratio = by_reconstruction.norm() / (by_adversarial.norm() + 1e-4)
     return ratio.clamp(0.0, limit).detach()
+
+
+def psnr_per_image(images_hat: Tensor, images: Tensor) -> Tensor:
+    """Return ``10 log10(2² / mean squared difference)`` in dB per image, ``[B]``, for images in -1…1."""
+    difference = images_hat.float().clamp(-1, 1) - images.float()
+    return 10.0 * torch.log10(4.0 / difference.square().flatten(1).mean(1).clamp_min(1e-10))

@@ -25,9 +25,9 @@ from torch import Tensor
 
 from latentart.core.latents import LatentNormalizer, LatentStatistics
 from latentart.errors import DataError, ModelError, ResourceError
-from latentart.storage.checkpoints import write_tensors
 from latentart.storage.folders import write_json_atomic
 from latentart.storage.json_files import read_sealed_json, seal_json
+from latentart.storage.tensors import write_tensors
 
 CACHE_FILE = "cache.json"
 SHARD_IMAGES = 1024

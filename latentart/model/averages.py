@@ -23,8 +23,8 @@ from latentart.errors import ModelError, ResourceError, UsageError
 from latentart.layout import Workspace
 from latentart.model.folder import MODEL_FILE, load_model, require_denoiser, save_model
 from latentart.process.devices import Placement
-from latentart.storage.checkpoints import load_matching, read_tensors, write_tensors
 from latentart.storage.folders import read_json, write_json_atomic
+from latentart.storage.tensors import load_matching, read_tensors, write_tensors
 
 FORMAT = 1
 MAX_MISS = 0.05  # of the profile's norm; beyond it the average would no longer be the one that was asked for

@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from latentart import __version__
-from latentart.builders import build_autoencoder, build_denoiser, build_schedule
+from latentart.builders import build_autoencoder, build_denoiser, build_task
 from latentart.config.denoiser import DenoiserConfig
 from latentart.config.ldm import DiffusionConfig
 from latentart.config.vae import AutoencoderConfig
@@ -22,11 +22,12 @@ from latentart.core.latents import LatentNormalizer
 from latentart.core.networks.autoencoder import Autoencoder
 from latentart.core.networks.conditioning import Denoiser
 from latentart.errors import ModelError, UsageError, nearest
+from latentart.layout import Workspace
 from latentart.model.description import FORMAT, read_configs, require_fitting_files
 from latentart.process.devices import Placement
 from latentart.process.memory import explain_out_of_memory
-from latentart.storage.checkpoints import load_matching, read_tensors, require_finite, write_tensors
 from latentart.storage.folders import commit_folder, read_json, recover_folder, verify_folder, write_json_atomic
+from latentart.storage.tensors import load_matching, read_tensors, require_finite, write_tensors
 
 MODEL_FILE = "model.json"
 
@@ -179,19 +180,6 @@ def _load(network: nn.Module, folder: Path, name: str) -> None:
     require_finite(tensors, str(path))
 
 
-def build_task(config: DiffusionConfig) -> DiffusionTask:
-    """Return what the denoiser learns, from its config."""
-    return DiffusionTask(
-        build_schedule(config),
-        config.target,
-        config.weighting,
-        config.min_snr_gamma,
-        config.timesteps,
-        config.timestep_mean,
-        config.timestep_std,
-    )
-
-
 def require_denoiser(model: Model, folder: Path) -> tuple[Denoiser, DiffusionTask]:
     """Return the denoiser and its task.
 
@@ -223,3 +211,26 @@ def weights_hash(folder: Path, name: str = "autoencoder") -> str:
         case {"files": {**files}} if isinstance(entry := files.get(f"{name}.safetensors"), dict):
             return str(entry.get("sha256"))
     raise ModelError(f"{folder / 'MANIFEST.json'} is damaged.")
+
+
+def load_autoencoder(workspace: Workspace, placement: Placement) -> Model:
+    """Return the workspace's autoencoder.
+
+    Raises:
+        ModelError: it is not trained yet, or damaged.
+    """
+    return load_model(find_autoencoder(workspace), placement)
+
+
+def find_autoencoder(workspace: Workspace) -> Path:
+    """Return the model folder of the workspace's autoencoder.
+
+    Raises:
+        ModelError: it is not trained yet.
+    """
+    folder = workspace.vae_run / "model"
+    recover_folder(folder)
+    if not folder.is_dir():
+        msg = f"there is no trained autoencoder in {workspace.vae_run}."
+        raise ModelError(msg, "Run `latentart train vae` first.")
+    return folder

@@ -14,11 +14,10 @@ from typing import Any
 from latentart.data.index import IndexEntry, index_fingerprint
 from latentart.errors import DataError, LatentArtError, ModelError, ResourceError
 from latentart.layout import Workspace
-from latentart.model.folder import weights_hash
+from latentart.model.folder import find_autoencoder, weights_hash
 from latentart.model.labels import describe_labels
 from latentart.storage.checkpoints import list_checkpoints
 from latentart.storage.folders import read_json
-from latentart.training.encode import find_autoencoder
 
 logger = logging.getLogger(__name__)
 

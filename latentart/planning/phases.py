@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from latentart.builders import build_adversarial_plan, build_autoencoder, count_steps
+from latentart.builders import build_autoencoder, count_steps
 from latentart.config.data import DataConfig
 from latentart.config.vae import StageConfig
 from latentart.config.workspace import Config
@@ -39,6 +39,7 @@ from latentart.process.host_memory import file_bytes
 from latentart.scoring.vae_evaluation import FOLLOWED_PICTURES, PREVIEW_PICTURES, SCORED_PICTURES
 from latentart.storage.checkpoints import list_checkpoints
 from latentart.storage.folders import read_json
+from latentart.training.build import build_adversarial_plan
 from latentart.training.encode import Encoding
 from latentart.training.ldm_batches import HELD_OUT_DRAWS
 from latentart.training.ldm_previews import PREVIEW_COLUMNS, PREVIEW_STYLES, preview_settings

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from latentart.core.latents import split_moments
+from latentart.core.losses import psnr_per_image
 from latentart.core.networks.tiling import decode_tiled, encode_tiled
 from latentart.core.pixels import to_images, to_pixels
 from latentart.data.datasets import picture_from, pixels_from
@@ -21,7 +22,6 @@ from latentart.data.pictures.grids import save_png, tile_grid
 from latentart.errors import DataError, UsageError
 from latentart.model.folder import Model, load_model
 from latentart.process.devices import Placement
-from latentart.scoring.metrics.reconstruction import psnr_per_image
 
 
 @dataclass(frozen=True)

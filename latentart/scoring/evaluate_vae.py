@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from latentart.core.losses import psnr_per_image
 from latentart.core.networks.perceptual import PerceptualDistance
 from latentart.core.pixels import to_images, to_pixels
 from latentart.data.datasets import picture_from
@@ -33,7 +34,7 @@ from latentart.scoring.metrics.frechet import FeatureStatistics, frechet_distanc
 from latentart.scoring.metrics.grid_artifacts import grid_strength
 from latentart.scoring.metrics.latent_health import LatentExamination, LatentHealth
 from latentart.scoring.metrics.random_features import RandomFeatures
-from latentart.scoring.metrics.reconstruction import psnr_per_image, ssim_per_image
+from latentart.scoring.metrics.reconstruction import ssim_per_image
 from latentart.scoring.vae_evaluation import EVALUATION_BATCH, Evaluation, find_perceptual
 
 MOST_PICTURES = 2048

@@ -24,8 +24,8 @@ from latentart.sampling.blends import Blend, labels_of
 from latentart.sampling.sample import Studio
 from latentart.sampling.settings import NOT_DESCRIBED
 from latentart.scoring.metrics.judge import shrink
-from latentart.storage.checkpoints import read_tensors, write_tensors
 from latentart.storage.folders import commit_folder, discard_folder, verify_folder
+from latentart.storage.tensors import read_tensors, write_tensors
 
 VERSION = 1
 SHARD = 64

@@ -21,8 +21,8 @@ from latentart.process.progress import Progress
 from latentart.scoring.judging import open_middles, reading_workers, spread
 from latentart.scoring.metrics.frechet import FeatureStatistics, frechet_distance
 from latentart.scoring.metrics.kernel_distance import kernel_distance
-from latentart.storage.checkpoints import read_tensors, write_tensors
 from latentart.storage.folders import commit_folder, verify_folder
+from latentart.storage.tensors import read_tensors, write_tensors
 
 logger = logging.getLogger(__name__)
 

@@ -27,8 +27,8 @@ from latentart.errors import DataError, ModelError
 from latentart.layout import Workspace
 from latentart.process.progress import Progress
 from latentart.scoring.metrics.judge import Judge, shrink, train_judge
-from latentart.storage.checkpoints import load_matching, read_tensors, write_tensors
 from latentart.storage.folders import commit_folder, read_json, verify_folder, write_json_atomic
+from latentart.storage.tensors import load_matching, read_tensors, write_tensors
 
 logger = logging.getLogger(__name__)
 

@@ -27,8 +27,8 @@ from latentart.scoring.judging import (
 from latentart.scoring.metrics.comparison import LabeledFeatures
 from latentart.scoring.metrics.judge import Judge, judge_in_batches, shrink
 from latentart.scoring.metrics.memorization import to_thumbnails
-from latentart.storage.checkpoints import read_tensors, write_tensors
 from latentart.storage.folders import commit_folder, verify_folder, write_json_atomic
+from latentart.storage.tensors import read_tensors, write_tensors
 
 logger = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from latentart.builders import build_crop, build_perceptual
+from latentart.builders import build_crop
 from latentart.config.vae import PerceptualConfig
 from latentart.core.latents import LatentStatistics, split_moments
-from latentart.core.losses import reconstruction_per_image
+from latentart.core.losses import psnr_per_image, reconstruction_per_image
 from latentart.core.networks.autoencoder import Autoencoder
 from latentart.core.networks.perceptual import PerceptualDistance
 from latentart.core.pixels import to_images, to_pixels
@@ -24,10 +24,11 @@ from latentart.data.loading import load_batches
 from latentart.data.pictures.grids import save_png, tile_grid
 from latentart.errors import DownloadError
 from latentart.layout import Workspace
+from latentart.model.weights.perceptual import build_perceptual
 from latentart.process.devices import Placement
 from latentart.scoring.metrics.frechet import FeatureStatistics, frechet_distance
 from latentart.scoring.metrics.random_features import RandomFeatures
-from latentart.scoring.metrics.reconstruction import psnr_per_image, ssim_per_image
+from latentart.scoring.metrics.reconstruction import ssim_per_image
 
 logger = logging.getLogger(__name__)
 
@@ -151,7 +152,7 @@ def find_perceptual(config: PerceptualConfig, placement: Placement) -> Perceptua
     if config.backbone == "random":
         return None
     try:
-        perceptual = build_perceptual(config)
+        perceptual = build_perceptual(config.backbone, config.weights)
     except DownloadError as error:
         logger.info("LPIPS is not measured: %s", error.message)
         return None

@@ -32,13 +32,13 @@ from latentart.data.latent_cache import (
     write_shards,
 )
 from latentart.data.loading import choose_workers, load_batches, prefetch
-from latentart.errors import DataError, LatentArtError, ModelError
+from latentart.errors import DataError, LatentArtError
 from latentart.layout import Workspace
-from latentart.model.folder import Model, load_model, save_model, weights_hash
+from latentart.model.folder import Model, load_autoencoder, save_model, weights_hash
 from latentart.process.devices import Placement
 from latentart.process.distributed import Ranks, join_ranks, read_ranks, wait_for_all
 from latentart.process.progress import Progress
-from latentart.storage.folders import read_json, recover_folder, remove_leftovers
+from latentart.storage.folders import read_json, remove_leftovers
 
 logger = logging.getLogger(__name__)
 
@@ -68,29 +68,6 @@ def encode(workspace: Workspace, placement: Placement, *, quiet: bool = False) -
             encoding.complete()
         wait_for_all()
     return encoding.folder
-
-
-def load_autoencoder(workspace: Workspace, placement: Placement) -> Model:
-    """Return the workspace's autoencoder.
-
-    Raises:
-        ModelError: it is not trained yet, or damaged.
-    """
-    return load_model(find_autoencoder(workspace), placement)
-
-
-def find_autoencoder(workspace: Workspace) -> Path:
-    """Return the model folder of the workspace's autoencoder.
-
-    Raises:
-        ModelError: it is not trained yet.
-    """
-    folder = workspace.vae_run / "model"
-    recover_folder(folder)
-    if not folder.is_dir():
-        msg = f"there is no trained autoencoder in {workspace.vae_run}."
-        raise ModelError(msg, "Run `latentart train vae` first.")
-    return folder
 
 
 @dataclass(frozen=True)

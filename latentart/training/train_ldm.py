@@ -12,14 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from latentart.builders import build_rate_plan, count_steps
+from latentart.builders import build_task, count_steps
 from latentart.config.denoiser import advise
 from latentart.data.held_out import split_held_out
 from latentart.data.latent_cache import LatentCache
 from latentart.data.loading import prefetch
 from latentart.layout import Workspace
 from latentart.model.averages import drop_averages, save_average
-from latentart.model.folder import build_task, save_model, trained_steps
+from latentart.model.folder import load_autoencoder, save_model, trained_steps
 from latentart.model.labels import ids_in_cache, read_columns
 from latentart.model.run_data import describe_latents, settle_data
 from latentart.process.devices import Placement
@@ -28,7 +28,8 @@ from latentart.process.limits import Limits
 from latentart.process.progress import Progress
 from latentart.storage.checkpoints import Checkpoint
 from latentart.storage.disk import tensor_bytes
-from latentart.training.encode import encode, load_autoencoder
+from latentart.training.build import build_ldm_step, build_rate_plan
+from latentart.training.encode import encode
 from latentart.training.ldm_batches import HeldOutLoss, LatentBatches, choose_micro_batch, load_latent_batches
 from latentart.training.ldm_previews import PreviewPage
 from latentart.training.ldm_verdict import LdmVerdict
@@ -36,7 +37,6 @@ from latentart.training.log import RunLog
 from latentart.training.loop import train
 from latentart.training.preflight import check_ldm_memory
 from latentart.training.run import RunKeeper, open_run, record_run, require_disk
-from latentart.training.steps.ldm_networks import build_ldm_step
 from latentart.training.steps.ldm_step import LdmBatch
 from latentart.training.survival.agreement import Follower, Pause, heed_signals, require_same_start
 from latentart.training.survival.recovery import train_or_go_back

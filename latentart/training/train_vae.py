@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from latentart.builders import build_rate_plan, count_steps
+from latentart.builders import count_steps
 from latentart.config.vae import StageConfig
 from latentart.data.index import IndexEntry
 from latentart.data.loading import prefetch
@@ -27,6 +27,7 @@ from latentart.process.memory import naming_stage
 from latentart.process.progress import Progress
 from latentart.scoring.vae_evaluation import Evaluation, VaeScores, find_perceptual
 from latentart.storage.checkpoints import Checkpoint, find_checkpoint
+from latentart.training.build import build_rate_plan, build_vae_step
 from latentart.training.log import RunLog
 from latentart.training.loop import train
 from latentart.training.preflight import check_vae_memory
@@ -38,8 +39,7 @@ from latentart.training.stages import (
     require_perceptual_weights,
     stages_done,
 )
-from latentart.training.steps.vae_networks import announce_discriminator, build_vae_step
-from latentart.training.steps.vae_step import VaeBatch
+from latentart.training.steps.vae_step import VaeBatch, VaeStep
 from latentart.training.survival.agreement import Follower, Pause, agree_on_limit, heed_signals, require_same_start
 from latentart.training.survival.recovery import train_or_go_back
 from latentart.training.survival.resuming import Call, find_start, fitting, require_same_settings
@@ -293,3 +293,14 @@ class StageRun:
         spread = ", ".join(f"{value:.2f}" for value in normalizer.std)
         log.note(f"stage {self.stage.name} is finished: {scores}; latent std per channel {spread}")
         return VaeResult(self.run / "model", [self.stage.name], scores, preview)
+
+
+def announce_discriminator(log: RunLog, step: VaeStep, num_steps: int) -> None:
+    """Say when the adversarial term will come in, as far as that is known, and whether the stage is long enough."""
+    entry = step.adversary.schedule.first_influence() if step.adversary and step.terms.adversarial > 0 else None
+    if entry is None:
+        return
+    if entry >= num_steps:
+        log.note("the discriminator moves nothing in this stage: its start and warm-up lie beyond the last step")
+    else:
+        log.note(f"the discriminator moves the autoencoder from step {entry + 1} of this stage on")

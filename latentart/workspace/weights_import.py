@@ -18,13 +18,12 @@ from torch import nn
 from latentart.builders import build_autoencoder, build_denoiser
 from latentart.errors import UsageError
 from latentart.layout import Workspace
-from latentart.model.folder import load_model, save_model
+from latentart.model.folder import find_autoencoder, load_model, save_model
 from latentart.model.labels import label_columns
 from latentart.model.weights.foreign import Found, fit_foreign, read_foreign
 from latentart.process.devices import Placement
 from latentart.scoring.vae_evaluation import Evaluation
 from latentart.storage.checkpoints import list_checkpoints
-from latentart.training.encode import find_autoencoder
 
 logger = logging.getLogger(__name__)
 

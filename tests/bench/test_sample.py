@@ -26,7 +26,7 @@ from latentart.bench.sampling import (
     middle_ratio,
     walk_like_a_pipeline,
 )
-from latentart.builders import build_autoencoder
+from latentart.builders import build_autoencoder, build_task
 from latentart.config.denoiser import UNetConfig
 from latentart.config.ldm import DiffusionConfig
 from latentart.config.vae import AutoencoderConfig
@@ -35,7 +35,6 @@ from latentart.core.diffusion.samplers import make_denoise, sample
 from latentart.core.diffusion.schedules import timestep_pairs
 from latentart.core.latents import LatentNormalizer
 from latentart.errors import ModelError, UsageError
-from latentart.model.folder import build_task
 from latentart.model.generate import Generator, SamplerSettings
 from latentart.process.devices import Placement
 

@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from latentart.builders import build_schedule
+from latentart.builders import build_schedule, build_task
 from latentart.config.ldm import DiffusionConfig
 from latentart.config.workspace import resolve
 from latentart.core.diffusion.objective import DiffusionTask
 from latentart.core.diffusion.schedules import NoiseSchedule, make_betas, straight_alpha_bar
 from latentart.errors import ConfigError
-from latentart.model.folder import build_task
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "model-format-1" / "model.json"
 STRAIGHT = {"schedule": {"kind": "straight"}}

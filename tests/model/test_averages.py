@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from latentart.core.ema import Ema, gamma_from_relative_std
 from latentart.errors import ModelError
 from latentart.model.averages import drop_averages, list_averages, load_average, save_average
-from latentart.storage.checkpoints import read_tensors
+from latentart.storage.tensors import read_tensors
 
 Run = Callable[..., Any]
 LONG = ("ldm.training.steps=48", "ldm.training.optimizer.lr=1e-2", "ldm.training.run.checkpoint_every=21")

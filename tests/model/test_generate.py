@@ -11,14 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from latentart.builders import build_autoencoder, build_denoiser
+from latentart.builders import build_autoencoder, build_denoiser, build_task
 from latentart.config.denoiser import UNetConfig
 from latentart.config.ldm import DiffusionConfig
 from latentart.config.vae import AutoencoderConfig
 from latentart.core.latents import LatentNormalizer
 from latentart.core.networks.conditioning import Denoiser
 from latentart.errors import ResourceError
-from latentart.model.folder import build_task
 from latentart.model.generate import Generator, Origin, SamplerSettings, Watch
 from latentart.process.devices import Placement
 

@@ -315,7 +315,7 @@ def test_training_says_where_a_step_does_not_fit(
     """By what one picture needs, times the batch, and the weights' gradients and moments."""
     from latentart.process.devices import Placement
     from latentart.training import preflight
-    from latentart.training.steps.ldm_networks import build_ldm_step
+    from latentart.training.build import build_ldm_step
 
     class Notes(list[str]):
         def note(self, text: str) -> None:

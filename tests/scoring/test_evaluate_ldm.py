@@ -20,8 +20,8 @@ from latentart.data.synthetic.art import draw_picture
 from latentart.layout import Workspace
 from latentart.scoring import evaluation_samples
 from latentart.scoring.judging import choose_halves, read_reference, read_small
-from latentart.storage.checkpoints import read_tensors, write_tensors
 from latentart.storage.folders import commit_folder
+from latentart.storage.tensors import read_tensors, write_tensors
 
 Run = Callable[..., Any]
 STYLES = ("Cubism", "High_Renaissance", "Minimalism")

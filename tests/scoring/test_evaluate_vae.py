@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from latentart.layout import Workspace
+from latentart.model.folder import load_autoencoder
 from latentart.process.devices import Placement
 from latentart.scoring.vae_evaluation import Evaluation
-from latentart.training.encode import load_autoencoder
 
 Run = Callable[..., Any]
 

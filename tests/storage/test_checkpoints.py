@@ -16,17 +16,10 @@ from torch import Tensor, nn
 
 from latentart.errors import ModelError, ResourceError, TrainingDivergedError
 from latentart.storage import checkpoints as checkpoint
-from latentart.storage.checkpoints import (
-    checkpoint_folder,
-    find_checkpoint,
-    flatten_optimizer,
-    load_checkpoint,
-    load_matching,
-    read_tensors,
-    restore_optimizer,
-    save_checkpoint,
-)
+from latentart.storage.checkpoints import checkpoint_folder, find_checkpoint, load_checkpoint, save_checkpoint
 from latentart.storage.folders import commit_folder, remove_leftovers, verify_folder, write_json_atomic
+from latentart.storage.tensors import load_matching, read_tensors
+from latentart.training.steps.optim import flatten_optimizer, restore_optimizer
 
 KILLED_IN_WRITE = """
 import os, signal, sys

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from latentart.errors import ResourceError
-from latentart.storage.checkpoints import checkpoint_folder, flatten_optimizer, save_checkpoint
+from latentart.storage.checkpoints import checkpoint_folder, save_checkpoint
 from latentart.storage.disk import checkpoint_bytes, folder_bytes, require_room, require_writable
+from latentart.training.steps.optim import flatten_optimizer
 
 
 def test_the_estimate_before_the_first_step_is_the_size_after_it(tmp_path: Path) -> None:

@@ -21,8 +21,9 @@ from latentart.core.latents import LatentNormalizer
 from latentart.data import latent_cache
 from latentart.data.latent_cache import LatentCache
 from latentart.layout import Workspace
+from latentart.model.folder import load_autoencoder
 from latentart.process.devices import Placement
-from latentart.training.encode import CacheSource, load_autoencoder, store_statistics
+from latentart.training.encode import CacheSource, store_statistics
 
 Run = Callable[..., Any]
 CPU = Placement(torch.device("cpu"), "fp32")

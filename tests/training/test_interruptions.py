@@ -19,8 +19,9 @@ from typing import Any
 import pytest
 
 from latentart.errors import ModelError
-from latentart.storage.checkpoints import find_checkpoint, load_checkpoint, read_tensors
+from latentart.storage.checkpoints import find_checkpoint, load_checkpoint
 from latentart.storage.folders import verify_folder
+from latentart.storage.tensors import read_tensors
 
 Run = Callable[..., Any]
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from latentart.builders import build_task
 from latentart.config.ldm import DiffusionConfig
 from latentart.config.sample import SampleConfig
 from latentart.config.workspace import load_config
@@ -20,7 +21,6 @@ from latentart.core.diffusion.schedules import NoiseSchedule, make_betas
 from latentart.data.held_out import split_held_out
 from latentart.data.latent_cache import LatentCache
 from latentart.layout import Workspace
-from latentart.model.folder import build_task
 from latentart.model.generate import SamplerSettings
 from latentart.process.devices import Placement
 from latentart.process.distributed import Ranks

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 import torch
 
-from latentart.storage.checkpoints import find_checkpoint, read_tensors
+from latentart.storage.checkpoints import find_checkpoint
+from latentart.storage.tensors import read_tensors
 
 Run = Callable[..., Any]
 

@@ -15,8 +15,8 @@ from latentart.layout import Workspace
 from latentart.scoring.judging import judge_key
 from latentart.scoring.metrics.judge import Judge
 from latentart.scoring.run_history import RunHistory
-from latentart.storage.checkpoints import write_tensors
 from latentart.storage.folders import commit_folder, write_json_atomic
+from latentart.storage.tensors import write_tensors
 from latentart.training.log import RunLog
 from latentart.training.run_verdict import RunVerdict, without_harm
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from latentart.errors import LatentArtError, ModelError, UsageError
 from latentart.printable import printable
-from latentart.storage.checkpoints import load_matching, read_tensors
+from latentart.storage.tensors import load_matching, read_tensors
 
 MAX_DEPTH = 6  # of objects in objects; checkpoints of trainers have two or three
 MAX_GROUPS = 1000

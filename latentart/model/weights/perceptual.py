@@ -11,7 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from latentart.core.networks.perceptual import PerceptualDistance
+from latentart.core.networks.perceptual import PerceptualDistance, build_random_slices
+from latentart.core.randomness import generator_for
 from latentart.errors import DownloadError, ModelError
 from latentart.model.weights.foreign import load_pickled
 from latentart.storage.download import find_fault
@@ -172,3 +173,16 @@ def _read_foreign(path: Path) -> dict[str, Tensor]:
         msg = f"{path} holds something else than named tensors."
         raise DownloadError(msg, "Fetch the file again.")
     return loaded
+
+
+def build_perceptual(backbone: Backbone | Literal["random"], weights: str | None = None) -> PerceptualDistance:
+    """Return the LPIPS network of a backbone; ``weights`` names its file where that is not in its usual place.
+
+    Raises:
+        DownloadError: the backbone's weight file is not here, or not that backbone's.
+    """
+    if backbone == "random":
+        slices = build_random_slices(generator_for(0, "perceptual"))
+        widths = [part[-2].out_channels for part in slices if isinstance(part, nn.Sequential)]
+        return PerceptualDistance(slices, [torch.full((int(width),), 1.0) for width in widths])  # type: ignore[arg-type]
+    return load_perceptual(backbone, Path(weights).expanduser() if weights else None)

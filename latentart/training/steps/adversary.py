@@ -18,9 +18,15 @@ from latentart.core.losses import (
 from latentart.core.networks.discriminator import PatchDiscriminator
 from latentart.process.devices import Placement
 from latentart.process.reductions import average_gradients, mean_of_all, means_of_all
-from latentart.storage.checkpoints import flatten_optimizer, load_matching, restore_optimizer
+from latentart.storage.tensors import load_matching
 from latentart.training.steps.adversarial_schedule import AdversarialSchedule
-from latentart.training.steps.optim import clip_gradients, gradient_norm, set_learning_rate
+from latentart.training.steps.optim import (
+    clip_gradients,
+    flatten_optimizer,
+    gradient_norm,
+    restore_optimizer,
+    set_learning_rate,
+)
 
 
 class Adversary:

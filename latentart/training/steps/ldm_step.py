@@ -27,9 +27,15 @@ from latentart.process.reductions import (
     own_part,
     whole_batch,
 )
-from latentart.storage.checkpoints import flatten_optimizer, load_matching, restore_optimizer
+from latentart.storage.tensors import load_matching
 from latentart.training.steps.numbers import Numbers, norms_by_module, read_numbers
-from latentart.training.steps.optim import clip_gradients, gradient_norm, set_learning_rate
+from latentart.training.steps.optim import (
+    clip_gradients,
+    flatten_optimizer,
+    gradient_norm,
+    restore_optimizer,
+    set_learning_rate,
+)
 
 NUM_PARTS = 8
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from latentart.errors import TrainingDivergedError
+from latentart.errors import ModelError, TrainingDivergedError
 
 Schedule = Literal["onecycle", "multistep", "constant", "cosine"]
 
@@ -120,3 +120,66 @@ def _onecycle(step: int, total_steps: int, warmup_share: float, rates: tuple[flo
 
 def _half_cosine(start: float, end: float, share: float) -> float:
     return end + (start - end) / 2 * (1 + math.cos(math.pi * share))
+
+
+_REMEMBERED = ({"step", "exp_avg", "exp_avg_sq"}, {"momentum"})  # of a parameter, by AdamW and by Muon
+
+
+def flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return an optimizer's state as tensors named ``<parameter index>.<name>`` and a JSON value."""
+    saved = optimizer.state_dict()
+    entries = {f"{index}.{name}": value for index, part in saved["state"].items() for name, value in part.items()}
+    tensors = {key: value for key, value in entries.items() if isinstance(value, Tensor)}
+    others = {key: value for key, value in entries.items() if key not in tensors}
+    return tensors, {"param_groups": saved["param_groups"], "others": others}
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], values: Mapping[str, Any]
+) -> None:
+    """Give an optimizer, bit for bit, the state that ``flatten_optimizer`` took.
+
+    Its own settings stay (rate, betas, decay): one that was edited in the config holds from here on.
+
+    Raises:
+        ModelError: the state belongs to other parameters.
+    """
+    own = optimizer.state_dict()["param_groups"]
+    values = values if isinstance(values, Mapping) else {}
+    saved, others = values.get("param_groups"), values.get("others")
+    if (
+        not isinstance(others, dict)
+        or not isinstance(saved, list)
+        or [isinstance(group, dict) and group.get("params") for group in saved] != [group["params"] for group in own]
+    ):
+        raise ModelError("The saved optimizer does not fit: it is for other groups of parameters.")
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in {**tensors, **others}.items():
+        index, _, name = key.partition(".")
+        if not index.isdecimal() or int(index) >= len(parameters):
+            raise ModelError(f"The saved optimizer does not fit: there is no parameter for '{key}'.")
+        parameter = parameters[int(index)]
+        if isinstance(value, Tensor) and value.ndim > 0 and value.shape != parameter.shape:
+            raise ModelError(
+                f"The saved optimizer does not fit: '{key}' has shape {list(value.shape)}, not {list(parameter.shape)}."
+            )
+        if not isinstance(value, (Tensor, int, float)):
+            raise ModelError(f"The saved optimizer does not fit: '{key}' is no number.")
+        state.setdefault(int(index), {})[name] = _laid_out_like(parameter, value)
+    for index, entry in state.items():
+        if entry.keys() not in _REMEMBERED:
+            raise ModelError(f"The saved optimizer does not fit: it remembers {sorted(entry)} of parameter {index}.")
+    optimizer.load_state_dict({"state": state, "param_groups": own})
+
+
+def _laid_out_like(parameter: Tensor, value: Any) -> Any:
+    """Return a copy in the parameter's memory layout, which fused optimizers take for granted.
+
+    A copy, as a loaded tensor is a view of the mapped file, and the optimizer would write into it.
+    """
+    if not isinstance(value, Tensor):
+        return value
+    if value.shape != parameter.shape:
+        return value.clone()
+    return torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)

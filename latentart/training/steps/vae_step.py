@@ -19,11 +19,17 @@ from latentart.core.networks.quantizer import VectorQuantizer
 from latentart.core.randomness import generator_for, seed_dropout
 from latentart.process.devices import Placement
 from latentart.process.reductions import average_gradients, means_of_all, own_part, whole_batch
-from latentart.storage.checkpoints import flatten_optimizer, load_matching, restore_optimizer
+from latentart.storage.tensors import load_matching
 from latentart.training.steps.adversarial_schedule import ramp_share
 from latentart.training.steps.adversary import Adversary
 from latentart.training.steps.numbers import Numbers, norms_by_module, read_numbers
-from latentart.training.steps.optim import clip_gradients, gradient_norm, set_learning_rate
+from latentart.training.steps.optim import (
+    clip_gradients,
+    flatten_optimizer,
+    gradient_norm,
+    restore_optimizer,
+    set_learning_rate,
+)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
-from latentart.scoring.metrics.reconstruction import psnr_per_image, ssim_per_image
+from latentart.core.losses import psnr_per_image
+from latentart.scoring.metrics.reconstruction import ssim_per_image
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

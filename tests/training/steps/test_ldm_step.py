@@ -20,7 +20,7 @@ from latentart.core.networks.blocks import BlockShape
 from latentart.core.networks.unet import UNet
 from latentart.errors import ModelError
 from latentart.process.devices import Placement
-from latentart.storage.checkpoints import read_tensors, write_tensors
+from latentart.storage.tensors import read_tensors, write_tensors
 from latentart.training.steps.ldm_step import LdmBatch, LdmStep, LossByNoise
 from latentart.training.steps.muon import build_muon
 from latentart.training.steps.numbers import LostNumbersError, Numbers

@@ -9,20 +9,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from latentart.builders import build_denoiser, build_optimizer
+from latentart.builders import build_denoiser
 from latentart.config.denoiser import UNetConfig
 from latentart.config.optim import OptimizerConfig
 from latentart.core.randomness import normal_for
-from latentart.storage.checkpoints import (
-    checkpoint_folder,
-    flatten_optimizer,
-    load_checkpoint,
-    load_matching,
-    restore_optimizer,
-    save_checkpoint,
-)
+from latentart.storage.checkpoints import checkpoint_folder, load_checkpoint, save_checkpoint
+from latentart.storage.tensors import load_matching
+from latentart.training.build import build_optimizer
 from latentart.training.steps.muon import Muon, build_muon, inner_matrices, orthogonalize
-from latentart.training.steps.optim import build_adamw, learning_rate, set_learning_rate
+from latentart.training.steps.optim import (
+    build_adamw,
+    flatten_optimizer,
+    learning_rate,
+    restore_optimizer,
+    set_learning_rate,
+)
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

@@ -14,15 +14,15 @@ from torch.nn import functional
 
 from latentart.core.randomness import normal_for
 from latentart.errors import ModelError
-from latentart.storage.checkpoints import (
-    checkpoint_folder,
+from latentart.storage.checkpoints import checkpoint_folder, load_checkpoint, save_checkpoint
+from latentart.storage.tensors import load_matching
+from latentart.training.steps.optim import (
+    build_adamw,
     flatten_optimizer,
-    load_checkpoint,
-    load_matching,
+    learning_rate,
     restore_optimizer,
-    save_checkpoint,
+    set_learning_rate,
 )
-from latentart.training.steps.optim import build_adamw, learning_rate, set_learning_rate
 
 
 def build() -> tuple[nn.Module, torch.optim.AdamW]:

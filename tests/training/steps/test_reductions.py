@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from latentart.process import reductions
-from latentart.storage.checkpoints import read_tensors
+from latentart.storage.tensors import read_tensors
 
 HERE = Path(__file__).parent
 
