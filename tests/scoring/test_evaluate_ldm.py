@@ -139,14 +139,18 @@ def test_a_stopped_one_goes_on(art: Path, run: Run) -> None:
 
 
 def test_more_samples_join_those_that_are_there(art: Path, run: Run) -> None:
-    """Whole shards stay, the last is filled up; fewer are taken from what is there."""
+    """Whole shards stay, the last is drawn anew with those that join it: alike in float32, to a level of rounding.
+
+    A processor may sum in another order where a batch has another size, so a gray level may tip over.
+    """
     before, first = torch.cat(pixels_of(art)), shards(art)[0].stat().st_mtime_ns
 
     more = json.loads(run(art, *COMMAND, PER_STYLE + 2, "--json").out)
     fewer = json.loads(run(art, *COMMAND, PER_STYLE - 1, "--json").out)
 
     assert (more["samples"], fewer["samples"]) == (24, 15)
-    assert torch.equal(torch.cat(pixels_of(art))[:18], before)
+    assert torch.equal(torch.cat(pixels_of(art))[:16], before[:16])
+    assert (torch.cat(pixels_of(art))[:18].int() - before.int()).abs().max() <= 1
     assert shards(art)[0].stat().st_mtime_ns == first
 
 

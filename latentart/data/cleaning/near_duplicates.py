@@ -24,7 +24,9 @@ Array: TypeAlias = npt.NDArray[Any]
 
 SIDE = 32  # of the small picture that is looked at, in pixels
 LOW, ALL = 64, 255  # frequencies
-MIN_STRONG = 24  # of the low ones, that must be stronger than what rounding makes
+STRONG = 1.0  # a frequency that tells something; gray levels of the small picture are rounded to 1
+MIN_STRONG, MIN_STRONG_OF_ALL = 24, 128  # of the low ones and of all, or there is too little to tell pictures apart
+ROUNDING = 1e-6  # what frequencies that are the same by right may differ by, from processor to processor
 CELLS = 4
 NUM_BYTES = 32 + CELLS * CELLS
 MAX_LOW = 7  # signs that may differ among the low frequencies: the search finds all of these
@@ -49,9 +51,10 @@ def perceptual_hash(image: Image.Image) -> str:
     cosines, order = _dct_basis()
     frequencies = (cosines @ pixels[..., 0] @ cosines.T).ravel()[order]
     low, high = frequencies[:LOW], frequencies[LOW:ALL]
-    if np.count_nonzero(np.abs(low) > 1.0) < MIN_STRONG:
+    is_strong = np.abs(frequencies) > STRONG
+    if is_strong[:LOW].sum() < MIN_STRONG or is_strong.sum() < MIN_STRONG_OF_ALL:
         return ""
-    signs = np.packbits(np.concatenate([low > np.median(low), high > np.median(high)]))
+    signs = np.packbits(np.concatenate([part > np.median(part) + ROUNDING for part in (low, high)]))
     cells = pixels[..., 1:].reshape(CELLS, SIDE // CELLS, CELLS, SIDE // CELLS, 2).mean(axis=(1, 3))
     blue, red = np.clip(np.rint(cells / 8 - 8), 0, 15).astype(np.uint8).reshape(-1, 2).T
     return (signs.tobytes() + (blue << 4 | red).tobytes()).hex()

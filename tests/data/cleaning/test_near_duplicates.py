@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
+from latentart.data.cleaning import near_duplicates
 from latentart.data.cleaning.near_duplicates import MAX_COLOR, MAX_HIGH, MAX_LOW, first_of_kind, perceptual_hash
 from latentart.data.synthetic.art import STYLES, draw_picture
 
@@ -122,6 +123,29 @@ def test_different_pictures_are_not_near() -> None:
     pictures += [draw_picture(style, 5, index, (64, 64)) for style in STYLES for index in range(20)]
 
     assert first_of_kind([perceptual_hash(picture) for picture in pictures]) == {}
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_a_hash_does_not_hang_on_rounding(style: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frequencies that are off by what another processor or library makes of them give the same hash."""
+    pictures = [draw_picture(style, 5, index, (64, 64)) for index in range(20)]
+    pictures += [ImageOps.mirror(picture) for picture in pictures]
+    before = [perceptual_hash(picture) for picture in pictures]
+    cosines, order = near_duplicates._dct_basis()
+    shaken = cosines * (1 + 1e-12 * np.random.default_rng(0).normal(size=cosines.shape))
+    monkeypatch.setattr(near_duplicates, "_dct_basis", lambda: (shaken, order))
+
+    assert [perceptual_hash(picture) for picture in pictures] == before
+
+
+def test_a_picture_that_repeats_itself_has_too_little_to_tell() -> None:
+    """One that is its own mirror image has but half of the frequencies, so that different ones would look alike."""
+    half = noise(0, (128, 256))
+    whole = Image.new("RGB", (256, 256))
+    whole.paste(half, (0, 0))
+    whole.paste(ImageOps.mirror(half), (128, 0))
+
+    assert perceptual_hash(whole) == ""
 
 
 @pytest.mark.parametrize("turn", list(Image.Transpose))
