@@ -17,13 +17,12 @@ from latentart.core.diffusion.process import add_noise
 from latentart.core.diffusion.samplers import Sampler, make_denoise, sample
 from latentart.core.diffusion.schedules import NoiseSchedule, Spacing, timestep_pairs
 from latentart.core.diffusion.solvers import Denoise
-from latentart.core.latents import LatentNormalizer, split_moments
+from latentart.core.latents import LatentNormalizer
 from latentart.core.networks.autoencoder import Autoencoder
 from latentart.core.networks.conditioning import Denoiser
-from latentart.core.networks.tiling import TILE, decode_tiled, encode_tiled
-from latentart.core.pixels import to_images, to_pixels
 from latentart.core.randomness import normal_for
 from latentart.errors import ResourceError
+from latentart.model.codec import decode_latents, encode_pixels
 from latentart.process.devices import Placement
 
 logger = logging.getLogger(__name__)
@@ -233,23 +232,14 @@ class Generator:
         return noise.to(self.placement.device, memory_format=layout)
 
     def _encode(self, pixels: Tensor) -> Tensor:
-        images = to_images(pixels[None].to(self.placement.device))
-        with self.placement.autocast():
-            mean, _ = split_moments(encode_tiled(self.autoencoder, images))
-        return self.normalizer.normalize(mean)
+        return encode_pixels(pixels[None], self.autoencoder, self.normalizer, self.placement)
 
     def _decode(self, latents: Tensor, origin: Origin | None) -> Tensor:
-        """Return pixels on the CPU, of at most so many pictures at once as fill one tile; what is known stays."""
-        factor = self.autoencoder.factor
-        at_once = max(1, TILE**2 // (latents.shape[-1] * latents.shape[-2] * factor**2))
-        made = []
-        for part in torch.split(self.normalizer.denormalize(latents), at_once):
-            with self.placement.autocast():
-                made.append(to_pixels(decode_tiled(self.autoencoder, part)).cpu())
-        pixels = torch.cat(made)
+        """Return pixels on the CPU; what is known stays."""
+        pixels = decode_latents(latents, self.autoencoder, self.normalizer, self.placement)
         if origin is None or origin.mask is None:
             return pixels
-        new = feather(origin.mask[None], factor)
+        new = feather(origin.mask[None], self.autoencoder.factor)
         return (origin.pixels + new * (pixels.float() - origin.pixels)).round().to(torch.uint8)
 
     def _predict(self, x_t: Tensor, t: Tensor, style_id: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from latentart.core.latents import split_moments
 from latentart.core.losses import psnr_per_image
@@ -47,13 +48,23 @@ def reconstruct(
         UsageError: the size is less than one latent, or too much for a picture.
     """
     model = load_model(model_folder, placement)
+    side, factor = choose_side(model, size), model.autoencoder.factor
+    for path in images:  # before the first page is written; one at a time, as large pictures fill the memory
+        refuse_huge(path, fitted_size(open_picture(path), side))
+    return [reconstruct_one(path, fit(open_picture(path), side, factor), model, out, placement) for path in images]
+
+
+def choose_side(model: Model, size: int | None) -> int:
+    """Return the shorter side that pictures are brought to, in pixels: ``size``, else the model's resolution.
+
+    Raises:
+        UsageError: it is less than one latent.
+    """
     side, factor = model.resolution if size is None else size, model.autoencoder.factor
     if side < factor:
         msg = f"--size {side} is too small: one latent of this model stands for {factor} pixels."
         raise UsageError(msg, f"Give at least {factor}.")
-    for path in images:  # before the first page is written; one at a time, as large pictures fill the memory
-        refuse_huge(path, fitted_size(open_picture(path), side))
-    return [reconstruct_one(path, fit(open_picture(path), side, factor), model, out, placement) for path in images]
+    return side
 
 
 def open_picture(path: Path) -> Image.Image:
@@ -69,7 +80,7 @@ def open_picture(path: Path) -> Image.Image:
         raise DataError(msg) from None
 
 
-def refuse_huge(path: Path, size: tuple[int, int]) -> None:
+def refuse_huge(path: Path | str, size: tuple[int, int]) -> None:
     """Refuse to work at a size that a picture to be read may not have either.
 
     Raises:
@@ -96,12 +107,17 @@ def fit(picture: Image.Image, side: int, factor: int) -> Image.Image:
 
 
 @torch.no_grad()
-def reconstruct_one(path: Path, picture: Image.Image, model: Model, out: Path, placement: Placement) -> Reconstruction:
-    """Reconstruct one fitted picture from its posterior's mean and write its page."""
+def pass_through(picture: Image.Image, model: Model, placement: Placement) -> tuple[Tensor, Tensor]:
+    """Return a fitted picture and its reconstruction from the posterior's mean, as images ``[1, 3, H, W]``."""
     images = to_images(pixels_from(picture)[None].to(placement.device))
     with placement.autocast():
         mean, _ = split_moments(encode_tiled(model.autoencoder, images))
-        images_hat = decode_tiled(model.autoencoder, mean)
+        return images, decode_tiled(model.autoencoder, mean)
+
+
+def reconstruct_one(path: Path, picture: Image.Image, model: Model, out: Path, placement: Placement) -> Reconstruction:
+    """Reconstruct one fitted picture and write its page."""
+    images, images_hat = pass_through(picture, model, placement)
     again = to_pixels(images_hat)[0].cpu()
     difference = (again.float() - pixels_from(picture).float()).abs()
     error_map = (difference * 4).clamp(0, 255).to(torch.uint8)

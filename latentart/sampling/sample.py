@@ -84,20 +84,14 @@ def sample_pictures(
         UsageError: an unknown style or label, a size or number of steps that cannot be, or a file in the way.
     """
     model = load_model(model_folder, placement)
-    denoiser, task = require_denoiser(model, model_folder)
-    if not 1 <= settings.steps <= task.schedule.num_steps:
-        msg = f"--steps {settings.steps} is not within 1 to {task.schedule.num_steps}, the model's own steps."
-        raise UsageError(msg)
+    studio, settings = equip(model, model_folder, settings, placement)
     if request.origin is not None and request.origin.from_style is not None:
         parse_blend(model, request.origin.from_style)
     opened = open_origin(request.origin)
-    plan = make_plan(model, request, unit_of(model, denoiser), opened[0].size if opened else None)
-    weak = None
-    if settings.autoguidance is not None:  # it takes the other's place
-        weak, settings = choose_weak(model, model_folder), replace(settings, guidance=1.0)
-    drawing = Drawing(plan, settings, hashes_of(model_folder, weak.sha256 if weak else None))
+    plan = make_plan(model, request, unit_of(model, studio.denoiser), opened[0].size if opened else None)
+    drawing = Drawing(plan, settings, hashes_of(model_folder, studio.weak.sha256 if studio.weak else None))
     out = request.movie or request.out
-    return draw(Studio(model, denoiser, placement, weak), drawing, samples, out, quiet=quiet)
+    return draw(studio, drawing, samples, out, quiet=quiet)
 
 
 def sample_again(
@@ -152,6 +146,25 @@ class Studio:
         return Generator(
             model.autoencoder, self.denoiser, model.normalizer, task, self.placement, model.resolution, weak
         )
+
+
+def equip(
+    model: Model, folder: Path, settings: SamplerSettings, placement: Placement
+) -> tuple[Studio, SamplerSettings]:
+    """Return what draws with these settings, and the settings as they then hold.
+
+    Raises:
+        ModelError: the model has no denoiser, or autoguidance finds no weak network.
+        UsageError: a number of steps that cannot be.
+    """
+    denoiser, task = require_denoiser(model, folder)
+    if not 1 <= settings.steps <= task.schedule.num_steps:
+        msg = f"--steps {settings.steps} is not within 1 to {task.schedule.num_steps}, the model's own steps."
+        raise UsageError(msg)
+    if settings.autoguidance is None:
+        return Studio(model, denoiser, placement, None), settings
+    # it takes the other's place
+    return Studio(model, denoiser, placement, choose_weak(model, folder)), replace(settings, guidance=1.0)
 
 
 def unit_of(model: Model, denoiser: Denoiser) -> int:

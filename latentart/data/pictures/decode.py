@@ -100,6 +100,15 @@ def decode_image(
         return decode_stream(file, background=background, max_pixels=max_pixels, max_side=max_side).picture
 
 
+def flatten_image(image: Image.Image, background: tuple[int, int, int] = WHITE) -> Image.Image:
+    """Return a picture that is open already as an upright 8-bit RGB image in sRGB; it is not changed itself."""
+    turn = TURNS.get(_orientation(image))
+    flat = flatten_to_srgb(image.copy(), background)
+    flat = flat if turn is None else flat.transpose(turn)
+    flat.info.clear()
+    return flat
+
+
 def open_regular_file(path: Path) -> BufferedReader:
     """Open a file for reading, but no link, pipe, device or folder.
 
