@@ -1,34 +1,31 @@
 """Draw pictures from Python: load a model folder, choose a style and seeds, get Pillow images.
 
-Run: python examples/sample_from_python.py my-art/runs/ldm/model High_Renaissance portraits.png
+Run: python examples/sample_from_python.py my-art/runs/ldm/model High_Renaissance portraits
+The same seed gives the same picture, whatever is drawn beside it.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
-
-from latentart.data.datasets import picture_from
-from latentart.data.pictures.grids import tile_grid
-from latentart.model.folder import load_model, require_denoiser
-from latentart.model.generate import Generator, SamplerSettings
-from latentart.process.devices import Placement, choose_device
+import latentart
 
 
-def draw(folder: Path, style: str, seeds: Sequence[int], settings: SamplerSettings) -> list[Image.Image]:
-    """Return one picture per seed; the same seed gives the same picture, whatever is drawn beside it."""
-    placement = Placement(choose_device())
-    model = load_model(folder, placement)
-    denoiser, task = require_denoiser(model, folder)
-    generator = Generator(model.autoencoder, denoiser, model.normalizer, task, placement, model.resolution)
-    pixels = generator([model.style_id(style)] * len(seeds), seeds, settings)
-    return [picture_from(one) for one in pixels]
+def draw(folder: Path, style: str, out: Path) -> list[Path]:
+    """Draw four pictures of a style into a folder and return their files."""
+    model = latentart.load(folder)
+    out.mkdir(parents=True, exist_ok=True)
+    files = []
+    for seed, picture in enumerate(model.sample(style, seeds=range(4), steps=30, eta=0.8, guidance=2.0)):
+        files.append(out / f"{style}_seed{seed}.png")
+        picture.save(files[-1])
+    return files
 
 
 if __name__ == "__main__":
-    model_folder, style_name, out = sys.argv[1:]
-    pictures = draw(Path(model_folder), style_name, range(4), SamplerSettings(steps=30, eta=0.8, guidance=2.0))
-    tile_grid(pictures, 1, len(pictures)).save(out)
+    try:
+        for path in draw(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])):
+            print(path)
+    except latentart.LatentArtError as error:  # no such model, no such style: one line says what and what to do
+        sys.exit(str(error))

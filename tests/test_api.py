@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import logging
+import re
 import shutil
 import signal
 import subprocess
@@ -26,6 +27,7 @@ from latentart.data.synthetic.art import draw_picture
 Run = Callable[..., Any]
 HEAVY = ("torch", "numpy", "PIL", "pydantic", "rich", "latentart.api.model", "latentart.errors")
 GAP = 2
+README = Path(__file__).parents[1] / "README.md"
 
 
 def values(picture: Image.Image) -> Any:
@@ -294,6 +296,19 @@ def test_the_whole_path_with_labels(story: Any, pictures: Run, run: Run, tmp_pat
     assert kept == len(paths)
     assert opened.model().label_values == {"genre": ["landscape", "portrait"]}
     assert np.array_equal(values(picture), values_of(drawn))
+
+
+def test_the_lines_of_the_readme_run(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they stand, in a workspace."""
+    monkeypatch.chdir(workspace)
+    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    found: dict[str, Any] = {}
+
+    exec(code, found)
+
+    assert len(found["pictures"]) == len(found["latents"]) == 4
+    assert found["again"].size == found["pictures"][0].size
+    assert values_of(workspace / "blend.png").shape == (32, 32, 3)
 
 
 def test_a_workspace_that_is_none_is_refused(tmp_path: Path, workspace: Path) -> None:

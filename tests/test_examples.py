@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import os
 import runpy
 import signal
@@ -11,10 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
-from PIL import Image
+from PIL import Image, ImageChops
 
 from latentart.config.presets import PRESETS
 from latentart.config.workspace import load_config, resolve
@@ -36,33 +36,41 @@ def test_the_example_config_is_the_preset() -> None:
     assert load_config(EXAMPLES / "wikiart.json").preset in PRESETS
 
 
-def test_eight_images_are_learned() -> None:
-    """Thirty steps halve the loss, and the page shows both rows."""
-    torch.manual_seed(0)
-    example = load("overfit_eight_images.py")
-    images = example["draw_eight"](16)
-    autoencoder = example["build_small"]()
+@pytest.mark.parametrize("name", ["sample_from_python.py", "train_from_python.py"])
+def test_examples_use_the_public_interface_alone(name: str) -> None:
+    """Of the package they import nothing but itself."""
+    tree = ast.parse((EXAMPLES / name).read_text(encoding="utf-8"))
+    imported = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    imported += [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
 
-    losses = list(example["overfit"](autoencoder, images, 30))
-    page, psnr = example["compare"](autoencoder, images)
-
-    assert losses[-1] < 0.5 * losses[0]
-    assert psnr > 12
-    assert page.height == 2 * (16 + 2) + 2
+    assert [module for module in imported if module.startswith("latentart")] == ["latentart"]
 
 
 def test_pictures_drawn_from_python_are_those_of_the_command(run: Run, workspace: Path) -> None:
     """The same model, style, seed and settings give the same picture either way."""
-    example = load("sample_from_python.py")
-    run(workspace, "sample", "-s", "Cubism", "-n", "2", "--separate", "--out", "drawn", "-c", "latentart.json")
-    settings = example["SamplerSettings"](steps=3, guidance=2.0)
+    words = ("-s", "Cubism", "-n", "4", "--guidance", "2", "--eta", "0.8", "--steps", "30", "--separate")
+    run(workspace, "sample", *words, "--model", "runs/ldm/model", "--out", "drawn")
 
-    pictures = example["draw"](workspace / "runs/ldm/model", "Cubism", [0, 1], settings)
+    files = load("sample_from_python.py")["draw"](workspace / "runs/ldm/model", "Cubism", workspace / "portraits")
 
-    for seed, picture in enumerate(pictures):
-        with Image.open(workspace / f"drawn/Cubism_seed{seed}.png") as drawn:
-            difference = np.abs(np.int16(picture) - np.int16(drawn))
-        assert difference.max() <= 16, "precision is left to the machine here"
+    assert [path.name for path in files] == [f"Cubism_seed{seed}.png" for seed in range(4)]
+    for path in files:
+        with Image.open(path) as picture, Image.open(workspace / "drawn" / path.name) as drawn:
+            assert ImageChops.difference(picture, drawn).getbbox() is None
+
+
+def test_a_model_is_trained_from_python(story: Any, pictures: Run, tmp_path: Path) -> None:
+    """From a folder of pictures to two drawn ones of each style; what is set by default exists."""
+    example, config = load("train_from_python.py"), json.loads((story.folder / "latentart.json").read_text())
+    tiny = {name: config[name] for name in ("vae", "ldm")} | {"vae.stages": config["vae"]["stages"][:1]}
+    small = {"data.max_side": 32, "ldm.training.steps": 2, "sample.steps": 2}
+
+    drawn = example["train"](pictures(tmp_path / "raw"), tmp_path / "art", example["SETTINGS"] | tiny | small)
+
+    styles = sorted(path.name for path in (tmp_path / "raw").iterdir())
+    assert sorted(path.name for path in drawn.iterdir()) == [
+        f"{style}_seed{seed}.png" for style in styles for seed in (0, 1)
+    ]
 
 
 STANDINS = {
