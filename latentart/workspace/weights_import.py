@@ -11,12 +11,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
 from latentart.builders import build_autoencoder, build_denoiser
 from latentart.errors import UsageError
+from latentart.kinds import Part
 from latentart.layout import Workspace
 from latentart.model.folder import find_autoencoder, load_model, save_model
 from latentart.model.labels import label_columns
@@ -26,8 +27,6 @@ from latentart.scoring.vae_evaluation import Evaluation
 from latentart.storage.checkpoints import list_checkpoints
 
 logger = logging.getLogger(__name__)
-
-Part = Literal["autoencoder", "denoiser"]
 
 
 @dataclass(frozen=True)

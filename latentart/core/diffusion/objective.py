@@ -8,18 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from latentart.core.diffusion.process import (
-    Target,
-    Timesteps,
-    Weighting,
-    add_noise,
-    draw_timesteps,
-    loss_weight,
-    squared_error,
-    target_from,
-)
+from latentart.core.diffusion.process import add_noise, draw_timesteps, loss_weight, squared_error, target_from
 from latentart.core.diffusion.schedules import NoiseSchedule
 from latentart.core.diffusion.uncertainty import LearnedUncertainty
+from latentart.kinds import Target, Timesteps, Weighting
 
 Predict = Callable[[Tensor], Tensor]
 

@@ -18,16 +18,14 @@ elementwise, so image i does not depend on the batch it is made in.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from latentart.core.diffusion.process import Target, x0_and_eps_from
-from latentart.core.diffusion.schedules import NoiseSchedule, Spacing
+from latentart.core.diffusion.process import x0_and_eps_from
+from latentart.core.diffusion.schedules import NoiseSchedule
 from latentart.core.diffusion.solvers import Denoise, Step, Walk, dpmpp_2m, euler_step, heun, unipc
-
-Sampler = Literal["ddim", "ddpm", "euler", "heun", "dpmpp_2m", "unipc"]
+from latentart.kinds import Sampler, Spacing, Target
 
 
 def usual_spacing(sampler: Sampler) -> Spacing:

@@ -15,16 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from latentart.core.latents import point_moments
-from latentart.core.networks.attention import AttentionKind, unit_gain
-from latentart.core.networks.blocks import (
-    BlockShape,
-    Downsampling,
-    DownStage,
-    MiddleBlock,
-    Upsampling,
-    UpStage,
-)
+from latentart.core.networks.attention import unit_gain
+from latentart.core.networks.blocks import BlockShape, DownStage, MiddleBlock, UpStage
 from latentart.core.networks.quantizer import VectorQuantizer
+from latentart.kinds import AttentionKind, Downsampling, Upsampling
 
 
 class Encoder(nn.Module):

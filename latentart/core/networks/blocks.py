@@ -9,18 +9,15 @@ from __future__ import annotations
 import itertools
 import logging
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from latentart.core.networks.attention import AttentionKind, build_attention, unit_gain, zero_init
+from latentart.core.networks.attention import build_attention, unit_gain, zero_init
 from latentart.core.networks.normalization import GroupNorm
-
-Downsampling = Literal["average", "max", "strided"]
-Upsampling = Literal["nearest", "bilinear", "bicubic", "transposed"]
+from latentart.kinds import AttentionKind, Downsampling, Upsampling
 
 logger = logging.getLogger(__name__)
 

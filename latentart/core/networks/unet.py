@@ -6,16 +6,10 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from latentart.core.networks.attention import AttentionKind, unit_gain, zero_init
-from latentart.core.networks.blocks import (
-    BlockShape,
-    Downsampling,
-    DownStage,
-    MiddleBlock,
-    Upsampling,
-    UpStage,
-)
+from latentart.core.networks.attention import unit_gain, zero_init
+from latentart.core.networks.blocks import BlockShape, DownStage, MiddleBlock, UpStage
 from latentart.core.networks.conditioning import Denoiser
+from latentart.kinds import AttentionKind, Downsampling, Upsampling
 
 
 class UNet(Denoiser):

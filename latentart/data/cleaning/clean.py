@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from latentart.data.cleaning.journal import JOURNAL, Journal, NearDuplicates, copy_journal, open_journal
+from latentart.data.cleaning.journal import JOURNAL, Journal, copy_journal, open_journal
 from latentart.data.cleaning.labels import Labels, read_labels
 from latentart.data.cleaning.picture import PARTS, CleanRules, Job, decide_pictures
 from latentart.data.cleaning.raw_files import check_folders, find_raw_files, find_styles
@@ -23,6 +23,7 @@ from latentart.data.index import IndexEntry, read_index, write_index
 from latentart.data.pictures.decode import MAX_PIXELS, WHITE
 from latentart.data.slug import slugs
 from latentart.errors import ConfigError, DataError, ResourceError
+from latentart.kinds import NearDuplicates
 
 INDEX = "index.jsonl"
 OWN_NAMES = (INDEX, "report.json", "report.csv")

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from latentart.core.diffusion.editing import feather, invert, keep_known, mask_latents, slerp
-from latentart.core.diffusion.process import Target, add_noise, target_from
-from latentart.core.diffusion.samplers import Sampler, make_denoise, sample
-from latentart.core.diffusion.schedules import NoiseSchedule, ScheduleKind, make_betas, timestep_pairs
+from latentart.core.diffusion.process import add_noise, target_from
+from latentart.core.diffusion.samplers import make_denoise, sample
+from latentart.core.diffusion.schedules import NoiseSchedule, make_betas, timestep_pairs
 from latentart.core.diffusion.solvers import Denoise
+from latentart.kinds import Sampler, ScheduleKind, Target
 
 MEAN, STD = 0.4, 1.1
 SCHEDULES = {kind: NoiseSchedule.from_betas(make_betas(kind, 1000)) for kind in ("linear", "cosine")}

@@ -9,16 +9,10 @@ import torch
 from torch import Tensor
 
 from latentart.core.diffusion.objective import DiffusionTask
-from latentart.core.diffusion.process import (
-    Target,
-    Weighting,
-    add_noise,
-    draw_timesteps,
-    loss_weight,
-    target_from,
-)
+from latentart.core.diffusion.process import add_noise, draw_timesteps, loss_weight, target_from
 from latentart.core.diffusion.schedules import NoiseSchedule, make_betas, straight_alpha_bar
 from latentart.core.diffusion.uncertainty import LearnedUncertainty
+from latentart.kinds import Target, Weighting
 
 TARGETS, WEIGHTINGS = get_args(Target), get_args(Weighting)
 COSINE = NoiseSchedule.from_betas(make_betas("cosine", 1000))

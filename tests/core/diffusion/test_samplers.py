@@ -10,23 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentart.core.diffusion.process import Target, add_noise, target_from
-from latentart.core.diffusion.samplers import (
-    Sampler,
-    ddim_sigma,
-    ddim_step,
-    ddpm_step,
-    make_denoise,
-    sample,
-)
-from latentart.core.diffusion.schedules import (
-    NoiseSchedule,
-    ScheduleKind,
-    make_betas,
-    straight_alpha_bar,
-    timestep_pairs,
-)
+from latentart.core.diffusion.process import add_noise, target_from
+from latentart.core.diffusion.samplers import ddim_sigma, ddim_step, ddpm_step, make_denoise, sample
+from latentart.core.diffusion.schedules import NoiseSchedule, make_betas, straight_alpha_bar, timestep_pairs
 from latentart.core.diffusion.solvers import Denoise
+from latentart.kinds import Sampler, ScheduleKind, Target
 
 MEAN, STD = 1.5, 0.5
 SCHEDULES = {kind: NoiseSchedule.from_betas(make_betas(kind, 1000)) for kind in ("linear", "cosine")}

@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentart.core.diffusion.process import Target, add_noise, target_from
-from latentart.core.diffusion.samplers import Sampler, make_denoise, sample
+from latentart.core.diffusion.process import add_noise, target_from
+from latentart.core.diffusion.samplers import make_denoise, sample
 from latentart.core.diffusion.schedules import NoiseSchedule, make_betas, straight_alpha_bar, timestep_pairs
 from latentart.core.diffusion.solvers import Denoise
+from latentart.kinds import Sampler, Target
 
 MEAN, STD = 1.5, 0.5
 SOLVERS: tuple[Sampler, ...] = ("euler", "heun", "dpmpp_2m", "unipc")

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from latentart.core.latents import sample_posterior, split_moments
 from latentart.core.networks.autoencoder import Autoencoder, Decoder, Encoder
-from latentart.core.networks.blocks import BlockShape, Downsampling, Upsampling
+from latentart.core.networks.blocks import BlockShape
 from latentart.core.networks.quantizer import VectorQuantizer
+from latentart.kinds import Downsampling, Upsampling
 
 SHAPE = BlockShape(groups=4, head_channels=8)
 

@@ -12,16 +12,15 @@ from torch.nn import functional
 
 from latentart.core.networks.blocks import (
     BlockShape,
-    Downsampling,
     DownStage,
     MiddleBlock,
     ResidualBlock,
-    Upsampling,
     UpStage,
     build_downsampler,
     build_upsampler,
 )
 from latentart.core.networks.normalization import GroupNorm
+from latentart.kinds import Downsampling, Upsampling
 
 SHAPE = BlockShape(groups=2, head_channels=4)
 CONDITIONED = BlockShape(groups=2, head_channels=4, conditioning_channels=6)

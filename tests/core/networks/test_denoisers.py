@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from latentart.core.networks.attention import AttentionKind
 from latentart.core.networks.blocks import BlockShape, set_recompute
 from latentart.core.networks.conditioning import Denoiser
 from latentart.core.networks.dit import DiT
 from latentart.core.networks.unet import UNet
+from latentart.kinds import AttentionKind
 
 Build = Callable[..., Denoiser]
 LABELS = (5,)

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from latentart.core.networks.attention import AttentionKind
 from latentart.core.networks.autoencoder import Autoencoder, Decoder, Encoder
 from latentart.core.networks.blocks import BlockShape
 from latentart.core.networks.normalization import GroupNorm
 from latentart.core.networks.tiling import blend_weights, decode_tiled, encode_tiled, place_tiles
+from latentart.kinds import AttentionKind
 
 CPU = torch.device("cpu")
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import torch
 
-from latentart.core.networks.attention import AttentionKind
 from latentart.core.networks.blocks import BlockShape
 from latentart.core.networks.conditioning import embed_timesteps
 from latentart.core.networks.unet import UNet
+from latentart.kinds import AttentionKind
 
 
 def build(*, attention: Sequence[AttentionKind] = ("linear", "full")) -> UNet:

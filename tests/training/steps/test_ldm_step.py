@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from latentart.core.diffusion.objective import DiffusionTask
-from latentart.core.diffusion.process import Target, Weighting, add_noise, loss_weight, target_from
+from latentart.core.diffusion.process import add_noise, loss_weight, target_from
 from latentart.core.diffusion.schedules import NoiseSchedule, make_betas
 from latentart.core.diffusion.uncertainty import LearnedUncertainty
 from latentart.core.ema import Ema
 from latentart.core.networks.blocks import BlockShape
 from latentart.core.networks.unet import UNet
 from latentart.errors import ModelError
+from latentart.kinds import Target, Weighting
 from latentart.process.devices import Placement
 from latentart.storage.tensors import read_tensors, write_tensors
 from latentart.training.steps.ldm_step import LdmBatch, LdmStep, LossByNoise
