@@ -79,9 +79,7 @@ CONFIG_READERS: set[str] = {
     "latentart.training.tracking",
     "latentart.training.vae_batches",
 }
-LOGGING_IN_CORE: set[str] = {
-    "latentart.core.networks.blocks",
-}
+LOGGING_IN_CORE: set[str] = set()
 PRIVATE_NAMES: set[str] = {
     "latentart.training.find_lr: _batches",
 }

@@ -67,6 +67,13 @@ class BlocksConfig(StrictConfig):
                 raise ValueError(msg)
         return self
 
+    @property
+    def legacy(self) -> list[str]:
+        """Remarks on the resamplers that are kept for old recipes, where one is set."""
+        chosen = {"downsampling": self.downsampling, "upsampling": self.upsampling}
+        why = "is kept for old recipes: it tends to leave checkerboard patterns"
+        return [f"{name} '{kind}' {why}" for name, kind in chosen.items() if kind in ("strided", "transposed")]
+
 
 class AutoencoderConfig(BlocksConfig):
     """The autoencoder's network."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ class DiffusionTask:
     target: Target = "v"
     weighting: Weighting = "uniform"
     gamma: float = 5.0
+    _: KW_ONLY
     timesteps: Timesteps = "uniform"
     timestep_mean: float = 0.0
     timestep_std: float = 1.0

@@ -136,7 +136,15 @@ def sample(
     x_t = x_T
     for i, (t, t_prev) in enumerate(pairs):
         x0_hat, eps_hat = denoise(x_t, t)
-        step = Step(i, t_prev, x_t, x0_hat, eps_hat, schedule.alpha_bar_at(t), schedule.alpha_bar_at(t_prev))
+        step = Step(
+            i=i,
+            t_prev=t_prev,
+            x_t=x_t,
+            x0_hat=x0_hat,
+            eps_hat=eps_hat,
+            alpha_bar_t=schedule.alpha_bar_at(t),
+            alpha_bar_prev=schedule.alpha_bar_at(t_prev),
+        )
         x_t = ADVANCE[sampler](step, walk)
         if on_step is not None:
             on_step(i, x_t, x0_hat)

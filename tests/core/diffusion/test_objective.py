@@ -139,7 +139,9 @@ def test_draws_are_those_of_the_task() -> None:
 
 def test_a_moved_task_keeps_its_settings() -> None:
     """Only the tables go to the device."""
-    task = DiffusionTask(COSINE, "flow", "soft_min_snr", 4.0, "logit_normal", 0.5, 0.7)
+    task = DiffusionTask(
+        COSINE, "flow", "soft_min_snr", 4.0, timesteps="logit_normal", timestep_mean=0.5, timestep_std=0.7
+    )
 
     moved = task.to("meta")
 
