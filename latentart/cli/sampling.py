@@ -149,8 +149,19 @@ def sample(
         origin = OriginRequest(picture, usual if strength is None else strength, mask, invert is not None, from_style)
     chosen = settings_from(settings, how)
     refuse_noise(eta, chosen, is_inverting=invert is not None)
-    styles, labels = tuple(style or ()), tuple(label or ())
-    request = SampleRequest(styles, cells, count, seed or 0, separate, out, labels, shape, walk, movie, origin)
+    request = SampleRequest(
+        styles=tuple(style or ()),
+        grid=cells,
+        count=count,
+        seed=seed or 0,
+        separate=separate,
+        out=out,
+        labels=tuple(label or ()),
+        size=shape,
+        walk=walk,
+        movie=movie,
+        origin=origin,
+    )
     report(sample_pictures(folder, samples, request, chosen, placement, quiet=quiet), as_json, is_again=bool(invert))
 
 
