@@ -23,7 +23,7 @@ from latentart.model.folder import find_autoencoder, load_model, save_model
 from latentart.model.labels import label_columns
 from latentart.model.weights.foreign import Found, fit_foreign, read_foreign
 from latentart.process.devices import Placement
-from latentart.scoring.vae_evaluation import Evaluation
+from latentart.scoring.reconstructions import Evaluation
 from latentart.storage.checkpoints import list_checkpoints
 
 logger = logging.getLogger(__name__)
