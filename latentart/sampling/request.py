@@ -22,7 +22,7 @@ Kind = Literal["grid", "separate", "denoising", "walk"]
 
 @dataclass(frozen=True)
 class OriginRequest:
-    """The picture to begin from: ``strength`` as in ``generate.Origin``; ``inverts`` walks its own way back up.
+    """The picture to begin from: ``strength`` as in ``model.generate.Origin``; ``inverts`` walks its own way back up.
 
     Attributes:
         mask: a picture that is white where it is painted anew.

@@ -102,7 +102,13 @@ def evaluate_ldm(
             raise ModelError(msg, "Evaluate it in the workspace that it was trained in.")
         inception = load_if_there(placement, is_silent=not ranks.is_first)
         samples = SampleSet(
-            *(workspace.ldm_run / "evaluations", styles, per_style, seed, settings, hashes, placement.precision),
+            parent=workspace.ldm_run / "evaluations",
+            styles=styles,
+            per_style=per_style,
+            seed=seed,
+            settings=settings,
+            hashes=hashes,
+            precision=placement.precision,
             has_inception=inception is not None,
         )
         draw_samples(samples, studio, inception, ranks, quiet=quiet or not ranks.is_first)

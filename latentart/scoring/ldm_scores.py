@@ -41,7 +41,7 @@ class StyleScore:
 
 @dataclass(frozen=True)
 class Copies:
-    """How many samples are copies of training pictures by ``scoring.memorization``.
+    """How many samples are copies of training pictures by ``scoring.metrics.memorization``.
 
     Attributes:
         found: None where too few pictures are held out to say what a copy is.
