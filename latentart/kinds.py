@@ -9,7 +9,7 @@ NearDuplicates = Literal["drop", "flag", "keep"]
 FileFormat = Literal["jpeg", "png"]
 
 # networks
-Part = Literal["autoencoder", "denoiser"]  # of a model
+ModelPart = Literal["autoencoder", "denoiser"]
 AttentionKind = Literal["none", "linear", "full"]
 Downsampling = Literal["average", "max", "strided"]
 Upsampling = Literal["nearest", "bilinear", "bicubic", "transposed"]

@@ -198,6 +198,22 @@ def test_core_and_config_never_see_each_other() -> None:
     assert wrong == []
 
 
+def test_the_words_of_a_choice_are_spelled_once() -> None:
+    """In ``kinds``, which core, config and the command line all import."""
+    spelled = {
+        path: {
+            frozenset(ast.literal_eval(node.slice))
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Literal"
+            if isinstance(node.slice, ast.Tuple) and all(isinstance(one, ast.Constant) for one in node.slice.elts)
+        }
+        for path in FILES
+    }
+    choices = spelled.pop(ROOT / "kinds.py")
+
+    assert {name_of(path): again for path, found in spelled.items() if (again := found & choices)} == {}
+
+
 def test_only_stories_builders_and_the_command_line_import_config() -> None:
     """All other modules take plain arguments, so each is usable from a notebook."""
     readers = {

@@ -18,7 +18,7 @@ from latentart.cli.options import (
     say,
     write_json,
 )
-from latentart.kinds import Backbone, Part
+from latentart.kinds import Backbone, ModelPart
 
 Names = Annotated[
     list[str] | None,
@@ -28,7 +28,7 @@ Names = Annotated[
 ]
 
 
-Kind = Literal[Part, Backbone, "inception"]
+Kind = Literal[ModelPart, Backbone, "inception"]
 
 
 def list_files(as_json: JsonOption = False) -> None:

@@ -17,7 +17,7 @@ from torch import nn
 
 from latentart.builders import build_autoencoder, build_denoiser
 from latentart.errors import UsageError
-from latentart.kinds import Part
+from latentart.kinds import ModelPart
 from latentart.layout import Workspace
 from latentart.model.folder import find_autoencoder, load_model, save_model
 from latentart.model.labels import label_columns
@@ -40,7 +40,7 @@ class Imported:
 
 
 def import_weights(
-    workspace: Workspace, file: Path, part: Part, key: str | None, out: Path | None, placement: Placement
+    workspace: Workspace, file: Path, part: ModelPart, key: str | None, out: Path | None, placement: Placement
 ) -> Imported:
     """Write a model folder with a file's weights: by default the run's own, where `encode` and `sample` look.
 
