@@ -12,12 +12,12 @@ from latentart.config.data import DataConfig
 from latentart.config.denoiser import DenoiserConfig, DiTConfig
 from latentart.config.ldm import DiffusionConfig
 from latentart.config.optim import EmaConfig, LdmEmaConfig, RunConfig, StepsOrEpochs
-from latentart.config.vae import AutoencoderConfig, DiscriminatorConfig
+from latentart.config.vae import AutoencoderConfig, BlocksConfig, DiscriminatorConfig
 from latentart.core.diffusion.objective import DiffusionTask
 from latentart.core.diffusion.schedules import NoiseSchedule, make_betas, straight_alpha_bar
 from latentart.core.ema import Ema
 from latentart.core.networks.autoencoder import Autoencoder, Decoder, Encoder
-from latentart.core.networks.blocks import BlockShape, set_recompute
+from latentart.core.networks.blocks import BlockShape, StackShape, set_recompute
 from latentart.core.networks.conditioning import Denoiser
 from latentart.core.networks.discriminator import PatchDiscriminator
 from latentart.core.networks.dit import DiT
@@ -31,31 +31,27 @@ CACHE_CROP = (0.8, 1.0)  # the shares that the presets' autoencoders are trained
 
 def build_autoencoder(config: AutoencoderConfig) -> Autoencoder:
     """Return an autoencoder with fresh weights."""
-    shape = BlockShape(config.groups, config.head_channels, config.dropout)
-    encoder = Encoder(
-        config.latent_channels,
-        config.widths,
-        num_blocks=config.blocks_per_stage,
-        attention=config.attention,
-        middle_attention=config.middle_attention,
-        downsampling=config.downsampling,
-        shape=shape,
-        has_spread=config.kind == "kl",
-    )
-    decoder = Decoder(
-        config.latent_channels,
-        config.widths,
-        num_blocks=config.blocks_per_stage,
-        attention=config.attention,
-        middle_attention=config.middle_attention,
-        upsampling=config.upsampling,
-        shape=shape,
-    )
+    stack = build_stack(config)
+    encoder = Encoder(config.latent_channels, stack, has_spread=config.kind == "kl")
+    decoder = Decoder(config.latent_channels, stack)
     quantizer = None
     if config.kind == "vq":
         quantizer = VectorQuantizer(config.num_codes, config.latent_channels, decay=config.codebook_decay)
     return Autoencoder(
         encoder, decoder, latent_channels=config.latent_channels, factor=config.factor, quantizer=quantizer
+    )
+
+
+def build_stack(config: BlocksConfig, conditioning_channels: int = 0) -> StackShape:
+    """Return what the stages of a network are."""
+    return StackShape(
+        widths=config.widths,
+        num_blocks=config.blocks_per_stage,
+        attention=config.attention,
+        middle_attention=config.middle_attention,
+        downsampling=config.downsampling,
+        upsampling=config.upsampling,
+        blocks=BlockShape(config.groups, config.head_channels, config.dropout, conditioning_channels),
     )
 
 
@@ -80,18 +76,7 @@ def build_denoiser(config: DenoiserConfig, latent_channels: int, num_labels: Seq
                 conditioning_channels=config.embedding_channels,
             ),
         )
-    shape = BlockShape(config.groups, config.head_channels, config.dropout, config.embedding_channels)
-    return UNet(
-        latent_channels,
-        num_labels,
-        config.widths,
-        num_blocks=config.blocks_per_stage,
-        attention=config.attention,
-        middle_attention=config.middle_attention,
-        downsampling=config.downsampling,
-        upsampling=config.upsampling,
-        shape=shape,
-    )
+    return UNet(latent_channels, num_labels, build_stack(config, config.embedding_channels))
 
 
 def build_schedule(config: DiffusionConfig) -> NoiseSchedule:
@@ -157,7 +142,7 @@ def build_task(config: DiffusionConfig) -> DiffusionTask:
         config.target,
         config.weighting,
         config.min_snr_gamma,
-        config.timesteps,
-        config.timestep_mean,
-        config.timestep_std,
+        timesteps=config.timesteps,
+        timestep_mean=config.timestep_mean,
+        timestep_std=config.timestep_std,
     )

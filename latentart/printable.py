@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 
 def printable(text: str) -> str:
     """Escape what could move a cursor, turn the text around, break a line or not be encoded."""
@@ -24,11 +22,3 @@ def duration(seconds: float) -> str:
         return f"{minutes // 60} h {minutes % 60:02} min"
     hours = round(seconds / 3600)
     return f"{hours // 24} d {hours % 24} h"
-
-
-class PrintableFormatter(logging.Formatter):
-    """Writes messages so; a traceback below one keeps its lines."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        """Return the message, made safe to show."""
-        return printable(super().formatMessage(record))

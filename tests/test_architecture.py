@@ -18,7 +18,7 @@ MODULES = {
 }
 
 ORDER = (  # from the bottom up; a package imports only what stands below it
-    {"errors", "printable"},
+    {"errors", "kinds", "printable"},
     {"core", "config"},
     {"storage", "process"},
     {"data"},
@@ -71,7 +71,6 @@ CONFIG_READERS: set[str] = {
     "latentart.planning.pictures",
     "latentart.planning.trial",
     "latentart.sampling.settings",
-    "latentart.scoring.vae_evaluation",
     "latentart.training.ldm_previews",
     "latentart.training.run",
     "latentart.training.stages",
@@ -79,9 +78,7 @@ CONFIG_READERS: set[str] = {
     "latentart.training.tracking",
     "latentart.training.vae_batches",
 }
-LOGGING_IN_CORE: set[str] = {
-    "latentart.core.networks.blocks",
-}
+LOGGING_IN_CORE: set[str] = set()
 PRIVATE_NAMES: set[str] = {
     "latentart.training.find_lr: _batches",
 }
@@ -97,7 +94,7 @@ NAMES_OF_OTHERS = {
     "_foreach_lerp_",
     "_exit",
 }  # of torch and os, which have no other
-INSTANT = {"cli", "config", "data", "errors", "printable", "__main__", "__init__"}
+INSTANT = {"cli", "config", "data", "errors", "kinds", "printable", "__main__", "__init__"}
 WITH_TORCH = {"latentart.data.datasets", "latentart.data.loading", "latentart.data.latent_cache"}
 HEAVY = {"torch", "torchvision", "torchmetrics", "lpips", "einops", "safetensors"}
 FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "shared", "base_utils"}
@@ -190,8 +187,8 @@ def test_modules_do_not_import_in_circles() -> None:
 
 
 def test_core_and_config_never_see_each_other() -> None:
-    """Only builders know both; the lowest ones import nothing of ours but errors."""
-    allowed = {"core": {"core"}, "config": {"config", "errors"}}
+    """Only builders know both; the lowest ones import nothing of ours but errors and the words of the choices."""
+    allowed = {"core": {"core", "kinds"}, "config": {"config", "errors", "kinds"}}
 
     wrong = [
         str(one)
@@ -200,6 +197,22 @@ def test_core_and_config_never_see_each_other() -> None:
     ]
 
     assert wrong == []
+
+
+def test_the_words_of_a_choice_are_spelled_once() -> None:
+    """In ``kinds``, which core, config and the command line all import."""
+    spelled = {
+        path: {
+            frozenset(ast.literal_eval(node.slice))
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Literal"
+            if isinstance(node.slice, ast.Tuple) and all(isinstance(one, ast.Constant) for one in node.slice.elts)
+        }
+        for path in FILES
+    }
+    choices = spelled.pop(ROOT / "kinds.py")
+
+    assert {name_of(path): again for path, found in spelled.items() if (again := found & choices)} == {}
 
 
 def test_only_stories_builders_and_the_two_interfaces_import_config() -> None:

@@ -9,7 +9,7 @@ import contextlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 import torch
 from PIL import Image
@@ -22,9 +22,10 @@ from latentart.core.pixels import to_pixels
 from latentart.data.datasets import picture_from, pixels_from
 from latentart.data.pictures.decode import flatten_image
 from latentart.errors import UsageError
+from latentart.kinds import Precision, Sampler, Spacing
 from latentart.model.codec import decode_latents, encode_pixels
 from latentart.model.folder import load_model
-from latentart.process.devices import Placement, Precision, choose_device
+from latentart.process.devices import Placement, choose_device
 from latentart.process.memory import explain_out_of_memory
 from latentart.process.progress import Progress
 from latentart.sampling.blends import labels_of, parse_blend
@@ -53,9 +54,9 @@ class SampleOptions(TypedDict, total=False):
         compile: compile the denoiser first, which takes a minute.
     """
 
-    sampler: Literal["ddim", "ddpm", "euler", "heun", "dpmpp_2m", "unipc"] | None
+    sampler: Sampler | None
     steps: int | None
-    spacing: Literal["trailing", "leading", "linspace", "log_snr"] | None
+    spacing: Spacing | None
     eta: float | None
     guidance: float | None
     guidance_interval: tuple[float, float] | None

@@ -16,6 +16,7 @@ from latentart.bench.figures import Figure, seconds_of
 from latentart.bench.limits import decode_all, write_rate
 from latentart.bench.raw import DRAWN, MAX_SIDE, QUALITY, write_pictures
 from latentart.data.cleaning.clean import clean_folder
+from latentart.data.cleaning.picture import CleanRules
 from latentart.data.pictures.decode import decode_image
 
 SCAN = (1800, 2200)
@@ -77,9 +78,8 @@ def _plain_picture(out: Path, path: Path) -> None:
 
 
 def _clean(raw: Path, out: Path, workers: int) -> None:
-    report = clean_folder(
-        raw, out, min_bytes=0, min_side=1, max_side=MAX_SIDE, max_aspect=4.0, quality=QUALITY, workers=workers
-    )
+    rules = CleanRules(min_bytes=0, min_side=1, max_side=MAX_SIDE, max_aspect=4.0, quality=QUALITY)
+    report = clean_folder(raw, out, rules, workers=workers)
     assert report.num_dropped == 0, report.dropped[:3]
 
 

@@ -37,8 +37,8 @@ from latentart.config.denoiser import UNetConfig
 from latentart.config.ldm import DiffusionConfig
 from latentart.config.optim import OptimizerConfig
 from latentart.config.workspace import resolve
-from latentart.core.diffusion.samplers import Sampler, usual_spacing
-from latentart.core.diffusion.schedules import Spacing
+from latentart.core.diffusion.samplers import usual_spacing
+from latentart.kinds import Sampler, Spacing
 from latentart.model.generate import SamplerSettings
 from latentart.process.devices import Placement
 

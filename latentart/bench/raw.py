@@ -16,7 +16,6 @@ from PIL import Image, ImageFilter
 from latentart.data.cleaning.journal import open_journal
 from latentart.data.cleaning.picture import CleanRules, Decision, stamp_of
 from latentart.data.cleaning.raw_files import RawFile
-from latentart.data.pictures.decode import MAX_PIXELS, WHITE
 
 MAX_SIDE = 640
 QUALITY = 95
@@ -69,7 +68,7 @@ def draw_scan(seed: int, size: tuple[int, int]) -> Image.Image:
 
 def write_cleaned_folder(raw: Path, out: Path, count: int) -> None:
     """Make a raw folder and its data set of so many pictures up, without drawing any."""
-    rules = CleanRules(0, 1, MAX_SIDE, 4.0, "jpeg", QUALITY, WHITE, MAX_PIXELS, 60.0)
+    rules = CleanRules(min_bytes=0, min_side=1, max_side=MAX_SIDE, max_aspect=4.0, quality=QUALITY)
     rng = np.random.default_rng(0)
     for folder in (raw, out):
         folder.mkdir()

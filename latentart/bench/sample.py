@@ -27,9 +27,9 @@ from latentart.bench.sampling import (
 )
 from latentart.builders import build_autoencoder, build_task
 from latentart.config.workspace import resolve
-from latentart.core.diffusion.samplers import Sampler
 from latentart.core.latents import LatentNormalizer
 from latentart.errors import UsageError
+from latentart.kinds import Sampler
 from latentart.model.folder import load_model, require_denoiser
 from latentart.model.generate import Generator, SamplerSettings
 from latentart.process.devices import Placement

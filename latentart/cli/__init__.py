@@ -25,7 +25,6 @@ from latentart.cli import (
 from latentart.cli.endings import end
 from latentart.cli.options import write_error
 from latentart.errors import LatentArtError, ResourceError
-from latentart.printable import PrintableFormatter
 
 NO_ROOM_OR_NO_RIGHT = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
@@ -99,15 +98,9 @@ def root(
     verbose: bool = typer.Option(False, "--verbose", "-v", help="Log every step on stderr."),
 ) -> None:
     """Set up logging for every command."""
-    import logging
+    from latentart.cli.log_lines import log_to_stderr
 
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.INFO, format="%(message)s", stream=sys.stderr, force=True
-    )
-    for handler in logging.getLogger().handlers:
-        handler.setFormatter(PrintableFormatter())
-    if not verbose:
-        logging.getLogger("PIL").setLevel(logging.WARNING)
+    log_to_stderr(verbose=verbose)
 
 
 def bytes_of_paths(error: UnicodeError) -> tuple[bytes, int]:

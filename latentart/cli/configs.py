@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -66,6 +65,8 @@ def diff(
     preset: Annotated[str | None, typer.Option("--preset", help="Compare with this preset; else with its own.")] = None,
 ) -> None:
     """Show what differs between the workspace's config and a preset."""
+    import json
+
     from latentart.config.workspace import preset_tree
 
     chosen = open_workspace(config, overrides).config

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -105,6 +104,8 @@ def speaks() -> bool:
 
 def write_json(value: Any) -> None:
     """Write one JSON object on stdout, all ASCII, so that every name survives."""
+    import json
+
     typer.echo(json.dumps(value, indent=2))
 
 

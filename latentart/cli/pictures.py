@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,20 +22,13 @@ from latentart.cli.options import (
     write_json,
 )
 from latentart.errors import UsageError
+from latentart.kinds import NearDuplicates
 from latentart.printable import printable
 
 if TYPE_CHECKING:
     from latentart.data.cleaning.report import CleanReport
 
 SHOWN_FILES = 20
-
-
-class NearDuplicates(StrEnum):
-    """What becomes of pictures that look the same."""
-
-    DROP = "drop"
-    FLAG = "flag"
-    KEEP = "keep"
 
 
 def clean_data(
@@ -56,7 +48,7 @@ def clean_data(
     """Turn the raw folder into a clean data set. The raw folder stays as it is."""
     plain, settings = split_arguments(arguments)
     if near_duplicates:
-        settings.append(f"data.near_duplicates={near_duplicates.value}")
+        settings.append(f"data.near_duplicates={near_duplicates}")
     if len(plain) > 1:
         msg = f"'{plain[1]}' is one folder too many."
         raise UsageError(msg, "The clean folder is named with --out.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,6 +24,7 @@ from latentart.cli.options import (
     write_json,
 )
 from latentart.errors import UsageError
+from latentart.kinds import Sampler
 
 if TYPE_CHECKING:
     from latentart.config.sample import SampleConfig
@@ -59,10 +60,7 @@ SeedOption = Annotated[
     int | None, typer.Option("--seed", min=0, help="Of the first picture, else 0; the next has the next.")
 ]
 StepsOption = Annotated[int | None, typer.Option("--steps", min=1, help="Denoising steps.")]
-SamplerOption = Annotated[
-    Literal["ddim", "ddpm", "euler", "heun", "dpmpp_2m", "unipc"] | None,
-    typer.Option("--sampler", help="How steps are made."),
-]
+SamplerOption = Annotated[Sampler | None, typer.Option("--sampler", help="How steps are made.")]
 EtaOption = Annotated[float | None, typer.Option("--eta", min=0, max=1, help="DDIM's noise: 0 none, 1 DDPM.")]
 GuidanceOption = Annotated[float | None, typer.Option("--guidance", min=0, help="Pull towards the style; 1 is none.")]
 AutoguidanceOption = Annotated[
@@ -151,8 +149,19 @@ def sample(
         origin = OriginRequest(picture, usual if strength is None else strength, mask, invert is not None, from_style)
     chosen = settings_from(settings, how)
     refuse_noise(eta, chosen, is_inverting=invert is not None)
-    styles, labels = tuple(style or ()), tuple(label or ())
-    request = SampleRequest(styles, cells, count, seed or 0, separate, out, labels, shape, walk, movie, origin)
+    request = SampleRequest(
+        styles=tuple(style or ()),
+        grid=cells,
+        count=count,
+        seed=seed or 0,
+        separate=separate,
+        out=out,
+        labels=tuple(label or ()),
+        size=shape,
+        walk=walk,
+        movie=movie,
+        origin=origin,
+    )
     report(sample_pictures(folder, samples, request, chosen, placement, quiet=quiet), as_json, is_again=bool(invert))
 
 

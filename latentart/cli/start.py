@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -51,6 +50,8 @@ def demo(
     if quick:
         say("A quick run shows that everything works; its pictures are noise.")
     say(f"Done in {result.seconds:.0f} s. One row per style: {result.grid}")
+    import shlex
+
     where, style = shlex.quote(str(result.workspace)), shlex.quote(printable(result.style))
     say(f"Next: cd {where} && latentart sample --style {style} --eta 0.8 --grid 4x4")
 

@@ -143,7 +143,12 @@ def build_call(resume: str, max_time: str | None, max_steps: int | None, *, may_
     from latentart.training.survival.resuming import Call
 
     words: dict[str, Literal["auto", "never"]] = {"auto": "auto", "never": "never"}
-    return Call(words.get(resume, Path(resume)), seconds, max_steps, may_change_data)
+    return Call(
+        resume=words.get(resume, Path(resume)),
+        max_seconds=seconds,
+        max_steps=max_steps,
+        may_change_data=may_change_data,
+    )
 
 
 @contextlib.contextmanager

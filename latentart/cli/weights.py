@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -19,6 +18,7 @@ from latentart.cli.options import (
     say,
     write_json,
 )
+from latentart.kinds import Backbone, ModelPart
 
 Names = Annotated[
     list[str] | None,
@@ -28,15 +28,7 @@ Names = Annotated[
 ]
 
 
-class Kind(StrEnum):
-    """What a file's weights are for."""
-
-    AUTOENCODER = "autoencoder"
-    DENOISER = "denoiser"
-    VGG16 = "vgg16"
-    ALEXNET = "alexnet"
-    SQUEEZENET = "squeezenet"
-    INCEPTION = "inception"
+Kind = Literal[ModelPart, Backbone, "inception"]
 
 
 def list_files(as_json: JsonOption = False) -> None:
@@ -99,16 +91,16 @@ def import_file(
     as_json: JsonOption = False,
 ) -> None:
     """Make a model of a file with weights from elsewhere, if every tensor fits. Code in it never runs."""
-    if kind not in (Kind.AUTOENCODER, Kind.DENOISER):
+    if kind not in ("autoencoder", "denoiser"):
         from latentart.workspace.weights import import_backbone
 
-        report = import_backbone(kind.value, file)
+        report = import_backbone(kind, file)
         write_json({"backbone": report.backbone, "path": report.path}) if as_json else typer.echo(report.path)
         return
     workspace = open_workspace(config, overrides)
     from latentart.workspace.weights_import import import_weights
 
-    is_denoiser = kind is Kind.DENOISER
+    is_denoiser = kind == "denoiser"
     done = import_weights(
         workspace, file, "denoiser" if is_denoiser else "autoencoder", key, out, place(device, "fp32")
     )

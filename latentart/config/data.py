@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from latentart.config.base import StrictConfig
+from latentart.kinds import FileFormat, NearDuplicates
 
 Byte = Annotated[int, Field(ge=0, le=255)]
 
@@ -38,7 +39,7 @@ class DataConfig(StrictConfig):
     time_limit: Annotated[float, Field(gt=0)] = 60.0
     """Pictures that take longer to decode are dropped, in seconds."""
 
-    near_duplicates: Literal["drop", "flag", "keep"] = "flag"
+    near_duplicates: NearDuplicates = "flag"
     """What becomes of pictures that look the same, as after scaling or saving again: the largest is always kept."""
 
     max_side: Annotated[int, Field(ge=8)] = 640
@@ -47,7 +48,7 @@ class DataConfig(StrictConfig):
     max_aspect: Annotated[float, Field(ge=1)] = 4.0
     """Pictures longer than this times their shorter side are dropped: a square crop would show little of them."""
 
-    file_format: Literal["jpeg", "png"] = "jpeg"
+    file_format: FileFormat = "jpeg"
     """How the copies are stored; png is lossless and larger."""
 
     quality: Annotated[int, Field(ge=50, le=100)] = 95

@@ -18,7 +18,8 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from latentart.config.base import StrictConfig
 from latentart.config.optim import Count
-from latentart.config.vae import AttentionKind, BlocksConfig
+from latentart.config.vae import BlocksConfig
+from latentart.kinds import AttentionKind
 
 Size = Literal["XS", "S", "M", "L"]
 SIZES: tuple[Size, ...] = get_args(Size)

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from latentart.config.base import StrictConfig
 from latentart.config.denoiser import DenoiserConfig, UNetConfig
 from latentart.config.optim import Count, LdmRunConfig, OptimizerConfig, Positive, StepsOrEpochs
+from latentart.kinds import Target, Timesteps, Weighting
 
 Beta = Annotated[float, Field(gt=0, lt=1)]
 
@@ -87,18 +88,18 @@ class DiffusionConfig(StrictConfig):
     """Stretches √ᾱ to end at 0, so that training sees the pure noise sampling starts from (Lin et al. 2305.08891,
     algorithm 1); off, as the schedules' papers have it."""
 
-    target: Literal["eps", "x0", "v", "flow"] = "v"
+    target: Target = "v"
     """What the network predicts: noise (the seed), clean latents, velocity (Salimans & Ho 2202.00512), or noise minus
     clean latents, the velocity on a straight path (Liu et al. 2209.03003). Where no signal is left, eps is refused."""
 
-    weighting: Literal["uniform", "min_snr", "soft_min_snr", "learned"] = "uniform"
+    weighting: Weighting = "uniform"
     """Weight of each noise level: all alike, min-SNR-γ (Hang et al. 2303.09556), its smooth kin (Crowson et al.
     2401.11605), or learned from the error of each level (Karras et al. 2312.02696, eq. 21)."""
 
     min_snr_gamma: Positive = 5.0
     """γ of min_snr and soft_min_snr, a signal-to-noise ratio above which levels gain no weight; min-SNR's own value."""
 
-    timesteps: Literal["uniform", "logit_normal"] = "uniform"
+    timesteps: Timesteps = "uniform"
     """How often training meets each timestep: all alike (Ho et al.), or those in the middle more often, so that the
     logit of (t+1)/T is normal (Esser et al. 2403.03206, eq. 19)."""
 

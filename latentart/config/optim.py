@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from latentart.config.base import StrictConfig
+from latentart.kinds import Precision
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -122,7 +123,7 @@ class LdmEmaConfig(EmaConfig):
 class RunConfig(StrictConfig):
     """What happens once in a while in a run."""
 
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Precision = "auto"
     """Type of the forward pass; auto takes bf16 where the device multiplies it faster, weights stay float32."""
 
     recompute: bool = False

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, field_validator
 
 from latentart.config.base import StrictConfig
 from latentart.config.optim import Count, Positive, Share
+from latentart.kinds import Precision, Sampler, Spacing
 
 
 class SampleConfig(StrictConfig):
     """How latents are drawn from the denoiser."""
 
-    sampler: Literal["ddim", "ddpm", "euler", "heun", "dpmpp_2m", "unipc"] = "ddim"
+    sampler: Sampler = "ddim"
     """How steps are made. With noise: ddim (Song et al. 2010.02502) by its η, ddpm (Ho et al. 2006.11239). Without:
     euler is ddim at η = 0; heun (Karras et al. 2206.00364) calls the network twice a step; dpmpp_2m (Lu et al.
     2211.01095) and unipc (Zhao et al. 2302.04867) are made for few steps."""
@@ -21,7 +22,7 @@ class SampleConfig(StrictConfig):
     steps: Count = 50
     """N, denoising steps, at most T."""
 
-    spacing: Literal["trailing", "leading", "linspace", "log_snr"] | None = None
+    spacing: Spacing | None = None
     """Which of the T timesteps are visited: trailing begins at pure noise (Lin et al. 2305.08891); log_snr is even in
     the log of signal over noise (Lu et al. 2206.00927). null is log_snr for dpmpp_2m and unipc, whose few steps come
     nearest so, and trailing for the others."""
@@ -50,7 +51,7 @@ class SampleConfig(StrictConfig):
     batch_size: Count = 16
     """Pictures made at once; it changes speed and memory, not the pictures."""
 
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Precision = "auto"
     """Type of the network's forward pass."""
 
     compile: bool = False

@@ -8,8 +8,8 @@ from pydantic import Field, field_validator, model_validator
 
 from latentart.config.base import StrictConfig
 from latentart.config.optim import Count, OptimizerConfig, Positive, RunConfig, StepsOrEpochs
+from latentart.kinds import Adversarial, AttentionKind, Downsampling, PerceptualKind, Reconstruction, Upsampling
 
-AttentionKind = Literal["none", "linear", "full"]
 Weight = Annotated[float, Field(ge=0)]
 CropShare = Annotated[float, Field(gt=0, le=1)]
 Start = int | float | Literal["plateau"]
@@ -30,10 +30,10 @@ class BlocksConfig(StrictConfig):
     middle_attention: AttentionKind = "linear"
     """Attention between the two ResNet blocks of the middle."""
 
-    downsampling: Literal["average", "max", "strided"] = "average"
+    downsampling: Downsampling = "average"
     """How a stage halves the size; strided is legacy and leaves checkerboards."""
 
-    upsampling: Literal["nearest", "bilinear", "bicubic", "transposed"] = "nearest"
+    upsampling: Upsampling = "nearest"
     """The method of torch.nn.Upsample; transposed is a legacy convolution that leaves checkerboards."""
 
     groups: Count = 8
@@ -66,6 +66,13 @@ class BlocksConfig(StrictConfig):
                 )
                 raise ValueError(msg)
         return self
+
+    @property
+    def legacy(self) -> list[str]:
+        """Remarks on the resamplers that are kept for old recipes, where one is set."""
+        chosen = {"downsampling": self.downsampling, "upsampling": self.upsampling}
+        why = "is kept for old recipes: it tends to leave checkerboard patterns"
+        return [f"{name} '{kind}' {why}" for name, kind in chosen.items() if kind in ("strided", "transposed")]
 
 
 class AutoencoderConfig(BlocksConfig):
@@ -132,7 +139,7 @@ class DiscriminatorConfig(StrictConfig):
     weight_decay: Annotated[float, Field(ge=0)] = 1e-5
     """Decoupled weight decay."""
 
-    loss: Literal["hinge", "non_saturating"] = "hinge"
+    loss: Adversarial = "hinge"
     """The game both sides play; hinge is latent diffusion's."""
 
     adaptive_limit: Positive | None = 10.0
@@ -165,7 +172,7 @@ class DiscriminatorConfig(StrictConfig):
 class PerceptualConfig(StrictConfig):
     """The LPIPS distance."""
 
-    backbone: Literal["vgg16", "alexnet", "squeezenet", "random"] = "vgg16"
+    backbone: PerceptualKind = "vgg16"
     """The network whose features are compared; random needs no weights and is only a stand-in for trying the tool."""
 
     weights: str | None = None
@@ -206,7 +213,7 @@ class StageConfig(StepsOrEpochs):
     batch_size: Count = 16
     """Pictures per optimizer step."""
 
-    reconstruction: Literal["l1", "l2", "charbonnier"] = "l1"
+    reconstruction: Reconstruction = "l1"
     """Absolute difference, squared, or √(d² + 1e-3²)."""
 
     weights: LossWeights = LossWeights()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,8 +16,10 @@ from latentart.config.ldm import LdmConfig
 from latentart.config.presets import PRESETS
 from latentart.config.sample import SampleConfig
 from latentart.config.tracking import TrackingConfig
-from latentart.config.vae import VaeConfig
+from latentart.config.vae import BlocksConfig, VaeConfig
 from latentart.errors import ConfigError, nearest
+
+logger = logging.getLogger(__name__)
 
 CONFIG_NAME = "latentart.json"
 SCHEMA_NAME = "latentart.schema.json"
@@ -87,7 +90,7 @@ def preset_tree(name: str) -> dict[str, Any]:
 
 
 def resolve(changes: dict[str, Any], overrides: Sequence[str] = (), where: str = "config") -> Config:
-    """Return the config that ``changes`` and ``overrides`` make of their preset.
+    """Return the config that ``changes`` and ``overrides`` make of their preset, and warn of its legacy kinds.
 
     Raises:
         ConfigError: anything unknown or out of range, named by its path.
@@ -104,12 +107,16 @@ def resolve(changes: dict[str, Any], overrides: Sequence[str] = (), where: str =
         tree = apply_override(tree, text)
     try:
         # As JSON and strict: "64" and true are not taken for numbers, and a list is taken for a tuple.
-        return Config.model_validate_json(json.dumps(tree), strict=True)
+        config = Config.model_validate_json(json.dumps(tree), strict=True)
     except ValidationError as error:
         raise explain(error, schema(), where) from None
     except RecursionError:
         msg = f"{where} is nested too deep."
         raise ConfigError(msg) from None
+    for path, network in (("vae.model", config.vae.model), ("ldm.model", config.ldm.model)):
+        for remark in network.legacy if isinstance(network, BlocksConfig) else ():
+            logger.warning("%s.%s", path, remark)
+    return config
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-Reconstruction = Literal["l1", "l2", "charbonnier"]
-Adversarial = Literal["hinge", "non_saturating"]
+from latentart.kinds import Adversarial, Reconstruction
 
 CHARBONNIER_WIDTH = 1e-3  # Lai et al. 1710.01992, section 3.2
 

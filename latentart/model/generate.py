@@ -14,14 +14,15 @@ from latentart.core.diffusion.editing import feather, invert, keep_known, mask_l
 from latentart.core.diffusion.guidance import guided, timesteps_within
 from latentart.core.diffusion.objective import DiffusionTask
 from latentart.core.diffusion.process import add_noise
-from latentart.core.diffusion.samplers import Sampler, make_denoise, sample
-from latentart.core.diffusion.schedules import NoiseSchedule, Spacing, timestep_pairs
+from latentart.core.diffusion.samplers import make_denoise, sample
+from latentart.core.diffusion.schedules import NoiseSchedule, timestep_pairs
 from latentart.core.diffusion.solvers import Denoise
 from latentart.core.latents import LatentNormalizer
 from latentart.core.networks.autoencoder import Autoencoder
 from latentart.core.networks.conditioning import Denoiser
 from latentart.core.randomness import normal_for
 from latentart.errors import ResourceError
+from latentart.kinds import Sampler, Spacing
 from latentart.model.codec import decode_latents, encode_pixels
 from latentart.process.devices import Placement
 

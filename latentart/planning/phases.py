@@ -36,7 +36,7 @@ from latentart.planning.process import call_apart
 from latentart.planning.trial import WARMING, Trial, try_training
 from latentart.process.devices import Placement
 from latentart.process.host_memory import file_bytes
-from latentart.scoring.vae_evaluation import FOLLOWED_PICTURES, PREVIEW_PICTURES, SCORED_PICTURES
+from latentart.scoring.reconstructions import FOLLOWED_PICTURES, PREVIEW_PICTURES, SCORED_PICTURES
 from latentart.storage.checkpoints import list_checkpoints
 from latentart.storage.folders import read_json
 from latentart.training.build import build_adversarial_plan

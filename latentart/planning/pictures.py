@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from latentart.config.data import DataConfig
-from latentart.data.cleaning.labels import read_labels
+from latentart.data.cleaning.label_table import read_labels
 from latentart.data.cleaning.raw_files import find_raw_files, find_styles
 from latentart.data.held_out import split_held_out
 from latentart.data.index import IndexEntry, read_index, write_index

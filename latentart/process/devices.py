@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from latentart.errors import ResourceError
+from latentart.kinds import Precision
 from latentart.process.distributed import read_ranks
-
-Precision = Literal["auto", "fp32", "bf16"]
 
 
 def choose_device(name: str | None = None) -> torch.device:

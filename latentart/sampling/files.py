@@ -14,14 +14,14 @@ from latentart.errors import ResourceError, UsageError
 from latentart.model.folder import Model
 from latentart.model.generate import SamplerSettings
 from latentart.sampling.blends import Blend
-from latentart.sampling.request import Plan
+from latentart.sampling.request import SamplePlan
 from latentart.sampling.settings import SETTINGS_KEY, read_text
 
 LONGEST = 120
 
 
 def choose_paths(
-    samples: Path, plan: Plan, settings: SamplerSettings, model: Model, out: Path | None, suffix: str = ".png"
+    samples: Path, plan: SamplePlan, settings: SamplerSettings, model: Model, out: Path | None, suffix: str = ".png"
 ) -> list[Path]:
     """Return where the pictures go, named after what was asked for."""
     way = f"eta{settings.eta:g}" if settings.sampler == "ddim" else settings.sampler
@@ -65,7 +65,7 @@ def require_free(path: Path) -> None:
         raise UsageError(msg, "Name another place with --out or --movie, or move it away.")
 
 
-def make_grid(plan: Plan, pictures: list[Image.Image]) -> Image.Image:
+def make_grid(plan: SamplePlan, pictures: list[Image.Image]) -> Image.Image:
     """Return the pictures in a grid; its rows are labelled where they differ in style."""
     styles = [cell.style for cell in plan.cells]
     if plan.kind == "walk":

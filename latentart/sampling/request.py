@@ -22,7 +22,7 @@ Kind = Literal["grid", "separate", "denoising", "walk"]
 
 @dataclass(frozen=True)
 class OriginRequest:
-    """The picture to begin from: ``strength`` as in ``generate.Origin``; ``inverts`` walks its own way back up.
+    """The picture to begin from: ``strength`` as in ``model.generate.Origin``; ``inverts`` walks its own way back up.
 
     Attributes:
         mask: a picture that is white where it is painted anew.
@@ -36,7 +36,7 @@ class OriginRequest:
     from_style: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SampleRequest:
     """What to draw.
 
@@ -73,8 +73,8 @@ class Cell:
     seed: float
 
 
-@dataclass(frozen=True)
-class Plan:
+@dataclass(frozen=True, kw_only=True)
+class SamplePlan:
     """What will be drawn: the pictures row by row, or, for the movie of a walk, one style's after the other's.
 
     Attributes:
@@ -111,7 +111,7 @@ class Plan:
         return 1 + math.floor(max(cell.seed for cell in self.cells))
 
 
-def make_plan(model: Model, request: SampleRequest, unit: int, picture_size: tuple[int, int] | None) -> Plan:
+def make_plan(model: Model, request: SampleRequest, unit: int, picture_size: tuple[int, int] | None) -> SamplePlan:
     """Return the plan of a request; ``unit`` is what the sides of a picture must be multiples of.
 
     ``picture_size`` is the (width, height) of the picture to begin from, whose shape is kept where no size is given.
@@ -133,7 +133,15 @@ def make_plan(model: Model, request: SampleRequest, unit: int, picture_size: tup
     if len(cells) > MAX_PICTURES:
         msg = f"that would be {len(cells)} pictures, and {MAX_PICTURES} are the most."
         raise UsageError(msg, "Ask for fewer at a time; the next have the next seeds.")
-    return Plan(tuple(cells), rows, 1 if kind == "walk" else columns, kind, size, tuple(labels.items()), request.origin)
+    return SamplePlan(
+        cells=tuple(cells),
+        rows=rows,
+        columns=1 if kind == "walk" else columns,
+        kind=kind,
+        size=size,
+        labels=tuple(labels.items()),
+        origin=request.origin,
+    )
 
 
 def choose_cells(styles: list[Blend], request: SampleRequest) -> tuple[list[Cell], int]:

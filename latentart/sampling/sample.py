@@ -38,8 +38,7 @@ from latentart.sampling.files import (
     save_pictures,
 )
 from latentart.sampling.reconstruct import open_picture
-from latentart.sampling.request import OriginRequest, Plan, choose_size, make_plan
-from latentart.sampling.request import SampleRequest as SampleRequest
+from latentart.sampling.request import OriginRequest, SamplePlan, SampleRequest, choose_size, make_plan
 from latentart.sampling.settings import Drawing, describe, hashes_of, read_drawing, require_weights
 from latentart.storage.folders import free_path
 
@@ -206,7 +205,7 @@ def _draw(
 
 
 def make_pictures(
-    studio: Studio, plan: Plan, settings: SamplerSettings, *, quiet: bool
+    studio: Studio, plan: SamplePlan, settings: SamplerSettings, *, quiet: bool
 ) -> tuple[list[Image.Image], list[Image.Image]]:
     """Return the pictures of a plan and, of a movie, its frames; of many processes only the first gets any.
 
@@ -241,7 +240,7 @@ def make_pictures(
 class Film:
     """Collects the frames of a movie, small enough to be kept in memory."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: SamplePlan) -> None:
         self.plan = plan
         length = len(plan.cells) // plan.rows if plan.kind == "walk" else FRAMES
         budget = min(FRAME_PIXELS, MOVIE_PIXELS / length)
@@ -289,7 +288,7 @@ def open_origin(request: OriginRequest | None) -> tuple[Image.Image, Image.Image
     return picture, mask
 
 
-def load_origin(studio: Studio, plan: Plan) -> Origin | None:
+def load_origin(studio: Studio, plan: SamplePlan) -> Origin | None:
     """Return the picture to begin from at the plan's size: the largest part in its middle of that shape."""
     request, opened = plan.origin, open_origin(plan.origin)
     if request is None or opened is None:

@@ -20,7 +20,7 @@ from latentart.errors import DataError, ModelError, UsageError
 from latentart.model.folder import Model, weights_hash
 from latentart.model.generate import SamplerSettings
 from latentart.sampling.blends import Blend
-from latentart.sampling.request import MAX_PICTURES, Cell, Kind, OriginRequest, Plan
+from latentart.sampling.request import MAX_PICTURES, Cell, Kind, OriginRequest, SamplePlan
 
 SETTINGS_KEY = "latentart"
 NOT_DESCRIBED = ("batch_size", "compile")  # they change the speed, not the picture
@@ -31,7 +31,7 @@ INPUTS = {"invert": "the inverted picture", "init_image": "the picture to begin 
 class Drawing:
     """A plan, how it is drawn, and the SHA-256 of each weights file it is drawn with."""
 
-    plan: Plan
+    plan: SamplePlan
     settings: SamplerSettings
     hashes: dict[str, str]
 
@@ -142,7 +142,7 @@ def read_drawing(path: Path, model: Model) -> Drawing:
     return Drawing(plan, settings, hashes)
 
 
-def _read_plan(path: Path, about: Mapping[str, Any], model: Model) -> Plan:
+def _read_plan(path: Path, about: Mapping[str, Any], model: Model) -> SamplePlan:
     if "style" in about:
         kind: Kind = "separate"
         cells, rows, columns = [Cell(Blend.from_json(about["style"]), about["seed"])], 1, 1
@@ -156,7 +156,15 @@ def _read_plan(path: Path, about: Mapping[str, Any], model: Model) -> Plan:
         raise ValueError(f"cells: got {len(cells)} for {rows}x{columns}")
     width, height = about.get("size", (model.resolution, model.resolution))
     labels = tuple(dict(about.get("labels", {})).items())
-    return Plan(tuple(cells), rows, columns, kind, (width, height), labels, _read_origin(path, about))
+    return SamplePlan(
+        cells=tuple(cells),
+        rows=rows,
+        columns=columns,
+        kind=kind,
+        size=(width, height),
+        labels=labels,
+        origin=_read_origin(path, about),
+    )
 
 
 def _read_origin(path: Path, about: Mapping[str, Any]) -> OriginRequest | None:

@@ -30,7 +30,6 @@ from latentart.scoring.evaluation_samples import SampleSet, draw_samples
 from latentart.scoring.fid import InceptionScores, find_real_features, load_if_there, score_inception
 from latentart.scoring.judging import choose_halves, find_judge, open_middles
 from latentart.scoring.ldm_scores import LdmScores, read_drawn, score_samples
-from latentart.scoring.metrics.judge import Judge
 from latentart.scoring.real_pictures import RealPictures, find_real
 from latentart.storage.folders import write_json_atomic
 
@@ -41,7 +40,7 @@ PAIRS, PAIR_SIDE = 8, 128
 FEWEST_REAL = 4  # real pictures beside those that teach the judge
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LdmEvaluation:
     """What was found, and where its pictures lie; ``step`` is that of the denoiser's training."""
 
@@ -103,7 +102,13 @@ def evaluate_ldm(
             raise ModelError(msg, "Evaluate it in the workspace that it was trained in.")
         inception = load_if_there(placement, is_silent=not ranks.is_first)
         samples = SampleSet(
-            *(workspace.ldm_run / "evaluations", styles, per_style, seed, settings, hashes, placement.precision),
+            parent=workspace.ldm_run / "evaluations",
+            styles=styles,
+            per_style=per_style,
+            seed=seed,
+            settings=settings,
+            hashes=hashes,
+            precision=placement.precision,
             has_inception=inception is not None,
         )
         draw_samples(samples, studio, inception, ranks, quiet=quiet or not ranks.is_first)
@@ -111,9 +116,7 @@ def evaluate_ldm(
     if not ranks.is_first:
         return None
     warn_if_held_out_was_seen(workspace, workspace.ldm_run, model_folder)
-    judge = find_judge(workspace, quiet=quiet)
-    real = find_real(workspace, judge, quiet=quiet)
-    found = score(workspace, model_folder, samples, judge, real, names, inception, placement, quiet=quiet)
+    found = score(workspace, model_folder, samples, names, inception, placement, quiet=quiet)
     write_json_atomic(samples.folder / "scores.json", found.to_json())
     append_evaluation(workspace.ldm_run, found.to_json())
     return found
@@ -153,8 +156,6 @@ def score(
     workspace: Workspace,
     model_folder: Path,
     samples: SampleSet,
-    judge: Judge,
-    real: RealPictures,
     names: list[str],
     inception: InceptionFeatures | None,
     placement: Placement,
@@ -162,6 +163,8 @@ def score(
     quiet: bool,
 ) -> LdmEvaluation:
     """Score samples that are drawn, and write the confusion picture and that of the closest pairs."""
+    judge = find_judge(workspace, quiet=quiet)
+    real = find_real(workspace, judge, quiet=quiet)
     drawn = read_drawn(samples, judge, names)
     scores = score_samples(drawn, real, judge, names)
     fid = None
@@ -173,7 +176,16 @@ def score(
     confusion, pairs = samples.folder / "confusion.png", samples.folder / "closest.png"
     draw_confusion(scores.matrix, names, confusion, title)
     draw_closest(workspace, samples, scores, real, pairs)
-    return LdmEvaluation(model_folder, step, samples, scores, fid, real.is_mixed, confusion, pairs)
+    return LdmEvaluation(
+        model=model_folder,
+        step=step,
+        samples=samples,
+        scores=scores,
+        inception=fid,
+        is_mixed=real.is_mixed,
+        confusion=confusion,
+        pairs=pairs,
+    )
 
 
 def draw_closest(workspace: Workspace, samples: SampleSet, scores: LdmScores, real: RealPictures, path: Path) -> None:

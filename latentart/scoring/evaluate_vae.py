@@ -6,7 +6,7 @@ Launch: ``latentart evaluate vae``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from latentart.core.losses import psnr_per_image
 from latentart.core.networks.perceptual import PerceptualDistance
 from latentart.core.pixels import to_images, to_pixels
 from latentart.data.datasets import picture_from
-from latentart.data.loading import load_batches
 from latentart.data.pictures.grids import save_png, tile_grid
 from latentart.errors import DataError
 from latentart.layout import Workspace
@@ -30,12 +28,9 @@ from latentart.process.progress import Progress
 from latentart.scoring.evaluate_ldm import append_evaluation
 from latentart.scoring.fid import InceptionScores, load_if_there, score_inception
 from latentart.scoring.judging import spread
-from latentart.scoring.metrics.frechet import FeatureStatistics, frechet_distance
 from latentart.scoring.metrics.grid_artifacts import grid_strength
 from latentart.scoring.metrics.latent_health import LatentExamination, LatentHealth
-from latentart.scoring.metrics.random_features import RandomFeatures
-from latentart.scoring.metrics.reconstruction import ssim_per_image
-from latentart.scoring.vae_evaluation import EVALUATION_BATCH, Evaluation, find_perceptual
+from latentart.scoring.reconstructions import Evaluation, ReconstructionScores, Tally, find_perceptual
 
 MOST_PICTURES = 2048
 WORST = 8
@@ -43,19 +38,19 @@ SHADES = (-0.8, 0.0, 0.8)  # of red, green and blue: 27 flat colors
 FAINT, PLAIN = 0.5, 2.0  # amplitudes of the grid, in levels of 255: rounded away below the one, seen above the other
 
 
-@dataclass(frozen=True)
-class ReconstructionScores:
-    """Means over pictures: PSNR in dB, SSIM, LPIPS or None, and the Fréchet distance in untrained features."""
+@dataclass(frozen=True, kw_only=True)
+class StyleScores(ReconstructionScores):
+    """The scores of one style, or of all."""
 
     style: str
-    pictures: int
-    psnr: float
-    ssim: float
-    lpips: float | None
-    frechet: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the scores as plain values."""
+        names = ("style", "pictures", "psnr", "ssim", "lpips", "frechet")
+        return {name: getattr(self, name) for name in names}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class VaeEvaluation:
     """What was found.
 
@@ -67,7 +62,7 @@ class VaeEvaluation:
     model: Path
     step: int
     sha256: str
-    rows: list[ReconstructionScores]
+    rows: list[StyleScores]
     latents: LatentHealth
     normalized_std: list[float]
     grid_levels: float
@@ -87,8 +82,8 @@ class VaeEvaluation:
             "model": str(self.model),
             "step": self.step,
             "hashes": {"autoencoder": self.sha256},
-            "all": asdict(self.rows[-1]),
-            "styles": [asdict(row) for row in self.rows[:-1]],
+            "all": self.rows[-1].to_json(),
+            "styles": [row.to_json() for row in self.rows[:-1]],
             "latents": {**asdict(self.latents), "dead": self.latents.dead, "normalized_std": self.normalized_std},
             "grid_levels": self.grid_levels,
             "grid_verdict": self.grid_verdict,
@@ -114,26 +109,27 @@ def evaluate_vae(
         msg = f"no picture of {workspace.data} is held out of training, so there is nothing to score on."
         raise DataError(msg, "Set data.held_out=0.1 with at least 8 pictures, then train again.")
     warn_if_held_out_was_seen(workspace, workspace.vae_run, model_folder)
-    perceptual = find_perceptual(workspace.config.vae.perceptual, placement)
+    chosen = workspace.config.vae.perceptual
+    perceptual = find_perceptual(chosen.backbone, chosen.weights, placement)
     inception = load_if_there(placement)
-    tally = _Tally(model, evaluation, perceptual, inception)
+    examination = _Examination(model, evaluation, perceptual, inception)
     indexes = spread(evaluation.held_out, min(count or MOST_PICTURES, MOST_PICTURES))
     with Progress("reconstruct", len(indexes), quiet=quiet) as progress:
-        tally.run(indexes, progress)
-    health = tally.examination.result()
-    pairs = zip(health.channels, model.normalizer.std, strict=True)
-    page = workspace.vae_run / "evaluations" / f"worst-step-{trained_steps(model_folder, 'vae'):08d}.png"
-    tally.draw_worst(indexes, page)
+        examination.run(indexes, progress)
+    step, latents = trained_steps(model_folder, "vae"), examination.latents.result()
+    page = workspace.vae_run / "evaluations" / f"worst-step-{step:08d}.png"
+    examination.draw_worst(indexes, page)
+    pairs = zip(latents.channels, model.normalizer.std, strict=True)
     found = VaeEvaluation(
-        model_folder,
-        trained_steps(model_folder, "vae"),
-        weights_hash(model_folder),
-        tally.rows(names),
-        health,
-        [channel.std / std for channel, std in pairs],
-        measure_grid(model, evaluation),
-        tally.inception_scores(),
-        page,
+        model=model_folder,
+        step=step,
+        sha256=weights_hash(model_folder),
+        rows=examination.rows(names),
+        latents=latents,
+        normalized_std=[channel.std / std for channel, std in pairs],
+        grid_levels=measure_grid(model, evaluation),
+        inception=examination.inception_scores(),
+        worst=page,
     )
     append_evaluation(workspace.vae_run, found.to_json())
     return found
@@ -152,23 +148,8 @@ def measure_grid(model: Model, evaluation: Evaluation) -> float:
     return 127.5 * strongest
 
 
-@dataclass
-class _Features:
-    """The statistics of pictures and of their reconstructions."""
-
-    real: FeatureStatistics = field(default_factory=FeatureStatistics)
-    fake: FeatureStatistics = field(default_factory=FeatureStatistics)
-
-    def update(self, real: Tensor, fake: Tensor) -> None:
-        self.real.update(real)
-        self.fake.update(fake)
-
-    def distance(self) -> float | None:
-        return frechet_distance(self.real, self.fake) if self.real.count > 1 else None
-
-
-class _Tally:
-    """What adds up on the way through the held-out pictures."""
+class _Examination:
+    """One walk through the held-out pictures: their scores, the latents on the way, and Inception's features."""
 
     def __init__(
         self,
@@ -177,52 +158,30 @@ class _Tally:
         perceptual: PerceptualDistance | None,
         inception: InceptionFeatures | None,
     ) -> None:
-        self.model, self.evaluation = model, evaluation
-        self.perceptual, self.inception = perceptual, inception
-        self.random = RandomFeatures().to(evaluation.placement.device)
-        self.examination = LatentExamination()
-        self.scores: dict[str, list[Tensor]] = {"psnr": [], "ssim": [], "lpips": []}
-        self.style_id: list[Tensor] = []
-        self.features: dict[int, _Features] = {}
-        self.overall = _Features()
+        self.model, self.evaluation, self.inception = model, evaluation, inception
+        self.tally = Tally(perceptual, evaluation.placement)
+        self.latents = LatentExamination()
         self.inception_features: tuple[list[Tensor], list[Tensor]] = ([], [])
 
     @torch.no_grad()
     def run(self, indexes: Sequence[int], progress: Progress) -> None:
         """Reconstruct the pictures, a batch at a time."""
-        starts = range(0, len(indexes), EVALUATION_BATCH)
-        keys = [[(0, i) for i in indexes[start : start + EVALUATION_BATCH]] for start in starts]
         done = 0
-        for pixels, style_id, _ in load_batches(self.evaluation.dataset, keys):
-            images = to_images(self.evaluation.placement.send(pixels))
+        for images, style_id in self.evaluation.batches(indexes):
             moments, images_hat = self.evaluation.reconstruct(self.model.autoencoder, images)
-            images_hat = images_hat.float().clamp(-1, 1)
-            self.examination.update(moments)
-            self.style_id.append(style_id)
-            self.scores["psnr"].append(psnr_per_image(images_hat, images).cpu())
-            self.scores["ssim"].append(ssim_per_image(images_hat, images).cpu())
-            if self.perceptual is not None:
-                self.scores["lpips"].append(self.perceptual(images_hat, images).cpu())
-            real, fake = self.random(images), self.random(images_hat)
-            self.overall.update(real, fake)
-            for i in set(style_id.tolist()):
-                ours = style_id == i
-                self.features.setdefault(i, _Features()).update(real[ours], fake[ours])
+            self.latents.update(moments)
+            self.tally.update(images, images_hat, style_id)
             if self.inception is not None:
                 for found, batch in zip(self.inception_features, (images, images_hat), strict=True):
                     found.append(self.inception(to_pixels(batch)).cpu())
-            done += len(pixels)
+            done += len(images_hat)
             progress.update(done)
 
-    def rows(self, names: Sequence[str]) -> list[ReconstructionScores]:
+    def rows(self, names: Sequence[str]) -> list[StyleScores]:
         """Return the scores of each style that has pictures, then of all."""
-        style_id = torch.cat(self.style_id)
-        rows = [self._row(names[i], style_id == i, self.features[i].distance()) for i in sorted(self.features)]
-        return [*rows, self._row("all", torch.ones_like(style_id, dtype=torch.bool), self.overall.distance())]
-
-    def _row(self, name: str, chosen: Tensor, frechet: float | None) -> ReconstructionScores:
-        means = {score: float(torch.cat(found)[chosen].mean()) for score, found in self.scores.items() if found}
-        return ReconstructionScores(name, int(chosen.sum()), means["psnr"], means["ssim"], means.get("lpips"), frechet)
+        ids = sorted(set(torch.cat(self.tally.style_id).tolist()))
+        rows = [StyleScores(style=names[i], **self.tally.scores(i)) for i in ids]
+        return [*rows, StyleScores(style="all", **self.tally.scores())]
 
     def inception_scores(self) -> InceptionScores | None:
         """Return FID and KID of the reconstructions against their own pictures."""
@@ -233,7 +192,7 @@ class _Tally:
 
     def draw_worst(self, indexes: Sequence[int], path: Path) -> None:
         """Write the pictures of the lowest PSNR over their reconstructions."""
-        worst = torch.cat(self.scores["psnr"]).argsort()[:WORST].tolist()
+        worst = torch.cat(self.tally.of_each["psnr"]).argsort()[:WORST].tolist()
         pixels = torch.stack([self.evaluation.dataset[(0, indexes[i])][0] for i in worst])
         _, images_hat = self.evaluation.reconstruct(
             self.model.autoencoder, to_images(self.evaluation.placement.send(pixels))

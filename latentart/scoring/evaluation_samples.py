@@ -31,7 +31,7 @@ VERSION = 1
 SHARD = 64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SampleSet:
     """So many samples of each style, by one model and one way of drawing.
 

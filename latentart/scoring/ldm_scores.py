@@ -27,7 +27,7 @@ class Drawn:
     inception: Tensor | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StyleScore:
     """One style: shares that the judge recognizes, of samples and of real pictures that it never saw."""
 
@@ -41,7 +41,7 @@ class StyleScore:
 
 @dataclass(frozen=True)
 class Copies:
-    """How many samples are copies of training pictures by ``scoring.memorization``.
+    """How many samples are copies of training pictures by ``scoring.metrics.memorization``.
 
     Attributes:
         found: None where too few pictures are held out to say what a copy is.
@@ -55,7 +55,7 @@ class Copies:
     training: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LdmScores:
     """All scores of a set of samples.
 
@@ -142,16 +142,24 @@ def score_samples(drawn: Drawn, real: RealPictures, judge: Judge, names: Sequenc
         ours, other = labeled.style_id == i, mistaken[i]
         found = None if is_copy is None else int(is_copy[ours].sum())
         taken_for = None if other is None else names[other]
-        rows.append(StyleScore(names[i], int(ours.sum()), shares[i], real_shares[i], taken_for, found))
+        row = StyleScore(
+            style=names[i],
+            samples=int(ours.sum()),
+            recognized=shares[i],
+            recognized_real=real_shares[i],
+            taken_for=taken_for,
+            copies=found,
+        )
+        rows.append(row)
     return LdmScores(
-        float(matrix.trace() / matrix.sum()),
-        sum(known_shares) / len(known_shares) if known_shares else None,
-        rows,
-        measures,
-        real_measures,
-        count,
-        copies,
-        matrix,
-        neighbors,
-        is_copy,
+        recognized=float(matrix.trace() / matrix.sum()),
+        recognized_real=sum(known_shares) / len(known_shares) if known_shares else None,
+        styles=rows,
+        measures=measures,
+        real_measures=real_measures,
+        drawn=count,
+        copies=copies,
+        matrix=matrix,
+        neighbors=neighbors,
+        is_copy=is_copy,
     )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from latentart.kinds import ModelPart
 from latentart.scoring.trace import MetricsReader, Trace, read_number
 from latentart.scoring.verdict import KINDS, History, Verdict
 
-What = Literal["denoiser", "autoencoder"]
+What = ModelPart
 
 METRICS = "metrics.jsonl"
 # of each network, what its verdict goes by

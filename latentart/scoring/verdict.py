@@ -10,6 +10,7 @@ import statistics
 from dataclasses import dataclass
 from typing import Literal
 
+from latentart.kinds import ModelPart
 from latentart.scoring.trends import (
     MIN_POINTS,
     SURE,
@@ -52,7 +53,7 @@ class History:
         blank_loss: the held-out loss of one who knows nothing.
     """
 
-    what: Literal["denoiser", "autoencoder"]
+    what: ModelPart
     num_steps: int
     training: Series = ()
     held_out: Series = ()

@@ -25,7 +25,7 @@ from latentart.process.distributed import join_ranks, read_ranks, wait_for_all
 from latentart.process.limits import Limits
 from latentart.process.memory import naming_stage
 from latentart.process.progress import Progress
-from latentart.scoring.vae_evaluation import Evaluation, VaeScores, find_perceptual
+from latentart.scoring.reconstructions import Evaluation, VaeScores, find_perceptual
 from latentart.storage.checkpoints import Checkpoint, find_checkpoint
 from latentart.training.build import build_rate_plan, build_vae_step
 from latentart.training.log import RunLog
@@ -274,9 +274,10 @@ class StageRun:
         preview = self._preview(step)
         log.picture(step, preview)
         normalizer = self.evaluation.measure(network).normalizer()
-        is_random = self.config.perceptual.backbone == "random"
-        perceptual = None if is_random else self.step_fn.perceptual
-        scores = self.evaluation.score(network, perceptual or find_perceptual(self.config.perceptual, self.placement))
+        chosen = self.config.perceptual
+        perceptual = None if chosen.backbone == "random" else self.step_fn.perceptual
+        perceptual = perceptual or find_perceptual(chosen.backbone, chosen.weights, self.placement)
+        scores = self.evaluation.score(network, perceptual)
         about = {
             "autoencoder": self.config.model.model_dump(mode="json"),
             "uses_tanh": self.stage.tanh,

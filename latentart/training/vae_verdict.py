@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from latentart.scoring.vae_evaluation import FOLLOWED_PICTURES, Evaluation
+from latentart.scoring.reconstructions import FOLLOWED_PICTURES, Evaluation
 from latentart.training.log import RunLog
 from latentart.training.run_verdict import RunVerdict, without_harm
 

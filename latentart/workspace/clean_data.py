@@ -6,10 +6,13 @@ Launch: ``latentart clean-data`` in a workspace, or ``latentart clean-data RAW -
 from __future__ import annotations
 
 import os
+from dataclasses import fields
 from pathlib import Path
 
 from latentart.config.data import DataConfig
 from latentart.data.cleaning.clean import clean_folder
+from latentart.data.cleaning.label_table import LabelChoice
+from latentart.data.cleaning.picture import CleanRules
 from latentart.data.cleaning.report import CleanReport
 from latentart.layout import Workspace
 from latentart.process.progress import Progress
@@ -30,18 +33,8 @@ def clean_into(raw: Path, out: Path, config: DataConfig, *, dry_run: bool = Fals
         return clean_folder(
             raw,
             out,
-            min_bytes=config.min_bytes,
-            min_side=config.min_side,
-            max_side=config.max_side,
-            max_aspect=config.max_aspect,
-            file_format=config.file_format,
-            quality=config.quality,
-            background=config.background,
-            max_pixels=config.max_pixels,
-            time_limit=config.time_limit,
-            near_duplicates=config.near_duplicates,
-            labels=config.labels,
-            label=config.label,
+            CleanRules(**config.model_dump(include={rule.name for rule in fields(CleanRules)})),
+            LabelChoice(config.labels, config.label),
             workers=config.workers or os.cpu_count() or 1,
             dry_run=dry_run,
             on_progress=progress.show,

@@ -12,7 +12,8 @@ from latentart.config.workspace import CONFIG_NAME, load_config
 from latentart.data.synthetic.art import write_raw_folder
 from latentart.layout import Workspace
 from latentart.process.devices import Placement
-from latentart.sampling.sample import SampleRequest, sample_pictures, settings_from
+from latentart.sampling.request import SampleRequest
+from latentart.sampling.sample import sample_pictures, settings_from
 from latentart.training.train_ldm import train_ldm
 from latentart.training.train_vae import train_vae
 from latentart.workspace.clean_data import clean_data
@@ -67,7 +68,7 @@ def demo(
     result = sample_pictures(
         trained.model,
         workspace.samples,
-        SampleRequest(("all",), count=8),
+        SampleRequest(styles=("all",), count=8),
         settings_from(workspace.config.sample, {}),
         placement,
         quiet=quiet,

@@ -11,23 +11,22 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
 from latentart.builders import build_autoencoder, build_denoiser
 from latentart.errors import UsageError
+from latentart.kinds import ModelPart
 from latentart.layout import Workspace
 from latentart.model.folder import find_autoencoder, load_model, save_model
 from latentart.model.labels import label_columns
 from latentart.model.weights.foreign import Found, fit_foreign, read_foreign
 from latentart.process.devices import Placement
-from latentart.scoring.vae_evaluation import Evaluation
+from latentart.scoring.reconstructions import Evaluation
 from latentart.storage.checkpoints import list_checkpoints
 
 logger = logging.getLogger(__name__)
-
-Part = Literal["autoencoder", "denoiser"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Imported:
 
 
 def import_weights(
-    workspace: Workspace, file: Path, part: Part, key: str | None, out: Path | None, placement: Placement
+    workspace: Workspace, file: Path, part: ModelPart, key: str | None, out: Path | None, placement: Placement
 ) -> Imported:
     """Write a model folder with a file's weights: by default the run's own, where `encode` and `sample` look.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,6 +34,19 @@ def test_any_other_duration_is_refused(text: str) -> None:
 
     assert caught.value.message == f"'{text}' is not a duration."
     assert "8h, 90m or 3600" in caught.value.hint
+
+
+@pytest.mark.parametrize("kind", ["vae", "ldm"])
+def test_who_trains_with_a_legacy_resampler_is_told_once(
+    latentart: Callable[..., Any], tmp_path: Path, kind: str
+) -> None:
+    """On stderr, before anything is read."""
+    (tmp_path / "latentart.json").write_text('{"preset": "demo", "vae": {"model": {"upsampling": "transposed"}}}')
+
+    done = latentart("train", kind)
+
+    assert done.err.startswith("vae.model.upsampling 'transposed' is kept for old recipes: it tends to leave checker")
+    assert done.err.count("checkerboard") == 1
 
 
 @pytest.mark.parametrize("kind", ["vae", "ldm"])

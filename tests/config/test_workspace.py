@@ -34,6 +34,23 @@ def test_later_sources_win(tmp_path: Path) -> None:
     assert config.seed == 5  # the last argument
 
 
+def test_each_legacy_resampler_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    """By its path, in both networks; the recommended kinds say nothing, nor does a network without resamplers."""
+    resolve({"preset": "demo"}, ["vae.model.downsampling=max", "vae.model.upsampling=bicubic"])
+    resolve({"preset": "demo"}, ["ldm.model.kind=dit"])
+    assert not caplog.messages
+
+    resolve({"preset": "demo"}, ["vae.model.downsampling=strided", "vae.model.upsampling=transposed"])
+    resolve({"preset": "demo"}, ["ldm.model.upsampling=transposed"])
+
+    words = [message.split(" is kept for old recipes: it tends to leave checkerboard") for message in caplog.messages]
+    assert [found for found, _ in words] == [
+        "vae.model.downsampling 'strided'",
+        "vae.model.upsampling 'transposed'",
+        "ldm.model.upsampling 'transposed'",
+    ]
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_config_survives_its_file(tmp_path: Path, name: str) -> None:
     """Written and read again, a config is the same."""

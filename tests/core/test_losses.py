@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from latentart.core.losses import (
-    Reconstruction,
     adaptive_weight,
     discriminator_loss_per_image,
     generator_loss_per_image,
     r1_per_image,
     reconstruction_per_image,
 )
+from latentart.kinds import Reconstruction
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

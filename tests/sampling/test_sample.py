@@ -14,9 +14,9 @@ from PIL import Image
 
 from latentart.cli.sampling import sample
 from latentart.config.sample import SampleConfig
-from latentart.core.diffusion.samplers import ADVANCE, Sampler
-from latentart.core.diffusion.schedules import Spacing
+from latentart.core.diffusion.samplers import ADVANCE
 from latentart.errors import UsageError
+from latentart.kinds import Sampler, Spacing
 from latentart.model.generate import SamplerSettings
 from latentart.sampling.files import require_free
 from latentart.sampling.sample import settings_from

@@ -14,7 +14,7 @@ from PIL import Image
 from latentart.layout import Workspace
 from latentart.model.folder import load_autoencoder
 from latentart.process.devices import Placement
-from latentart.scoring.vae_evaluation import Evaluation
+from latentart.scoring.reconstructions import Evaluation
 
 Run = Callable[..., Any]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -28,12 +27,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def open_with(folder: Path, held_out: float) -> Workspace:
-    """Return a workspace after a change of the share that is held out."""
-    path = folder / "latentart.json"
-    config = json.loads(path.read_text())
-    config["data"]["held_out"] = held_out
-    path.write_text(json.dumps(config))
-    return Workspace.open(path)
+    """Return a workspace with another share held out."""
+    return Workspace.open(folder / "latentart.json", [f"data.held_out={held_out}"])
 
 
 def weights(judge: nn.Module) -> torch.Tensor:

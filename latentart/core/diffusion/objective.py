@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 
 import torch
 from torch import Tensor
 
-from latentart.core.diffusion.process import (
-    Target,
-    Timesteps,
-    Weighting,
-    add_noise,
-    draw_timesteps,
-    loss_weight,
-    squared_error,
-    target_from,
-)
+from latentart.core.diffusion.process import add_noise, draw_timesteps, loss_weight, squared_error, target_from
 from latentart.core.diffusion.schedules import NoiseSchedule
 from latentart.core.diffusion.uncertainty import LearnedUncertainty
+from latentart.kinds import Target, Timesteps, Weighting
 
 Predict = Callable[[Tensor], Tensor]
 
@@ -32,6 +24,7 @@ class DiffusionTask:
     target: Target = "v"
     weighting: Weighting = "uniform"
     gamma: float = 5.0
+    _: KW_ONLY
     timesteps: Timesteps = "uniform"
     timestep_mean: float = 0.0
     timestep_std: float = 1.0

@@ -6,14 +6,12 @@ computed in its precision and cast to the precision of the latents, which are fl
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 
-Target = Literal["eps", "x0", "v", "flow"]
-Weighting = Literal["uniform", "min_snr", "soft_min_snr", "learned"]
-Timesteps = Literal["uniform", "logit_normal"]
+from latentart.kinds import Target, Timesteps, Weighting
 
 _SMALLEST_DIVISOR = 1e-12  # keeps the very ends finite: no x0 can be told from eps alone, nor eps from x0
 

@@ -18,16 +18,14 @@ elementwise, so image i does not depend on the batch it is made in.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from latentart.core.diffusion.process import Target, x0_and_eps_from
-from latentart.core.diffusion.schedules import NoiseSchedule, Spacing
+from latentart.core.diffusion.process import x0_and_eps_from
+from latentart.core.diffusion.schedules import NoiseSchedule
 from latentart.core.diffusion.solvers import Denoise, Step, Walk, dpmpp_2m, euler_step, heun, unipc
-
-Sampler = Literal["ddim", "ddpm", "euler", "heun", "dpmpp_2m", "unipc"]
+from latentart.kinds import Sampler, Spacing, Target
 
 
 def usual_spacing(sampler: Sampler) -> Spacing:
@@ -138,7 +136,15 @@ def sample(
     x_t = x_T
     for i, (t, t_prev) in enumerate(pairs):
         x0_hat, eps_hat = denoise(x_t, t)
-        step = Step(i, t_prev, x_t, x0_hat, eps_hat, schedule.alpha_bar_at(t), schedule.alpha_bar_at(t_prev))
+        step = Step(
+            i=i,
+            t_prev=t_prev,
+            x_t=x_t,
+            x0_hat=x0_hat,
+            eps_hat=eps_hat,
+            alpha_bar_t=schedule.alpha_bar_at(t),
+            alpha_bar_prev=schedule.alpha_bar_at(t_prev),
+        )
         x_t = ADVANCE[sampler](step, walk)
         if on_step is not None:
             on_step(i, x_t, x0_hat)

@@ -11,13 +11,12 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 
-ScheduleKind = Literal["cosine", "linear", "quadratic", "sigmoid"]
-Spacing = Literal["trailing", "leading", "linspace", "log_snr"]
+from latentart.kinds import ScheduleKind, Spacing
 
 
 def make_betas(

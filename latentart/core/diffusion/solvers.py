@@ -26,7 +26,7 @@ Denoise = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 _LONGEST_HEUN_STEP = math.log(10)  # in λ; the 18 steps of Karras et al. stay below 1.4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Step:
     """Step ``i`` of a walk, down to ``t_prev``, and the parts of ``x_t`` that the network saw; ᾱ float64 scalars."""
 

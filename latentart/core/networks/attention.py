@@ -6,7 +6,7 @@ starts at zero, so a new layer begins as the identity.
 
 from __future__ import annotations
 
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import torch
 from einops import rearrange
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from latentart.core.networks.normalization import GroupNorm
+from latentart.kinds import AttentionKind
 
-AttentionKind = Literal["none", "linear", "full"]
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
 

@@ -9,21 +9,13 @@ the posterior is a point and ``decode`` quantizes first, so all that works with 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from latentart.core.latents import point_moments
-from latentart.core.networks.attention import AttentionKind, unit_gain
-from latentart.core.networks.blocks import (
-    BlockShape,
-    Downsampling,
-    DownStage,
-    MiddleBlock,
-    Upsampling,
-    UpStage,
-)
+from latentart.core.networks.attention import unit_gain
+from latentart.core.networks.blocks import StackShape
 from latentart.core.networks.quantizer import VectorQuantizer
 
 
@@ -33,32 +25,12 @@ class Encoder(nn.Module):
     Without a spread it returns the mean alone, ``[B, Z, H/f, W/f]``.
     """
 
-    def __init__(
-        self,
-        latent_channels: int,
-        widths: Sequence[int],
-        *,
-        num_blocks: int,
-        attention: Sequence[AttentionKind],
-        middle_attention: AttentionKind,
-        downsampling: Downsampling,
-        shape: BlockShape,
-        has_spread: bool = True,
-    ) -> None:
+    def __init__(self, latent_channels: int, stack: StackShape, *, has_spread: bool = True) -> None:
         super().__init__()
+        widths = stack.widths
         self.conv_in = unit_gain(nn.Conv2d(3, widths[0], 3, padding=1))
-        self.stages = nn.ModuleList(
-            DownStage(
-                widths[max(i - 1, 0)],
-                width,
-                num_blocks=num_blocks,
-                attention=attention[i],
-                downsampling=downsampling if i + 1 < len(widths) else None,
-                shape=shape,
-            )
-            for i, width in enumerate(widths)
-        )
-        self.middle = MiddleBlock(widths[-1], attention=middle_attention, shape=shape)
+        self.stages = stack.build_down()
+        self.middle = stack.build_middle()
         self.conv_out = unit_gain(nn.Conv2d(widths[-1], latent_channels * (1 + has_spread), 3, padding=1))
         if has_spread:
             start_quiet(self.conv_out, latent_channels)
@@ -86,33 +58,12 @@ def start_quiet(to_moments: nn.Conv2d, latent_channels: int, std: float = 0.05) 
 class Decoder(nn.Module):
     """Latents ``[B, Z, h, w]`` to images ``[B, 3, f·h, f·w]``, before the output activation."""
 
-    def __init__(
-        self,
-        latent_channels: int,
-        widths: Sequence[int],
-        *,
-        num_blocks: int,
-        attention: Sequence[AttentionKind],
-        middle_attention: AttentionKind,
-        upsampling: Upsampling,
-        shape: BlockShape,
-    ) -> None:
+    def __init__(self, latent_channels: int, stack: StackShape) -> None:
         super().__init__()
-        downwards = list(reversed(widths))
-        self.conv_in = unit_gain(nn.Conv2d(latent_channels, downwards[0], 3, padding=1))
-        self.middle = MiddleBlock(downwards[0], attention=middle_attention, shape=shape)
-        self.stages = nn.ModuleList(
-            UpStage(
-                downwards[max(i - 1, 0)],
-                width,
-                num_blocks=num_blocks,
-                attention=attention[len(widths) - 1 - i],
-                upsampling=upsampling if i + 1 < len(widths) else None,
-                shape=shape,
-            )
-            for i, width in enumerate(downwards)
-        )
-        self.conv_out = unit_gain(nn.Conv2d(downwards[-1], 3, 3, padding=1))
+        self.conv_in = unit_gain(nn.Conv2d(latent_channels, stack.widths[-1], 3, padding=1))
+        self.middle = stack.build_middle()
+        self.stages = stack.build_up(has_skips=False)
+        self.conv_out = unit_gain(nn.Conv2d(stack.widths[0], 3, 3, padding=1))
 
     def forward(self, z: Tensor) -> Tensor:
         """Return images, roughly within -1…1 but unbounded."""

@@ -7,22 +7,17 @@ connections of the denoiser; going up it takes them.
 from __future__ import annotations
 
 import itertools
-import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from latentart.core.networks.attention import AttentionKind, build_attention, unit_gain, zero_init
+from latentart.core.networks.attention import build_attention, unit_gain, zero_init
 from latentart.core.networks.normalization import GroupNorm
-
-Downsampling = Literal["average", "max", "strided"]
-Upsampling = Literal["nearest", "bilinear", "bicubic", "transposed"]
-
-logger = logging.getLogger(__name__)
+from latentart.kinds import AttentionKind, Downsampling, Upsampling
 
 
 @dataclass(frozen=True)
@@ -40,6 +35,66 @@ class BlockShape:
     head_channels: int = 32
     dropout: float = 0.0
     conditioning_channels: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackShape:
+    """What the stages of one network are, the finest first, and its middle.
+
+    Attributes:
+        widths: channels of each stage; every stage after the first halves height and width.
+        num_blocks: ResNet blocks of each stage.
+        attention: at the end of each stage. middle_attention: between the two ResNet blocks of the middle.
+        blocks: what every block has.
+    """
+
+    widths: Sequence[int]
+    num_blocks: int
+    attention: Sequence[AttentionKind]
+    middle_attention: AttentionKind
+    downsampling: Downsampling = "average"
+    upsampling: Upsampling = "nearest"
+    blocks: BlockShape = BlockShape()
+
+    @property
+    def factor(self) -> int:
+        """How often height and width are halved, as a factor."""
+        return int(2 ** (len(self.widths) - 1))
+
+    def build_down(self) -> nn.ModuleList:
+        """Return the stages on the way down, the finest first."""
+        last = len(self.widths) - 1
+        return nn.ModuleList(
+            DownStage(
+                self.widths[max(i - 1, 0)],
+                width,
+                num_blocks=self.num_blocks,
+                attention=self.attention[i],
+                downsampling=self.downsampling if i < last else None,
+                shape=self.blocks,
+            )
+            for i, width in enumerate(self.widths)
+        )
+
+    def build_middle(self) -> MiddleBlock:
+        """Return the middle, at the width of the coarsest stage."""
+        return MiddleBlock(self.widths[-1], attention=self.middle_attention, shape=self.blocks)
+
+    def build_up(self, *, has_skips: bool) -> nn.ModuleList:
+        """Return the stages on the way up, the coarsest first, which may take the features of those on the way down."""
+        last = len(self.widths) - 1
+        return nn.ModuleList(
+            UpStage(
+                self.widths[min(i + 1, last)],
+                width,
+                num_blocks=self.num_blocks,
+                attention=self.attention[i],
+                upsampling=self.upsampling if i > 0 else None,
+                shape=self.blocks,
+                skip_channels=width if has_skips else 0,
+            )
+            for i, width in reversed(list(enumerate(self.widths)))
+        )
 
 
 class ResidualBlock(nn.Module):
@@ -71,17 +126,15 @@ class ResidualBlock(nn.Module):
 
 
 def build_downsampler(kind: Downsampling, channels: int) -> nn.Module:
-    """Return a layer that halves height and width; ``strided`` is the seed's legacy and warns of checkerboards."""
+    """Return a layer that halves height and width; ``strided`` is the seed's legacy."""
     if kind == "strided":
-        logger.warning("downsampling 'strided' is kept for old recipes: it tends to leave checkerboard patterns")
         return nn.Conv2d(channels, channels, 4, stride=2, padding=1)
     return nn.AvgPool2d(2) if kind == "average" else nn.MaxPool2d(2)
 
 
 def build_upsampler(kind: Upsampling, channels: int) -> nn.Module:
-    """Return a layer that doubles height and width; ``transposed`` is the seed's legacy and warns of checkerboards."""
+    """Return a layer that doubles height and width; ``transposed`` is the seed's legacy."""
     if kind == "transposed":
-        logger.warning("upsampling 'transposed' is kept for old recipes: it tends to leave checkerboard patterns")
         return nn.ConvTranspose2d(channels, channels, 4, stride=2, padding=1)
     return nn.Upsample(scale_factor=2, mode=kind)
 

@@ -6,15 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from latentart.core.networks.attention import AttentionKind, unit_gain, zero_init
-from latentart.core.networks.blocks import (
-    BlockShape,
-    Downsampling,
-    DownStage,
-    MiddleBlock,
-    Upsampling,
-    UpStage,
-)
+from latentart.core.networks.attention import unit_gain, zero_init
+from latentart.core.networks.blocks import StackShape
 from latentart.core.networks.conditioning import Denoiser
 
 
@@ -24,54 +17,19 @@ class UNet(Denoiser):
     Args:
         latent_channels: Z.
         num_labels: how many labels each column has; the first column is the style.
-        widths: channels of each stage, from the finest.
-        conditioning_channels comes from ``shape`` and must be even.
+        stack: the stages; the conditioning channels of its blocks must be even.
 
     Raises:
         ValueError: a map is too small to be halved as often as there are stages.
     """
 
-    def __init__(
-        self,
-        latent_channels: int,
-        num_labels: Sequence[int],
-        widths: Sequence[int],
-        *,
-        num_blocks: int,
-        attention: Sequence[AttentionKind],
-        middle_attention: AttentionKind,
-        downsampling: Downsampling,
-        upsampling: Upsampling,
-        shape: BlockShape,
-    ) -> None:
-        super().__init__(num_labels, shape.conditioning_channels, factor=2 ** (len(widths) - 1))
-        self.conv_in = unit_gain(nn.Conv2d(latent_channels, widths[0], 3, padding=1))
-        last = len(widths) - 1
-        self.down = nn.ModuleList(
-            DownStage(
-                widths[max(i - 1, 0)],
-                width,
-                num_blocks=num_blocks,
-                attention=attention[i],
-                downsampling=downsampling if i < last else None,
-                shape=shape,
-            )
-            for i, width in enumerate(widths)
-        )
-        self.middle = MiddleBlock(widths[-1], attention=middle_attention, shape=shape)
-        self.up = nn.ModuleList(
-            UpStage(
-                widths[min(i + 1, last)],
-                width,
-                num_blocks=num_blocks,
-                attention=attention[i],
-                upsampling=upsampling if i > 0 else None,
-                shape=shape,
-                skip_channels=width,
-            )
-            for i, width in reversed(list(enumerate(widths)))
-        )
-        self.conv_out = zero_init(nn.Conv2d(widths[0], latent_channels, 3, padding=1))
+    def __init__(self, latent_channels: int, num_labels: Sequence[int], stack: StackShape) -> None:
+        super().__init__(num_labels, stack.blocks.conditioning_channels, factor=stack.factor)
+        self.conv_in = unit_gain(nn.Conv2d(latent_channels, stack.widths[0], 3, padding=1))
+        self.down = stack.build_down()
+        self.middle = stack.build_middle()
+        self.up = stack.build_up(has_skips=True)
+        self.conv_out = zero_init(nn.Conv2d(stack.widths[0], latent_channels, 3, padding=1))
 
     def forward(self, x_t: Tensor, t: Tensor, style_id: Tensor) -> Tensor:
         """Return the prediction ``[B, Z, h, w]``, see ``Denoiser``."""

@@ -12,41 +12,35 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
-from latentart.data.cleaning.journal import JOURNAL, Journal, NearDuplicates, copy_journal, open_journal
-from latentart.data.cleaning.labels import Labels, read_labels
+from latentart.data.cleaning.journal import JOURNAL, Journal, copy_journal, open_journal
+from latentart.data.cleaning.label_table import (
+    DEFAULT_LABEL,
+    DEFAULT_TABLE,
+    USUAL_LABELS,
+    LabelChoice,
+    Labels,
+    read_labels,
+)
 from latentart.data.cleaning.picture import PARTS, CleanRules, Job, decide_pictures
 from latentart.data.cleaning.raw_files import check_folders, find_raw_files, find_styles
 from latentart.data.cleaning.report import REMEDIES, CleanReport, count_reasons, make_report, write_report
 from latentart.data.index import IndexEntry, read_index, write_index
-from latentart.data.pictures.decode import MAX_PIXELS, WHITE
 from latentart.data.slug import slugs
 from latentart.errors import ConfigError, DataError, ResourceError
 
 INDEX = "index.jsonl"
 OWN_NAMES = (INDEX, "report.json", "report.csv")
 OnProgress: TypeAlias = Callable[[int, int], None]
-DEFAULT_TABLE = "labels.csv"
-FOLDER_LABEL = "style"  # what the names of folders are, where there is no table of labels
 
 
 def clean_folder(
     raw: Path,
     out: Path,
+    rules: CleanRules,
+    labels: LabelChoice = USUAL_LABELS,
     *,
-    min_bytes: int,
-    min_side: int,
-    max_side: int,
-    max_aspect: float,
-    file_format: Literal["jpeg", "png"] = "jpeg",
-    quality: int = 95,
-    background: tuple[int, int, int] = WHITE,
-    max_pixels: int = MAX_PIXELS,
-    time_limit: float = 60.0,
-    near_duplicates: NearDuplicates = "flag",
-    labels: str = DEFAULT_TABLE,
-    label: str = FOLDER_LABEL,
     workers: int = 1,
     dry_run: bool = False,
     on_progress: OnProgress | None = None,
@@ -61,11 +55,8 @@ def clean_folder(
         DataError: there is no raw folder, or no sound picture in it; an index that was there stays as it is.
         ResourceError: the data folder cannot be written, another process is writing it, or no worker can be started.
     """
-    rules = CleanRules(
-        min_bytes, min_side, max_side, max_aspect, file_format, quality, background, max_pixels, time_limit
-    )
     with _storage_errors_named(out):
-        cleaning = Cleaning(*check_folders(raw, out), rules, labels, label, near_duplicates)
+        cleaning = Cleaning(*check_folders(raw, out), rules, labels)
         return cleaning.dry_run(workers, on_progress) if dry_run else cleaning.run(workers, on_progress)
 
 
@@ -80,12 +71,10 @@ class NothingKeptError(DataError):
 class Cleaning:
     """One cleaning of a raw folder, from its list of files to the index."""
 
-    def __init__(
-        self, raw: Path, out: Path, rules: CleanRules, labels: str, label: str, near_duplicates: NearDuplicates
-    ) -> None:
-        self.raw, self.out, self.rules, self.near_duplicates = raw, out, rules, near_duplicates
-        self.table = raw / labels
-        self.labels = _read_table(self.table, label)
+    def __init__(self, raw: Path, out: Path, rules: CleanRules, labels: LabelChoice) -> None:
+        self.raw, self.out, self.rules = raw, out, rules
+        self.table = raw / labels.table
+        self.labels = _read_table(self.table, labels.label)
         self.styles = find_styles(raw, self.labels)
         self.folders = slugs(self.styles, taken=OWN_NAMES)
 
@@ -94,7 +83,7 @@ class Cleaning:
         with copy_journal(self.out) as journal:
             self._list_files(journal)
             self._decide(journal, None, workers, on_progress)
-            journal.settle(self.near_duplicates)
+            journal.settle(self.rules.near_duplicates)
             return self._report(journal)
 
     def run(self, workers: int, on_progress: OnProgress | None) -> CleanReport:
@@ -103,12 +92,12 @@ class Cleaning:
         with open_journal(self.out) as journal:
             self._list_files(journal)
             self._decide(journal, self.out, workers, on_progress)
-            journal.settle(self.near_duplicates)
+            journal.settle(self.rules.near_duplicates)
             # a clean picture may have been deleted, or another one of several copies is now the one to keep
             journal.forget_unwritten(self.out, self.folders)
             if journal.num_undecided():
                 self._decide(journal, self.out, workers, on_progress)
-                journal.settle(self.near_duplicates)
+                journal.settle(self.rules.near_duplicates)
             shutil.rmtree(self.out / PARTS, ignore_errors=True)
             report = self._report(journal)
             write_index(self.out / INDEX, map(self._with_labels, journal.entries()))
@@ -177,7 +166,7 @@ def _read_table(table: Path, label: str) -> Labels | None:
         return read_labels(table, label)
     if table.name != DEFAULT_TABLE:
         raise ConfigError(f"There is no table of labels at {str(table)!r}.", "Set data.labels to its path.")
-    if label != FOLDER_LABEL:
+    if label != DEFAULT_LABEL:
         msg = f"data.label is {label!r}, but there is no table of labels at {str(table)!r}."
         raise ConfigError(msg, "Put it there, name it with data.labels, or leave data.label out: folders are styles.")
     return None

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from latentart.data.cleaning.database import copy_database, open_database
 from latentart.data.cleaning.near_duplicates import first_of_kind
@@ -22,12 +22,12 @@ from latentart.data.cleaning.raw_files import RawFile
 from latentart.data.cleaning.report import Conflict, Dropped
 from latentart.data.index import IndexEntry, iterate_index
 from latentart.errors import DataError
+from latentart.kinds import NearDuplicates
 
 JOURNAL = ".clean.sqlite"
 OUR_PICTURE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*/[0-9a-f]{24}\.(jpg|png)")
 PAGE = 1000
 
-NearDuplicates: TypeAlias = Literal["drop", "flag", "keep"]
 
 MARKED = "SELECT source, style, mark, detail, twin FROM files JOIN marks USING (source) WHERE mark <> ''"
 FLAT = "CAST('all one color' AS BLOB)"

@@ -8,18 +8,27 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 from PIL import Image
 
 from latentart.data.cleaning.guarded_workers import Lost, map_guarded
 from latentart.data.cleaning.near_duplicates import perceptual_hash
 from latentart.data.cleaning.raw_files import RawFile
-from latentart.data.pictures.decode import BYTES_PER_PIXEL, BadImage, Decoded, decode_stream, open_regular_file
+from latentart.data.pictures.decode import (
+    BYTES_PER_PIXEL,
+    MAX_PIXELS,
+    WHITE,
+    BadImage,
+    Decoded,
+    decode_stream,
+    open_regular_file,
+)
+from latentart.kinds import FileFormat, NearDuplicates
 
 PARTS = ".clean.part"  # half-written pictures, inside the data folder so that a rename can finish them
 EXTENSIONS = {"jpeg": "jpg", "png": "png"}
@@ -30,7 +39,7 @@ JUDGED = ("", "too_few_bytes", "too_small", "extreme_aspect")  # what follows fr
 LIMITED = ("bomb", "time_out")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CleanRules:
     """What decides on a picture and shapes the clean one, in bytes, pixels, long side over short side and seconds."""
 
@@ -38,11 +47,12 @@ class CleanRules:
     min_side: int
     max_side: int
     max_aspect: float
-    file_format: Literal["jpeg", "png"]
-    quality: int
-    background: tuple[int, int, int]
-    max_pixels: int
-    time_limit: float
+    file_format: FileFormat = "jpeg"
+    quality: int = 95
+    background: tuple[int, int, int] = WHITE
+    max_pixels: int = MAX_PIXELS
+    time_limit: float = 60.0
+    near_duplicates: NearDuplicates = "flag"
 
     def shape(self) -> str:
         """Return 8 hex digits that change with what shapes a clean picture."""
@@ -76,6 +86,7 @@ class Decision:
     stamp: str
     reason: str = ""
     detail: str = ""
+    _: KW_ONLY
     raw_width: int = 0
     raw_height: int = 0
     sha256: str = ""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from latentart.data.cleaning.labels import Labels, normal_path
+from latentart.data.cleaning.label_table import Labels, normal_path
 from latentart.errors import ConfigError, DataError
 
 

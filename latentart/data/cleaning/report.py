@@ -68,7 +68,7 @@ class Balance:
         return f"{self.num_styles} styles with {names} pictures each, 1 to {self.most / self.fewest:.3g}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CleanReport:
     """Outcome of one cleaning; ``styles`` holds, for each style, the numbers kept and dropped for each reason."""
 
@@ -138,7 +138,9 @@ def make_report(
             counts[item.style][item.reason] += 1
     num_kept = sum(kept.values())
     all_warnings = [*warnings, *_warnings(num_kept, counts, dropped)]
-    return CleanReport(num_kept, counts, dropped, flagged, conflicts, all_warnings)
+    return CleanReport(
+        kept=num_kept, styles=counts, dropped=dropped, flagged=flagged, conflicts=conflicts, warnings=all_warnings
+    )
 
 
 def count_reasons(dropped: Iterable[Dropped]) -> dict[str, int]:

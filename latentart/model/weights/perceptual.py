@@ -6,7 +6,6 @@ import importlib.resources
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +13,9 @@ from torch import Tensor, nn
 from latentart.core.networks.perceptual import PerceptualDistance, build_random_slices
 from latentart.core.randomness import generator_for
 from latentart.errors import DownloadError, ModelError
+from latentart.kinds import Backbone, PerceptualKind
 from latentart.model.weights.foreign import load_pickled
 from latentart.storage.download import find_fault
-
-Backbone = Literal["vgg16", "alexnet", "squeezenet"]
 
 
 @dataclass(frozen=True)
@@ -175,7 +173,7 @@ def _read_foreign(path: Path) -> dict[str, Tensor]:
     return loaded
 
 
-def build_perceptual(backbone: Backbone | Literal["random"], weights: str | None = None) -> PerceptualDistance:
+def build_perceptual(backbone: PerceptualKind, weights: str | None = None) -> PerceptualDistance:
     """Return the LPIPS network of a backbone; ``weights`` names its file where that is not in its usual place.
 
     Raises:

@@ -8,14 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentart.core.losses import (
-    Adversarial,
-    adaptive_weight,
-    discriminator_loss_per_image,
-    generator_loss_per_image,
-    r1_per_image,
-)
+from latentart.core.losses import adaptive_weight, discriminator_loss_per_image, generator_loss_per_image, r1_per_image
 from latentart.core.networks.discriminator import PatchDiscriminator
+from latentart.kinds import Adversarial
 from latentart.process.devices import Placement
 from latentart.process.reductions import average_gradients, mean_of_all, means_of_all
 from latentart.storage.tensors import load_matching

@@ -12,11 +12,12 @@ from torch import Tensor
 from latentart.core.ema import Ema
 from latentart.core.equivariance import Transform
 from latentart.core.latents import kl_per_image, sample_posterior, split_moments
-from latentart.core.losses import Reconstruction, reconstruction_per_image
+from latentart.core.losses import reconstruction_per_image
 from latentart.core.networks.autoencoder import Autoencoder
 from latentart.core.networks.perceptual import PerceptualDistance
 from latentart.core.networks.quantizer import VectorQuantizer
 from latentart.core.randomness import generator_for, seed_dropout
+from latentart.kinds import Reconstruction
 from latentart.process.devices import Placement
 from latentart.process.reductions import average_gradients, means_of_all, own_part, whole_batch
 from latentart.storage.tensors import load_matching

@@ -47,7 +47,7 @@ FREE = ("vae.model.dropout", "vae.model.codebook_decay", "ldm.model.dropout")
 LEARNED = "ldm.diffusion.weighting"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Call:
     """What one call of a training asks for beside the config: where it goes on from, and when it ends.
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import runpy
+from functools import partial
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -10,36 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from latentart.core.diffusion.editing import feather, invert, keep_known, mask_latents, slerp
-from latentart.core.diffusion.process import Target, add_noise, target_from
-from latentart.core.diffusion.samplers import Sampler, make_denoise, sample
-from latentart.core.diffusion.schedules import NoiseSchedule, ScheduleKind, make_betas, timestep_pairs
+from latentart.core.diffusion.process import add_noise
+from latentart.core.diffusion.samplers import make_denoise, sample
+from latentart.core.diffusion.schedules import NoiseSchedule, make_betas, timestep_pairs
 from latentart.core.diffusion.solvers import Denoise
+from latentart.kinds import Sampler, ScheduleKind, Target
 
 MEAN, STD = 0.4, 1.1
+ORACLE = runpy.run_path(str(Path(__file__).with_name("gaussian_oracle.py")))
+draw, refuse_noise = ORACLE["draw"], ORACLE["refuse_noise"]
+gaussian_denoise = partial(ORACLE["gaussian_denoise"], mean=MEAN, std=STD)
 SCHEDULES = {kind: NoiseSchedule.from_betas(make_betas(kind, 1000)) for kind in ("linear", "cosine")}
-
-
-def draw(seed: int, *shape: int) -> Tensor:
-    """Return float64 normal numbers of a seed."""
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def refuse_noise(step: int) -> Tensor:
-    """Fail: noise must not be asked for."""
-    raise AssertionError(f"noise was asked for at step {step}")
-
-
-def gaussian_denoise(schedule: NoiseSchedule, target: Target) -> Denoise:
-    """Return the exact denoiser for x0 ~ N(MEAN, STD²)."""
-
-    def predict(x_t: Tensor, t: Tensor) -> Tensor:
-        alpha_bar_t = schedule.alpha_bar[t].reshape(-1, 1, 1, 1)
-        gain = alpha_bar_t.sqrt() * STD**2 / (alpha_bar_t * STD**2 + 1 - alpha_bar_t)
-        x0_hat = MEAN + gain * (x_t - alpha_bar_t.sqrt() * MEAN)
-        eps_hat = (x_t - alpha_bar_t.sqrt() * x0_hat) / (1 - alpha_bar_t).sqrt()
-        return target_from(target, x0_hat, eps_hat, schedule.alpha_bar[t])
-
-    return make_denoise(predict, schedule, target)
 
 
 def network_denoise(schedule: NoiseSchedule) -> Denoise:

@@ -9,16 +9,10 @@ import torch
 from torch import Tensor
 
 from latentart.core.diffusion.objective import DiffusionTask
-from latentart.core.diffusion.process import (
-    Target,
-    Weighting,
-    add_noise,
-    draw_timesteps,
-    loss_weight,
-    target_from,
-)
+from latentart.core.diffusion.process import add_noise, draw_timesteps, loss_weight, target_from
 from latentart.core.diffusion.schedules import NoiseSchedule, make_betas, straight_alpha_bar
 from latentart.core.diffusion.uncertainty import LearnedUncertainty
+from latentart.kinds import Target, Weighting
 
 TARGETS, WEIGHTINGS = get_args(Target), get_args(Weighting)
 COSINE = NoiseSchedule.from_betas(make_betas("cosine", 1000))
@@ -145,7 +139,9 @@ def test_draws_are_those_of_the_task() -> None:
 
 def test_a_moved_task_keeps_its_settings() -> None:
     """Only the tables go to the device."""
-    task = DiffusionTask(COSINE, "flow", "soft_min_snr", 4.0, "logit_normal", 0.5, 0.7)
+    task = DiffusionTask(
+        COSINE, "flow", "soft_min_snr", 4.0, timesteps="logit_normal", timestep_mean=0.5, timestep_std=0.7
+    )
 
     moved = task.to("meta")
 

@@ -11,8 +11,6 @@ import torch
 from torch import Tensor
 
 from latentart.core.diffusion.process import (
-    Target,
-    Weighting,
     add_noise,
     draw_timesteps,
     expand_to,
@@ -23,6 +21,7 @@ from latentart.core.diffusion.process import (
     x0_and_eps_from,
 )
 from latentart.core.diffusion.schedules import NoiseSchedule, make_betas, straight_alpha_bar
+from latentart.kinds import Target, Weighting
 
 TARGETS = get_args(Target)
 SCHEDULE = NoiseSchedule.from_betas(make_betas("cosine", 1000))

@@ -3,56 +3,31 @@
 from __future__ import annotations
 
 import math
+import runpy
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import get_args
 
 import pytest
 import torch
 from torch import Tensor
 
-from latentart.core.diffusion.process import Target, add_noise, target_from
-from latentart.core.diffusion.samplers import (
-    Sampler,
-    ddim_sigma,
-    ddim_step,
-    ddpm_step,
-    make_denoise,
-    sample,
-)
-from latentart.core.diffusion.schedules import (
-    NoiseSchedule,
-    ScheduleKind,
-    make_betas,
-    straight_alpha_bar,
-    timestep_pairs,
-)
-from latentart.core.diffusion.solvers import Denoise
+from latentart.core.diffusion.process import add_noise
+from latentart.core.diffusion.samplers import ddim_sigma, ddim_step, ddpm_step, make_denoise, sample
+from latentart.core.diffusion.schedules import NoiseSchedule, make_betas, straight_alpha_bar, timestep_pairs
+from latentart.kinds import Sampler, ScheduleKind, Target
 
 MEAN, STD = 1.5, 0.5
+ORACLE = runpy.run_path(str(Path(__file__).with_name("gaussian_oracle.py")))
+draw, refuse_noise = ORACLE["draw"], ORACLE["refuse_noise"]
+gaussian_denoise = partial(ORACLE["gaussian_denoise"], mean=MEAN, std=STD)
 SCHEDULES = {kind: NoiseSchedule.from_betas(make_betas(kind, 1000)) for kind in ("linear", "cosine")}
 FROM_PURE_NOISE = {
     "straight": NoiseSchedule.from_alpha_bar(straight_alpha_bar(1000)),
     "zero-terminal linear": SCHEDULES["linear"].to_zero_terminal_snr(),
     "zero-terminal cosine": SCHEDULES["cosine"].to_zero_terminal_snr(),
 }
-
-
-def refuse_noise(step: int) -> Tensor:
-    """Fail: this sampler must not ask for noise."""
-    raise AssertionError(f"noise was asked for at step {step}")
-
-
-def gaussian_denoise(schedule: NoiseSchedule, target: Target = "eps") -> Denoise:
-    """Return the exact denoiser for x0 ~ N(MEAN, STD²): the posterior mean of x0, told in ``target``."""
-
-    def predict(x_t: Tensor, t: Tensor) -> Tensor:
-        alpha_bar_t = schedule.alpha_bar[t].reshape(-1, 1, 1, 1)
-        gain = alpha_bar_t.sqrt() * STD**2 / (alpha_bar_t * STD**2 + 1 - alpha_bar_t)
-        x0_hat = MEAN + gain * (x_t - alpha_bar_t.sqrt() * MEAN)
-        eps_hat = (x_t - alpha_bar_t.sqrt() * x0_hat) / (1 - alpha_bar_t).sqrt()
-        return target_from(target, x0_hat, eps_hat, schedule.alpha_bar[t])
-
-    return make_denoise(predict, schedule, target)
 
 
 def affine_run(alpha_bar: list[float], pairs: Sequence[tuple[int, int]], eta: float) -> tuple[float, float, float]:
@@ -68,11 +43,6 @@ def affine_run(alpha_bar: list[float], pairs: Sequence[tuple[int, int]], eta: fl
         b = math.sqrt(then) * rest - turn * math.sqrt(now) * rest
         slope, offset, var = a * slope, a * offset + b, a**2 * var + sigma2
     return slope, offset, var
-
-
-def draw(seed: int, *shape: int) -> Tensor:
-    """Return float64 normal numbers of a seed."""
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("target", get_args(Target))
@@ -97,7 +67,7 @@ def test_ddim_approaches_the_spread_of_the_data(num_steps: int, std: float) -> N
     pairs = timestep_pairs(schedule, num_steps)
     x_T = torch.tensor([0.0, 1.0], dtype=torch.float64).reshape(2, 1, 1, 1)
 
-    at_0, at_1 = sample(gaussian_denoise(schedule), x_T, pairs, schedule, eta=0.0, noise=refuse_noise)
+    at_0, at_1 = sample(gaussian_denoise(schedule, "eps"), x_T, pairs, schedule, eta=0.0, noise=refuse_noise)
 
     assert float(at_1 - at_0) == pytest.approx(std, abs=5e-4 if num_steps < 1000 else 5e-5)
 
@@ -117,7 +87,13 @@ def test_noisy_samplers_have_the_oracle_moments(
     units = torch.eye(N + 2, dtype=torch.float64)[:, :, None, None, None]
 
     x0 = sample(
-        gaussian_denoise(schedule), units[1], pairs, schedule, eta=eta, noise=lambda i: units[i + 2], sampler=sampler
+        gaussian_denoise(schedule, "eps"),
+        units[1],
+        pairs,
+        schedule,
+        eta=eta,
+        noise=lambda i: units[i + 2],
+        sampler=sampler,
     ).flatten()
 
     slope, offset, var = affine_run(schedule.alpha_bar.tolist(), pairs, 1.0 if sampler == "ddpm" else eta)
@@ -193,7 +169,7 @@ def test_noise_is_asked_once_per_step_but_not_for_the_last(sampler: Sampler, eta
 
     schedule = SCHEDULES["cosine"]
     sample(
-        gaussian_denoise(schedule),
+        gaussian_denoise(schedule, "eps"),
         draw(9, 2, 1, 2, 2),
         timestep_pairs(schedule, 5),
         schedule,
@@ -230,7 +206,7 @@ def test_on_step_sees_every_step() -> None:
     seen: list[tuple[int, Tensor, Tensor]] = []
 
     x0 = sample(
-        gaussian_denoise(schedule),
+        gaussian_denoise(schedule, "eps"),
         draw(0, 2, 1, 2, 2),
         timestep_pairs(schedule, 3),
         schedule,
@@ -268,7 +244,7 @@ def test_denoise_clamps_x0_hat() -> None:
 def test_unsound_sampling_is_refused() -> None:
     """An eta outside 0 … 1 or an unknown sampler says so."""
     schedule = SCHEDULES["cosine"]
-    denoise, x_T, pairs = gaussian_denoise(schedule), draw(0, 1, 1, 2, 2), timestep_pairs(schedule, 2)
+    denoise, x_T, pairs = gaussian_denoise(schedule, "eps"), draw(0, 1, 1, 2, 2), timestep_pairs(schedule, 2)
 
     with pytest.raises(ValueError, match=r"eta: got 1\.5, expected 0 to 1"):
         sample(denoise, x_T, pairs, schedule, eta=1.5, noise=refuse_noise)

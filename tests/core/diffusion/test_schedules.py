@@ -10,14 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latentart.core.diffusion.schedules import (
-    NoiseSchedule,
-    ScheduleKind,
-    Spacing,
-    make_betas,
-    straight_alpha_bar,
-    timestep_pairs,
-)
+from latentart.core.diffusion.schedules import NoiseSchedule, make_betas, straight_alpha_bar, timestep_pairs
+from latentart.kinds import ScheduleKind, Spacing
 
 KINDS = st.sampled_from(get_args(ScheduleKind))
 SPACINGS = get_args(Spacing)

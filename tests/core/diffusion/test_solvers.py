@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import math
+import runpy
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from latentart.core.diffusion.process import Target, add_noise, target_from
-from latentart.core.diffusion.samplers import Sampler, make_denoise, sample
+from latentart.core.diffusion.process import add_noise
+from latentart.core.diffusion.samplers import make_denoise, sample
 from latentart.core.diffusion.schedules import NoiseSchedule, make_betas, straight_alpha_bar, timestep_pairs
 from latentart.core.diffusion.solvers import Denoise
+from latentart.kinds import Sampler, Target
 
 MEAN, STD = 1.5, 0.5
+ORACLE = runpy.run_path(str(Path(__file__).with_name("gaussian_oracle.py")))
+draw, refuse_noise = ORACLE["draw"], ORACLE["refuse_noise"]
+gaussian_denoise = partial(ORACLE["gaussian_denoise"], mean=MEAN, std=STD)
 SOLVERS: tuple[Sampler, ...] = ("euler", "heun", "dpmpp_2m", "unipc")
 DETERMINISTIC: tuple[Sampler, ...] = ("ddim", *SOLVERS)
 OTHERS: tuple[Target, ...] = ("eps", "v", "flow")
@@ -33,29 +40,6 @@ def even_schedule(num_steps: int = 20_001, reach: float = 3.0) -> NoiseSchedule:
     alpha_bar = torch.linspace(2 * reach, -2 * reach, num_steps, dtype=torch.float64).sigmoid()
     before = torch.cat([torch.ones(1, dtype=torch.float64), alpha_bar[:-1]])
     return NoiseSchedule.from_betas(1 - alpha_bar / before)
-
-
-def draw(seed: int, *shape: int) -> Tensor:
-    """Return float64 normal numbers of a seed."""
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def refuse_noise(step: int) -> Tensor:
-    """Fail: none of these samplers asks for noise."""
-    raise AssertionError(f"noise was asked for at step {step}")
-
-
-def gaussian_denoise(schedule: NoiseSchedule, target: Target = "x0") -> Denoise:
-    """Return the exact denoiser for x0 ~ N(MEAN, STD²): the posterior mean of x0, told in ``target``."""
-
-    def predict(x_t: Tensor, t: Tensor) -> Tensor:
-        alpha_bar_t = schedule.alpha_bar[t].reshape(-1, 1, 1, 1)
-        gain = alpha_bar_t.sqrt() * STD**2 / (alpha_bar_t * STD**2 + 1 - alpha_bar_t)
-        x0_hat = MEAN + gain * (x_t - alpha_bar_t.sqrt() * MEAN)
-        eps_hat = (x_t - alpha_bar_t.sqrt() * x0_hat) / (1 - alpha_bar_t).sqrt()
-        return target_from(target, x0_hat, eps_hat, schedule.alpha_bar[t])
-
-    return make_denoise(predict, schedule, target)
 
 
 def exact_path(schedule: NoiseSchedule, x_t: Tensor, t: int, t_prev: int) -> Tensor:

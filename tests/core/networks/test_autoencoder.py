@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from typing import get_args
 
@@ -12,8 +11,9 @@ from torch import Tensor, nn
 
 from latentart.core.latents import sample_posterior, split_moments
 from latentart.core.networks.autoencoder import Autoencoder, Decoder, Encoder
-from latentart.core.networks.blocks import BlockShape, Downsampling, Upsampling
+from latentart.core.networks.blocks import BlockShape, StackShape
 from latentart.core.networks.quantizer import VectorQuantizer
+from latentart.kinds import Downsampling, Upsampling
 
 SHAPE = BlockShape(groups=4, head_channels=8)
 
@@ -31,25 +31,17 @@ def build(
 ) -> Autoencoder:
     """Return a small autoencoder of factor 4 with weights everywhere, always the same."""
     widths = (8, 16, 16)
-    encoder = Encoder(
-        3,
-        widths,
+    stack = StackShape(
+        widths=widths,
         num_blocks=1,
         attention=("none", "linear", "full"),
         middle_attention="linear",
         downsampling=downsampling,
-        shape=SHAPE,
-        has_spread=quantizer is None,
-    )
-    decoder = Decoder(
-        3,
-        widths,
-        num_blocks=1,
-        attention=("none", "linear", "full"),
-        middle_attention="linear",
         upsampling=upsampling,
-        shape=SHAPE,
+        blocks=SHAPE,
     )
+    encoder = Encoder(3, stack, has_spread=quantizer is None)
+    decoder = Decoder(3, stack)
     network = Autoencoder(encoder, decoder, latent_channels=3, factor=4, quantizer=quantizer)
     for number, parameter in enumerate(network.parameters()):
         parameter.data = draw(*parameter.shape, seed=number) / max(parameter[0].numel(), 4) ** 0.5
@@ -82,17 +74,6 @@ def test_every_downsampling_gives_the_same_shapes(kind: Downsampling) -> None:
 def test_every_upsampling_gives_the_same_shapes(kind: Upsampling) -> None:
     """Nearest, bilinear, bicubic and transposed are exchangeable."""
     assert build(upsampling=kind).decode(draw(2, 3, 2, 3)).shape == (2, 3, 8, 12)
-
-
-def test_legacy_resamplers_warn_once_for_each_layer(caplog: pytest.LogCaptureFixture) -> None:
-    """Two stages halve and two double: the seed's legacy convolutions warn, the others do not."""
-    with caplog.at_level(logging.WARNING, logger="latentart"):
-        build()
-        quiet = len(caplog.messages)
-        build(downsampling="strided", upsampling="transposed")
-
-    assert quiet == 0
-    assert [message.split()[1] for message in caplog.messages] == ["'strided'"] * 2 + ["'transposed'"] * 2
 
 
 @pytest.mark.parametrize("size", [(6, 8), (8, 6), (2, 2)])
@@ -153,12 +134,14 @@ def flat_spread(upsampling: Upsampling) -> float:
     shape = BlockShape(groups=4, head_channels=8)
     torch_decoder = Decoder(
         3,
-        (8, 8),
-        num_blocks=1,
-        attention=("none", "none"),
-        middle_attention="linear",
-        upsampling=upsampling,
-        shape=shape,
+        StackShape(
+            widths=(8, 8),
+            num_blocks=1,
+            attention=("none", "none"),
+            middle_attention="linear",
+            upsampling=upsampling,
+            blocks=shape,
+        ),
     )
     for number, parameter in enumerate(torch_decoder.parameters()):
         parameter.data = draw(*parameter.shape, seed=number) / max(parameter[0].numel(), 4) ** 0.5

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import get_args
 
 import pytest
@@ -12,16 +11,15 @@ from torch.nn import functional
 
 from latentart.core.networks.blocks import (
     BlockShape,
-    Downsampling,
     DownStage,
     MiddleBlock,
     ResidualBlock,
-    Upsampling,
     UpStage,
     build_downsampler,
     build_upsampler,
 )
 from latentart.core.networks.normalization import GroupNorm
+from latentart.kinds import Downsampling, Upsampling
 
 SHAPE = BlockShape(groups=2, head_channels=4)
 CONDITIONED = BlockShape(groups=2, head_channels=4, conditioning_channels=6)
@@ -116,25 +114,6 @@ def test_interpolation_keeps_a_flat_map_flat(kind: Upsampling) -> None:
     out = build_upsampler(kind, 2)(torch.full((1, 2, 4, 4), 0.7))
 
     torch.testing.assert_close(out, torch.full((1, 2, 8, 8), 0.7), atol=1e-6, rtol=0)
-
-
-def test_legacy_resamplers_warn_of_checkerboards(caplog: pytest.LogCaptureFixture) -> None:
-    """Strided and transposed say what they tend to do."""
-    with caplog.at_level(logging.WARNING, logger="latentart"):
-        build_downsampler("strided", 4)
-        build_upsampler("transposed", 4)
-
-    assert ["checkerboard" in message for message in caplog.messages] == [True, True]
-
-
-def test_plain_resamplers_say_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """The recommended kinds log no warning."""
-    with caplog.at_level(logging.DEBUG, logger="latentart"):
-        build_downsampler("average", 4)
-        build_downsampler("max", 4)
-        build_upsampler("nearest", 4)
-
-    assert not caplog.messages
 
 
 def test_down_stage_hands_back_its_features_before_the_downsampler() -> None:

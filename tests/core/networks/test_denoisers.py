@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from latentart.core.networks.attention import AttentionKind
-from latentart.core.networks.blocks import BlockShape, set_recompute
+from latentart.core.networks.blocks import BlockShape, StackShape, set_recompute
 from latentart.core.networks.conditioning import Denoiser
 from latentart.core.networks.dit import DiT
 from latentart.core.networks.unet import UNet
+from latentart.kinds import AttentionKind
 
 Build = Callable[..., Denoiser]
 LABELS = (5,)
@@ -40,13 +40,13 @@ def build_unet(
     return UNet(
         3,
         num_labels,
-        (8, 16),
-        num_blocks=1,
-        attention=attention,
-        middle_attention="full",
-        downsampling="average",
-        upsampling="nearest",
-        shape=BlockShape(groups=4, head_channels=8, dropout=dropout, conditioning_channels=12),
+        StackShape(
+            widths=(8, 16),
+            num_blocks=1,
+            attention=attention,
+            middle_attention="full",
+            blocks=BlockShape(groups=4, head_channels=8, dropout=dropout, conditioning_channels=12),
+        ),
     )
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from latentart.core.networks.autoencoder import Autoencoder, Decoder, Encoder
-from latentart.core.networks.blocks import BlockShape, MiddleBlock, set_recompute
+from latentart.core.networks.blocks import BlockShape, MiddleBlock, StackShape, set_recompute
 from latentart.core.networks.dit import DiT
 from latentart.core.networks.unet import UNet
 
@@ -30,24 +30,9 @@ def randomize(network: nn.Module) -> None:
 def build_autoencoder(dropout: float = 0.0) -> tuple[nn.Module, Callable[[], Tensor]]:
     """Return a small autoencoder, and its loss for two pictures."""
     shape = BlockShape(groups=4, head_channels=8, dropout=dropout)
-    encoder = Encoder(
-        3,
-        WIDTHS,
-        num_blocks=2,
-        attention=("none", "linear"),
-        middle_attention="full",
-        downsampling="average",
-        shape=shape,
-    )
-    decoder = Decoder(
-        3,
-        WIDTHS,
-        num_blocks=2,
-        attention=("none", "linear"),
-        middle_attention="full",
-        upsampling="nearest",
-        shape=shape,
-    )
+    stack = StackShape(widths=WIDTHS, num_blocks=2, attention=("none", "linear"), middle_attention="full", blocks=shape)
+    encoder = Encoder(3, stack)
+    decoder = Decoder(3, stack)
     network = Autoencoder(encoder, decoder, latent_channels=3, factor=2)
     randomize(network)
     images = draw(2, 3, 16, 24)
@@ -59,13 +44,13 @@ def build_unet(dropout: float = 0.0) -> tuple[nn.Module, Callable[[], Tensor]]:
     network = UNet(
         3,
         [5],
-        WIDTHS,
-        num_blocks=2,
-        attention=("linear", "full"),
-        middle_attention="full",
-        downsampling="average",
-        upsampling="nearest",
-        shape=BlockShape(groups=4, head_channels=8, dropout=dropout, conditioning_channels=12),
+        StackShape(
+            widths=WIDTHS,
+            num_blocks=2,
+            attention=("linear", "full"),
+            middle_attention="full",
+            blocks=BlockShape(groups=4, head_channels=8, dropout=dropout, conditioning_channels=12),
+        ),
     )
     randomize(network)
     x_t, t, style_id = draw(2, 3, 16, 24), torch.tensor([3, 700]), torch.tensor([0, 4])

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from latentart.core.networks.attention import AttentionKind
 from latentart.core.networks.autoencoder import Autoencoder, Decoder, Encoder
-from latentart.core.networks.blocks import BlockShape
+from latentart.core.networks.blocks import BlockShape, StackShape
 from latentart.core.networks.normalization import GroupNorm
 from latentart.core.networks.tiling import blend_weights, decode_tiled, encode_tiled, place_tiles
+from latentart.kinds import AttentionKind
 
 CPU = torch.device("cpu")
 
@@ -39,24 +39,11 @@ def paint(count: int, height: int, width: int, seed: int = 0) -> Tensor:
 def build(attention: AttentionKind) -> Autoencoder:
     """Return a small autoencoder of factor 2 with weights everywhere, always the same."""
     widths, shape = (8, 16), BlockShape(groups=4, head_channels=8)
-    encoder = Encoder(
-        3,
-        widths,
-        num_blocks=1,
-        attention=("none", attention),
-        middle_attention=attention,
-        downsampling="average",
-        shape=shape,
+    stack = StackShape(
+        widths=widths, num_blocks=1, attention=("none", attention), middle_attention=attention, blocks=shape
     )
-    decoder = Decoder(
-        3,
-        widths,
-        num_blocks=1,
-        attention=("none", attention),
-        middle_attention=attention,
-        upsampling="nearest",
-        shape=shape,
-    )
+    encoder = Encoder(3, stack)
+    decoder = Decoder(3, stack)
     network = Autoencoder(encoder, decoder, latent_channels=3, factor=2)
     for number, parameter in enumerate(network.parameters()):
         parameter.data = draw(*parameter.shape, seed=number) / max(parameter[0].numel(), 4) ** 0.5

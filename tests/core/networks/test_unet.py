@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import torch
 
-from latentart.core.networks.attention import AttentionKind
-from latentart.core.networks.blocks import BlockShape
+from latentart.core.networks.blocks import BlockShape, StackShape
 from latentart.core.networks.conditioning import embed_timesteps
 from latentart.core.networks.unet import UNet
+from latentart.kinds import AttentionKind
 
 
 def build(*, attention: Sequence[AttentionKind] = ("linear", "full")) -> UNet:
@@ -19,13 +19,13 @@ def build(*, attention: Sequence[AttentionKind] = ("linear", "full")) -> UNet:
     return UNet(
         3,
         [5],
-        (8, 16),
-        num_blocks=1,
-        attention=attention,
-        middle_attention="full",
-        downsampling="average",
-        upsampling="nearest",
-        shape=BlockShape(groups=4, head_channels=8, conditioning_channels=12),
+        StackShape(
+            widths=(8, 16),
+            num_blocks=1,
+            attention=attention,
+            middle_attention="full",
+            blocks=BlockShape(groups=4, head_channels=8, conditioning_channels=12),
+        ),
     )
 
 

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +21,32 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from latentart.data.cleaning.clean import NothingKeptError, clean_folder
+from latentart.data.cleaning.clean import NothingKeptError, OnProgress, clean_folder
 from latentart.data.cleaning.guarded_workers import AHEAD
 from latentart.data.cleaning.journal import open_journal
+from latentart.data.cleaning.label_table import USUAL_LABELS, LabelChoice
 from latentart.data.cleaning.picture import CleanRules, decide_picture
 from latentart.data.cleaning.raw_files import RawFile
 from latentart.data.cleaning.report import CleanReport
 from latentart.data.index import read_index
 from latentart.errors import ConfigError, DataError, ResourceError
 
-# workers 0: in this process; that the guarded ones make the same is a test of its own
-RULES: dict[str, Any] = {"min_bytes": 0, "min_side": 8, "max_side": 32, "max_aspect": 4.0, "workers": 0}
+RULES = CleanRules(min_bytes=0, min_side=8, max_side=32, max_aspect=4.0)
 
 
-def clean(raw: Path, out: Path, **changes: Any) -> CleanReport:
-    """Clean with the rules of these tests."""
-    return clean_folder(raw, out, **(RULES | changes))
+def clean(
+    raw: Path,
+    out: Path,
+    labels: LabelChoice = USUAL_LABELS,
+    *,
+    workers: int = 0,
+    dry_run: bool = False,
+    on_progress: OnProgress | None = None,
+    **changes: Any,
+) -> CleanReport:
+    """Clean with the rules of these tests, in this process: that the guarded ones make the same has its own test."""
+    rules = replace(RULES, **changes)
+    return clean_folder(raw, out, rules, labels, workers=workers, dry_run=dry_run, on_progress=on_progress)
 
 
 def picture_bytes(seed: int, size: tuple[int, int] = (40, 48), file_format: str = "PNG") -> bytes:
@@ -370,7 +381,8 @@ def test_kill_9_leaves_no_workers_and_the_next_run_goes_on(raw: Path, tmp_path: 
     out = tmp_path / "data"
     code = "import sys; from pathlib import Path\n"
     code += "from latentart.data.cleaning.clean import NothingKeptError, clean_folder\n"
-    code += f"if __name__ == '__main__': clean_folder(Path(sys.argv[1]), Path(sys.argv[2]), **{RULES | {'workers': 2}})"
+    code += "from latentart.data.cleaning.picture import CleanRules\n"
+    code += f"if __name__ == '__main__': clean_folder(Path(sys.argv[1]), Path(sys.argv[2]), {RULES!r}, workers=2)"
     script = tmp_path / "script.py"
     script.write_text(code)
     process = subprocess.Popen([sys.executable, script, raw, out], env=os.environ | {"PYTHONPATH": str(Path.cwd())})
@@ -534,7 +546,7 @@ def test_a_table_gives_styles_and_labels(raw: Path, out: Path) -> None:
 
     by_style = clean(raw, out)
     first = read_index(out / "index.jsonl")
-    by_genre = clean(raw, out, label="genre")
+    by_genre = clean(raw, out, LabelChoice(label="genre"))
     second = read_index(out / "index.jsonl")
 
     assert {entry.source: entry.style for entry in first} == {
@@ -552,19 +564,19 @@ def test_a_table_gives_styles_and_labels(raw: Path, out: Path) -> None:
     assert by_genre.reasons == by_style.reasons
     assert sorted(pictures(out)) == sorted(entry.file for entry in second)
     with pytest.raises(ConfigError, match=r"genr.*genre"):
-        clean(raw, out, label="genr")
+        clean(raw, out, LabelChoice(label="genr"))
 
 
 def test_a_label_without_a_table_is_a_config_error(raw: Path, out: Path) -> None:
     """Folders know only styles."""
     with pytest.raises(ConfigError, match=r"data.label is 'artist'.*labels.csv"):
-        clean(raw, out, label="artist")
+        clean(raw, out, LabelChoice(label="artist"))
 
 
 def test_a_table_that_was_asked_for_must_be_there(raw: Path, out: Path) -> None:
     """A mistyped name is told, and so is what is no regular file."""
     with pytest.raises(ConfigError, match=r"no table of labels at .*none.csv"):
-        clean(raw, out, labels="none.csv")
+        clean(raw, out, LabelChoice("none.csv"))
     (raw / "labels.csv").symlink_to(raw / "Cubism" / "0.png")
     with pytest.raises(ConfigError, match=r"labels.csv' is a link"):
         clean(raw, out)
@@ -645,7 +657,7 @@ def test_a_limit_of_pixels_holds_for_pictures_kept_before(raw: Path, out: Path, 
 
 def test_a_file_that_could_not_be_read_is_tried_again(raw: Path, out: Path) -> None:
     """A file unreadable once is decided anew by the next run, though its size and time are the same."""
-    rules = CleanRules(0, 8, 32, 4.0, "jpeg", 95, (255, 255, 255), 10_000, 60.0)
+    rules = replace(RULES, max_pixels=10_000)
     found = RawFile("A/a.png", "A", 10, 10)
     vanished = decide_picture((found, "a"), raw=raw, out=None, rules=rules)
     with open_journal(out) as journal:

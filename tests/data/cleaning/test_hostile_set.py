@@ -27,9 +27,10 @@ CLEAN = """
 import json, resource, sys
 from pathlib import Path
 from latentart.data.cleaning.clean import clean_folder
+from latentart.data.cleaning.picture import CleanRules
 
 raw, out = map(Path, sys.argv[1:])
-clean_folder(raw, out, min_bytes=0, min_side=16, max_side=640, max_aspect=4.0, workers=2)
+clean_folder(raw, out, CleanRules(min_bytes=0, min_side=16, max_side=640, max_aspect=4.0), workers=2)
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
 

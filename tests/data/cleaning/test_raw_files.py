@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from latentart.data.cleaning.labels import Labels, read_labels
+from latentart.data.cleaning.label_table import Labels, read_labels
 from latentart.data.cleaning.raw_files import RawFile, find_raw_files, find_styles
 
 

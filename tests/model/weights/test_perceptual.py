@@ -15,9 +15,9 @@ import torchvision
 from torch import Tensor, nn
 
 from latentart.errors import DownloadError
+from latentart.kinds import Backbone
 from latentart.model.weights.perceptual import (
     BACKBONES,
-    Backbone,
     check_weights,
     find_weights,
     hub_file,

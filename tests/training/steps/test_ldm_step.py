@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from latentart.core.diffusion.objective import DiffusionTask
-from latentart.core.diffusion.process import Target, Weighting, add_noise, loss_weight, target_from
+from latentart.core.diffusion.process import add_noise, loss_weight, target_from
 from latentart.core.diffusion.schedules import NoiseSchedule, make_betas
 from latentart.core.diffusion.uncertainty import LearnedUncertainty
 from latentart.core.ema import Ema
-from latentart.core.networks.blocks import BlockShape
+from latentart.core.networks.blocks import BlockShape, StackShape
 from latentart.core.networks.unet import UNet
 from latentart.errors import ModelError
+from latentart.kinds import Target, Weighting
 from latentart.process.devices import Placement
 from latentart.storage.tensors import read_tensors, write_tensors
 from latentart.training.steps.ldm_step import LdmBatch, LdmStep, LossByNoise
@@ -69,13 +70,13 @@ def build(
         denoiser = UNet(
             2,
             [3],
-            (4, 8),
-            num_blocks=1,
-            attention=("none", "linear"),
-            middle_attention="full",
-            downsampling="average",
-            upsampling="nearest",
-            shape=BlockShape(groups=2, head_channels=4, conditioning_channels=8),
+            StackShape(
+                widths=(4, 8),
+                num_blocks=1,
+                attention=("none", "linear"),
+                middle_attention="full",
+                blocks=BlockShape(groups=2, head_channels=4, conditioning_channels=8),
+            ),
         )
         for number, parameter in enumerate(denoiser.parameters()):
             parameter.data = draw(*parameter.shape, seed=number) / max(parameter[0].numel(), 4) ** 0.5
@@ -399,13 +400,13 @@ def test_labels_of_several_columns_train_their_own_rows() -> None:
     denoiser = UNet(
         2,
         [3, 2],
-        (4, 8),
-        num_blocks=1,
-        attention=("none", "none"),
-        middle_attention="none",
-        downsampling="average",
-        upsampling="nearest",
-        shape=BlockShape(groups=2, head_channels=4, conditioning_channels=8),
+        StackShape(
+            widths=(4, 8),
+            num_blocks=1,
+            attention=("none", "none"),
+            middle_attention="none",
+            blocks=BlockShape(groups=2, head_channels=4, conditioning_channels=8),
+        ),
     )
     for number, parameter in enumerate(denoiser.parameters()):
         parameter.data = draw(*parameter.shape, seed=number) / max(parameter[0].numel(), 4) ** 0.5

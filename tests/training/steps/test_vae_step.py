@@ -17,7 +17,7 @@ from latentart.core.equivariance import Transform
 from latentart.core.latents import kl_per_image, sample_posterior
 from latentart.core.losses import adaptive_weight, generator_loss_per_image, reconstruction_per_image
 from latentart.core.networks.autoencoder import Autoencoder, Decoder, Encoder
-from latentart.core.networks.blocks import BlockShape
+from latentart.core.networks.blocks import BlockShape, StackShape
 from latentart.core.networks.discriminator import PatchDiscriminator
 from latentart.core.networks.perceptual import PerceptualDistance, build_random_slices
 from latentart.core.networks.quantizer import VectorQuantizer
@@ -55,25 +55,9 @@ def fill(network: nn.Module, first_seed: int) -> None:
 def build_autoencoder(quantizer: VectorQuantizer | None = None) -> Autoencoder:
     """Return a tiny autoencoder of factor 2."""
     shape = BlockShape(groups=2, head_channels=4)
-    encoder = Encoder(
-        2,
-        (4, 8),
-        num_blocks=1,
-        attention=("none", "none"),
-        middle_attention="linear",
-        downsampling="average",
-        shape=shape,
-        has_spread=quantizer is None,
-    )
-    decoder = Decoder(
-        2,
-        (4, 8),
-        num_blocks=1,
-        attention=("none", "none"),
-        middle_attention="linear",
-        upsampling="nearest",
-        shape=shape,
-    )
+    stack = StackShape(widths=(4, 8), num_blocks=1, attention=("none", "none"), middle_attention="linear", blocks=shape)
+    encoder = Encoder(2, stack, has_spread=quantizer is None)
+    decoder = Decoder(2, stack)
     network = Autoencoder(encoder, decoder, latent_channels=2, factor=2, quantizer=quantizer)
     fill(network, 0)
     return network

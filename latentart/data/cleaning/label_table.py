@@ -13,8 +13,20 @@ from pathlib import Path
 from latentart.errors import ConfigError, DataError, nearest
 
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "image", "image_path", "file_path", "picture")
-DEFAULT_LABEL = "style"
+DEFAULT_TABLE = "labels.csv"
+DEFAULT_LABEL = "style"  # what the names of folders are, where there is no table
 DELIMITERS = ",\t;"
+
+
+@dataclass(frozen=True, slots=True)
+class LabelChoice:
+    """Where the table of labels lies, relative to the raw folder, and which of its columns holds the styles."""
+
+    table: str = DEFAULT_TABLE
+    label: str = DEFAULT_LABEL
+
+
+USUAL_LABELS = LabelChoice()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from latentart.data.cleaning.labels import Labels, normal_path, read_labels
+from latentart.data.cleaning.label_table import Labels, normal_path, read_labels
 from latentart.errors import ConfigError, DataError
 
 WIKIART = """path,style,genre,artist

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from latentart.builders import build_crop
-from latentart.config.vae import PerceptualConfig
 from latentart.core.latents import LatentStatistics, split_moments
 from latentart.core.losses import psnr_per_image, reconstruction_per_image
 from latentart.core.networks.autoencoder import Autoencoder
@@ -23,9 +23,11 @@ from latentart.data.index import IndexEntry
 from latentart.data.loading import load_batches
 from latentart.data.pictures.grids import save_png, tile_grid
 from latentart.errors import DownloadError
+from latentart.kinds import PerceptualKind
 from latentart.layout import Workspace
 from latentart.model.weights.perceptual import build_perceptual
 from latentart.process.devices import Placement
+from latentart.scoring.judging import spread
 from latentart.scoring.metrics.frechet import FeatureStatistics, frechet_distance
 from latentart.scoring.metrics.random_features import RandomFeatures
 from latentart.scoring.metrics.reconstruction import ssim_per_image
@@ -38,14 +40,14 @@ SCORED_PICTURES = 256
 EVALUATION_BATCH = 16
 
 
-@dataclass(frozen=True)
-class VaeScores:
+@dataclass(frozen=True, kw_only=True)
+class ReconstructionScores:
     """Scores of reconstructions, as means over pictures.
 
     Attributes:
         psnr: dB. ssim: at most 1. lpips: None without its trained weights.
         frechet: Fréchet distance in untrained features: compare it with others of this tool only; None for one picture.
-        pictures: how many were scored. is_held_out: False where a set is so small that all are trained on.
+        pictures: how many were scored.
     """
 
     psnr: float
@@ -53,6 +55,12 @@ class VaeScores:
     lpips: float | None
     frechet: float | None
     pictures: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class VaeScores(ReconstructionScores):
+    """The scores of a training; ``is_held_out`` is False where a set is so small that all are trained on."""
+
     is_held_out: bool
 
     def __str__(self) -> str:
@@ -84,13 +92,16 @@ class Evaluation:
         """The pictures to score: held out, or all where none are."""
         return self.held_out or self.training
 
-    def images(self, indexes: list[int], count: int) -> Iterator[Tensor]:
-        """Yield up to ``count`` of the pictures, spread over them, in small batches."""
-        count = min(count, len(indexes))
-        keys = [(0, indexes[i * len(indexes) // count]) for i in range(count)]
-        batches = [keys[start : start + EVALUATION_BATCH] for start in range(0, count, EVALUATION_BATCH)]
-        for pixels, _, _ in load_batches(self.dataset, batches):
-            yield to_images(self.placement.send(pixels))
+    def batches(self, indexes: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the pictures in small batches, images in -1…1 and style_id [B] on the CPU."""
+        keys = [(0, i) for i in indexes]
+        batches = [keys[start : start + EVALUATION_BATCH] for start in range(0, len(keys), EVALUATION_BATCH)]
+        for pixels, style_id, _ in load_batches(self.dataset, batches):
+            yield to_images(self.placement.send(pixels)), style_id
+
+    def images(self, indexes: Sequence[int], count: int) -> Iterator[Tensor]:
+        """Return up to ``count`` of the pictures, spread over them, in small batches."""
+        return (images for images, _ in self.batches(spread(indexes, count)))
 
     @torch.no_grad()
     def reconstruct(self, network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -118,26 +129,10 @@ class Evaluation:
 
     def score(self, network: nn.Module, perceptual: PerceptualDistance | None) -> VaeScores:
         """Return the scores of a network; ``perceptual`` is LPIPS with trained weights."""
-        features = RandomFeatures().to(self.placement.device)
-        real, fake = FeatureStatistics(), FeatureStatistics()
-        psnr, ssim, lpips = [], [], []
-        for images in self.images(self.scored, SCORED_PICTURES):
-            _, images_hat = self.reconstruct(network, images)
-            psnr.append(psnr_per_image(images_hat, images).cpu())
-            ssim.append(ssim_per_image(images_hat, images).cpu())
-            with torch.no_grad():
-                real.update(features(images))
-                fake.update(features(images_hat.clamp(-1, 1)))
-                if perceptual is not None:
-                    lpips.append(perceptual(images_hat.clamp(-1, 1), images).cpu())
-        return VaeScores(
-            psnr=float(torch.cat(psnr).mean()),
-            ssim=float(torch.cat(ssim).mean()),
-            lpips=float(torch.cat(lpips).mean()) if lpips else None,
-            frechet=frechet_distance(real, fake) if real.count > 1 else None,
-            pictures=real.count,
-            is_held_out=bool(self.held_out),
-        )
+        tally = Tally(perceptual, self.placement)
+        for images, style_id in self.batches(spread(self.scored, SCORED_PICTURES)):
+            tally.update(images, self.reconstruct(network, images)[1], style_id)
+        return VaeScores(**tally.scores(), is_held_out=bool(self.held_out))
 
     def preview(self, network: nn.Module, path: Path) -> None:
         """Write a page of pictures over their reconstructions."""
@@ -147,12 +142,51 @@ class Evaluation:
         save_png(tile_grid(pictures, 2, len(images), ["picture", "again"]), path)
 
 
-def find_perceptual(config: PerceptualConfig, placement: Placement) -> PerceptualDistance | None:
+class Tally:
+    """What adds up on the way through pictures and their reconstructions, a batch at a time.
+
+    Attributes:
+        of_each: psnr, ssim and lpips of each picture, in batches on the CPU; lpips stays empty without its network.
+    """
+
+    def __init__(self, perceptual: PerceptualDistance | None, placement: Placement) -> None:
+        self.perceptual = perceptual
+        self.random = RandomFeatures().to(placement.device)
+        self.of_each: dict[str, list[Tensor]] = {"psnr": [], "ssim": [], "lpips": []}
+        self.style_id: list[Tensor] = []
+        self.features: list[tuple[Tensor, Tensor]] = []
+
+    @torch.no_grad()
+    def update(self, images: Tensor, images_hat: Tensor, style_id: Tensor) -> None:
+        """Take in pictures and reconstructions ``[B, 3, H, W]``, of which what lies beyond -1…1 counts as the edge."""
+        images_hat = images_hat.float().clamp(-1, 1)
+        self.style_id.append(style_id)
+        self.of_each["psnr"].append(psnr_per_image(images_hat, images).cpu())
+        self.of_each["ssim"].append(ssim_per_image(images_hat, images).cpu())
+        if self.perceptual is not None:
+            self.of_each["lpips"].append(self.perceptual(images_hat, images).cpu())
+        self.features.append((self.random(images).cpu(), self.random(images_hat).cpu()))
+
+    def scores(self, style_id: int | None = None) -> dict[str, Any]:
+        """Return the fields of ``ReconstructionScores`` over the pictures of one style, or over all."""
+        chosen = [
+            torch.ones_like(ids, dtype=torch.bool) if style_id is None else ids == style_id for ids in self.style_id
+        ]
+        real, fake = FeatureStatistics(), FeatureStatistics()
+        for ours, (of_pictures, of_reconstructions) in zip(chosen, self.features, strict=True):
+            real.update(of_pictures[ours])
+            fake.update(of_reconstructions[ours])
+        rows = torch.cat(chosen)
+        means = {name: float(torch.cat(found)[rows].mean()) if found else None for name, found in self.of_each.items()}
+        return {**means, "frechet": frechet_distance(real, fake) if real.count > 1 else None, "pictures": real.count}
+
+
+def find_perceptual(backbone: PerceptualKind, weights: str | None, placement: Placement) -> PerceptualDistance | None:
     """Return LPIPS where its trained weights are here and sound; the random stand-in is no score."""
-    if config.backbone == "random":
+    if backbone == "random":
         return None
     try:
-        perceptual = build_perceptual(config.backbone, config.weights)
+        perceptual = build_perceptual(backbone, weights)
     except DownloadError as error:
         logger.info("LPIPS is not measured: %s", error.message)
         return None
