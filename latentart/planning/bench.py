@@ -102,7 +102,8 @@ def bench(workspace: Workspace, device: str | None, minutes: float, parts: Seque
             seconds = (deadline - time.monotonic()) * SHARES[left[0][0]] / sum(SHARES[part] for part, *_ in left)
             _, name, work = left.pop(0)
             logger.info("measuring %s", name)
-            found.rates.append(work(name, seconds) if seconds > 0 else Rate(name, note="no time was left"))
+            is_in_time = seconds > 0 or not found.rates  # of one line there is always time
+            found.rates.append(work(name, seconds) if is_in_time else Rate(name, note="no time was left"))
     return found
 
 

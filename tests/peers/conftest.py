@@ -60,8 +60,9 @@ def show(request: pytest.FixtureRequest, placement: Placement, *, is_quick: bool
     found: list[Figure] = []
 
     def write(figures: Iterable[Figure]) -> dict[str, Figure]:
+        print()  # noqa: T201 - it is what -s shows
         for figure in figures:
-            print(f"\n{figure.name}: {figure.value}", end="", flush=True)  # noqa: T201 - it is what -s shows
+            print(f"{figure.name}: {figure.value}", flush=True)  # noqa: T201
             found.append(figure)
         if is_quick:
             pytest.skip("a look: no bar is held")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -117,12 +117,12 @@ def build_our_autoencoder(setting: AutoencoderSetting, placement: Placement) -> 
 
 def build_peer(setting: AutoencoderSetting, placement: Placement) -> Contender:
     """Return diffusers' autoencoder of the same channels, one block per stage, with its own attention in the middle."""
-    from diffusers import AutoencoderKL
+    import diffusers
 
-    config = setting.model
+    config, build = setting.model, cast("Callable[..., nn.Module]", diffusers.AutoencoderKL)
     stages = len(config.widths)
     network: Any = with_seed_0(
-        lambda: AutoencoderKL(
+        lambda: build(
             down_block_types=("DownEncoderBlock2D",) * stages,
             up_block_types=("UpDecoderBlock2D",) * stages,
             block_out_channels=config.widths,

@@ -45,7 +45,7 @@ class Step(Protocol):
     def placement(self) -> Placement:
         """Where it runs."""
 
-    def __call__(self, batch: Any, step: int, rate: float) -> object:
+    def __call__(self, batch: Any, step: int, rate: float, /) -> object:
         """Update."""
 
 
