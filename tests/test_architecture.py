@@ -29,7 +29,6 @@ ORDER = (  # from the bottom up; a package imports only what stands below it
     {"training"},
     {"workspace"},
     {"planning", "reporting"},
-    {"bench"},
     {"api", "cli"},
     {"__main__", "__init__"},  # of the package itself, which hands on the names of api when they are asked for
 )
@@ -38,6 +37,7 @@ BUILDERS = {"latentart.builders", "latentart.layout", "latentart.model.descripti
 STORIES = {
     f"latentart.{name}"
     for name in (
+        "planning.bench",
         "planning.plan",
         "planning.schedule",
         "sampling.sample",
@@ -59,13 +59,6 @@ MAX_FILES_IN_A_FOLDER = 15
 # fmt: off
 UPWARD: set[str] = set()
 CONFIG_READERS: set[str] = {
-    "latentart.bench.contenders",
-    "latentart.bench.denoisers",
-    "latentart.bench.gpu",
-    "latentart.bench.ldm",
-    "latentart.bench.recipes",
-    "latentart.bench.sample",
-    "latentart.bench.training",
     "latentart.model.folder",
     "latentart.planning.phases",
     "latentart.planning.pictures",
@@ -83,10 +76,8 @@ PRIVATE_NAMES: set[str] = {
     "latentart.training.find_lr: _batches",
 }
 FULL_FOLDERS: set[str] = {
-    "bench",
     "training",
 }
-CIRCLES = [("latentart.bench.recipes", "latentart.bench.ldm")]
 # fmt: on
 NAMES_OF_OTHERS = {
     "_functorch",
@@ -176,8 +167,6 @@ def test_modules_do_not_import_in_circles() -> None:
     """Wherever the import stands, in a function too."""
     imported = {name_of(path): {i.imported for i in imports_of(path)} for path in FILES}
     del imported["latentart"]  # it imports nothing before it is asked to
-    for importer, other in CIRCLES:
-        imported[importer].discard(other)
     waiting = dict(imported)
     while free := [name for name, others in waiting.items() if not (others - {name}) & waiting.keys()]:
         for name in free:

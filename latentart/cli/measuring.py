@@ -1,147 +1,109 @@
-"""`bench`: what the work costs on this machine."""
+"""`bench`: what this machine does in a second."""
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from latentart.cli.options import DeviceOption, JsonOption, place, plain_console, write_json
+from latentart.cli.options import (
+    ConfigOption,
+    DeviceOption,
+    JsonOption,
+    Overrides,
+    only_settings,
+    open_workspace,
+    say,
+    write_json,
+)
+from latentart.cli.planning import size
+from latentart.errors import ConfigError, UsageError
+from latentart.printable import printable
 
 if TYPE_CHECKING:
-    from latentart.bench.figures import Figure
-    from latentart.process.devices import Placement
+    from latentart.layout import Workspace
+    from latentart.planning.bench import Rate
 
 
-class DataPart(StrEnum):
-    """A part of `bench data`."""
+class Part(StrEnum):
+    """A part of the path."""
 
     CLEAN = "clean"
-    MEMORY = "memory"
-    INDEX = "index"
-    CACHE = "cache"
+    ENCODE = "encode"
+    VAE = "vae"
+    LDM = "ldm"
+    SAMPLE = "sample"
 
 
-class VaePart(StrEnum):
-    """A part of `bench vae`."""
-
-    SPEED = "speed"
-    QUALITY = "quality"
-    STAGES = "stages"
-
-
-class LdmPart(StrEnum):
-    """A part of `bench ldm`."""
-
-    SPEED = "speed"
-    QUALITY = "quality"
-    STEPS = "steps"
-    RECIPES = "recipes"
-
-
-class SamplePart(StrEnum):
-    """A part of `bench sample`; compile says nothing where there is no CUDA."""
-
-    OVERHEAD = "overhead"
-    PEER = "peer"
-    BATCHES = "batches"
-    COMPILE = "compile"
-
-
-class PrecisionName(StrEnum):
-    """A type to run networks in."""
-
-    AUTO = "auto"
-    FP32 = "fp32"
-    BF16 = "bf16"
-
-
-PicturesOption = Annotated[Path | None, typer.Option("--pictures", help="A folder to train on; else made up.")]
-PrecisionOption = Annotated[
-    PrecisionName, typer.Option("--precision", help="auto takes bf16 where the device has instructions for it.")
-]
-
-
-def bench_data(
-    only: Annotated[list[DataPart] | None, typer.Option("--only", help="This part alone; may be repeated.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A twentieth of the pictures: a look, no proof.")] = False,
-    folder: Annotated[Path | None, typer.Option("--folder", help="Where to work; needs 5 GB for the whole.")] = None,
+def bench(
+    overrides: Overrides = None,
+    preset: Annotated[str | None, typer.Option("--preset", help="A preset, in place of the workspace.")] = None,
+    only: Annotated[list[Part] | None, typer.Option("--only", help="This part alone; may be repeated.")] = None,
+    minutes: Annotated[float, typer.Option("--minutes", min=0.1, help="How long it may last, about, in all.")] = 3,
+    config: ConfigOption = None,
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure cleaning, reading and caching of pictures, with pictures made up for it. Takes a quarter of an hour."""
-    from latentart.bench.data import BenchSizes, bench_data
+    """Say how many pictures a second this machine cleans, encodes, trains on and draws. Changes nothing."""
+    with choose_workspace(preset, config, overrides) as workspace:
+        from latentart.planning.bench import bench as run_bench
 
-    sizes = BenchSizes().scaled(0.05) if quick else BenchSizes()
-    parts, placement = [part.value for part in only or DataPart], place(device)
-    with tempfile.TemporaryDirectory(prefix="latentart-bench-", dir=folder) as place_to_work:
-        write_figures(bench_data(Path(place_to_work), sizes, parts, placement), placement, as_json=as_json)
-
-
-def bench_vae(
-    only: Annotated[list[VaePart] | None, typer.Option("--only", help="This part alone; may be repeated.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A tenth of the time: a look, no proof.")] = False,
-    pictures: PicturesOption = None,
-    precision: PrecisionOption = PrecisionName.AUTO,
-    device: DeviceOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Measure our autoencoder beside that of diffusers, and how it takes its stages. Takes half an hour."""
-    from latentart.bench.vae import bench_vae
-
-    parts, placement = [part.value for part in only or VaePart], place(device, precision.value)
-    write_figures(bench_vae(parts, placement, pictures, is_quick=quick), placement, as_json=as_json)
-
-
-def bench_ldm(
-    only: Annotated[list[LdmPart] | None, typer.Option("--only", help="This part alone; may be repeated.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A fraction of the time: a look, no proof.")] = False,
-    pictures: PicturesOption = None,
-    seconds: Annotated[
-        float, typer.Option("--seconds", min=1, help="Training of each in quality and steps; hard pictures want more.")
-    ] = 120.0,
-    precision: PrecisionOption = PrecisionName.AUTO,
-    device: DeviceOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Measure our denoiser beside those of diffusers and lucidrains, and what techniques are worth. Takes two hours."""
-    from latentart.bench.ldm import bench_ldm
-
-    parts, placement = [part.value for part in only or LdmPart], place(device, precision.value)
-    figures = bench_ldm(parts, placement, pictures, seconds=seconds, is_quick=quick)
-    write_figures(figures, placement, as_json=as_json)
-
-
-def bench_sample(
-    only: Annotated[list[SamplePart] | None, typer.Option("--only", help="This part alone; may be repeated.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A fraction of the time: a look, no proof.")] = False,
-    model: Annotated[Path | None, typer.Option("--model", help="A model folder; else random weights.")] = None,
-    precision: PrecisionOption = PrecisionName.AUTO,
-    device: DeviceOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Measure what drawing pictures costs beside the network's own calls, and beside diffusers. Takes ten minutes."""
-    from latentart.bench.sample import bench_sample
-
-    parts, placement = [part.value for part in only or SamplePart], place(device, precision.value)
-    write_figures(bench_sample(parts, placement, model, is_quick=quick), placement, as_json=as_json)
-
-
-def write_figures(figures: Iterable[Figure], placement: Placement, *, as_json: bool) -> None:
-    """Write each figure as soon as it is measured, or all as one JSON object in the end, with what it was made on."""
-    from latentart.bench.figures import describe_bench
-
-    about = describe_bench(placement) if as_json else {}
-    found, console = [], plain_console()
-    for figure in figures:
-        found.append(asdict(figure))
-        if not as_json:
-            verdict = {True: "met", False: "MISSED", None: ""}[figure.is_met]
-            console.print("  ".join(filter(None, [f"{figure.name}:", figure.value, figure.bar, verdict])))
+        found = run_bench(workspace, device, minutes, [part.value for part in only or ()])
     if as_json:
-        write_json({"about": about, "figures": found})
+        write_json(found.to_json())
+        return
+    machine = found.machine
+    typer.echo(
+        f"{machine.device}, {machine.precision}: products of matrices {machine.matrix / 1e9:,.0f} GFLOP/s, "
+        f"copies {machine.copy / 1e9:.3g} GB/s"
+    )
+    for row in [("part", "images/s", "pixels", "batch", "waiting", "memory"), *map(row_of, found.rates)]:
+        typer.echo(printable(f"{row[0]:24}{row[1]:>10}{row[2]:>8}{row[3]:>7}{row[4]:>9}{row[5]:>10}".rstrip()))
+    for line in found.notes:
+        say(f"- {line}")
+    say("- waiting: the share of a training step that is spent on waiting for pictures; ~: reckoned from less")
+
+
+@contextlib.contextmanager
+def choose_workspace(preset: str | None, config: Path | None, overrides: list[str] | None) -> Iterator[Workspace]:
+    """Give the workspace, or one of a preset in a folder that goes again.
+
+    Raises:
+        UsageError: a preset and a config are named.
+        ConfigError: there is neither workspace nor preset, or the config is wrong.
+    """
+    from latentart.config.workspace import CONFIG_NAME, resolve
+
+    if preset is None:
+        if config is None and not Path(CONFIG_NAME).is_file():
+            msg = f"{Path.cwd()} is not a workspace: it has no {CONFIG_NAME}."
+            raise ConfigError(msg, "Go into your workspace, or name a preset, as `latentart bench --preset demo`.")
+        yield open_workspace(config, overrides)
+        return
+    if config is not None:
+        msg = "--preset and --config both say what to measure."
+        raise UsageError(msg, "Give one of them.")
+    settings = resolve({"preset": preset}, only_settings(overrides))
+    from latentart.layout import Workspace
+
+    with tempfile.TemporaryDirectory(prefix="latentart-bench-", ignore_cleanup_errors=True) as folder:
+        yield Workspace(Path(folder), settings)
+
+
+def row_of(rate: Rate) -> tuple[str, ...]:
+    """Return one line of the table."""
+    if rate.per_second is None:
+        return (f"{rate.name}: {rate.note}", "", "", "", "", "")
+    return (
+        rate.name,
+        "~" * rate.is_rough + (f"{rate.per_second:,.0f}" if rate.per_second >= 100 else f"{rate.per_second:.3g}"),
+        str(rate.resolution or "-"),
+        str(rate.batch_size or "-"),
+        f"{rate.data_share:.1%}" if rate.data_share is not None else "-",
+        size(rate.memory) if rate.memory else "-",
+    )

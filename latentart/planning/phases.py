@@ -105,7 +105,7 @@ class Planner:
         left = [stage for stage in self.config.vae.stages if stage.name not in standing.done]
         base = standing.step - (standing.stage_step if standing.stage not in standing.done else 0)
         folder = self.scratch / "vae"
-        self._require_weights(left)
+        self._take_stand_in(left)
         if left:
             take_some(self.pictures, MOST_PICTURES, folder / "data")
         shares = [count_steps(s, self.pictures.num_training, s.batch_size) ** 0.5 for s in left]
@@ -116,15 +116,9 @@ class Planner:
             yield self._stage(stage, folder, seconds, base, first, last)
             base += last
 
-    def _require_weights(self, stages: list[StageConfig]) -> None:
-        """Take the random stand-in for LPIPS weights that are not here: a plan can do with it."""
-        try:
-            require_perceptual_weights(self.workspace, stages)
-        except DownloadError as error:
-            self.advice.append(f"{error.message} {error.hint} LPIPS is tried with the small random backbone until then")
-            perceptual = self.config.vae.perceptual.model_copy(update={"backbone": "random"})
-            vae = self.trial_config.vae.model_copy(update={"perceptual": perceptual})
-            self.trial_config = self.trial_config.model_copy(update={"vae": vae})
+    def _take_stand_in(self, stages: list[StageConfig]) -> None:
+        self.trial_config, lacking = with_perceptual_weights(self.workspace, self.trial_config, stages)
+        self.advice += lacking
 
     def _stage(self, stage: StageConfig, folder: Path, seconds: float, base: int, first: int, last: int) -> Phase:
         name, run = f"vae {stage.name}", self.config.vae.run
@@ -158,7 +152,7 @@ class Planner:
         folder = self.scratch / "ldm"
         take_some(self.pictures, self._encoded(), folder / "data")
         take_some(replace(self.pictures, entries=self.pictures.entries[:1]), 1, folder / WARMING)
-        self._write_autoencoder(folder)
+        write_autoencoder(self.config, style_names(self.pictures.entries), folder)
         every = (run.preview_every, run.evaluate_every, run.checkpoint_every)
         occasions = count_occasions(*every, first, last)
         sampler = preview_settings(self.config.sample)
@@ -258,21 +252,36 @@ class Planner:
         except LatentArtError:
             return False
 
-    def _write_autoencoder(self, folder: Path) -> None:
-        """Give a trial an autoencoder: untrained, for that is as fast as a trained one."""
-        channels = self.config.vae.model.latent_channels
-        about = {
-            "autoencoder": self.config.vae.model.model_dump(mode="json"),
-            "uses_tanh": False,
-            "resolution": self.config.ldm.training.resolution,
-            "latents": {"mean": [0.0] * channels, "std": [1.0] * channels},
-            "style_names": style_names(self.pictures.entries),
-            "denoiser": None,
-            "diffusion": None,
-            "training": {"vae": {"step": 0}},
-        }
-        with torch.random.fork_rng(devices=[]):
-            save_model(folder / "runs/vae/model", about, {"autoencoder": build_autoencoder(self.config.vae.model)})
+
+def with_perceptual_weights(
+    workspace: Workspace, config: Config, stages: list[StageConfig]
+) -> tuple[Config, list[str]]:
+    """Return a config with the random stand-in for LPIPS weights that are not here, and what that is to be told as."""
+    try:
+        require_perceptual_weights(workspace, stages)
+    except DownloadError as error:
+        perceptual = config.vae.perceptual.model_copy(update={"backbone": "random"})
+        vae = config.vae.model_copy(update={"perceptual": perceptual})
+        lacking = f"{error.message} {error.hint} LPIPS is tried with the small random backbone until then"
+        return config.model_copy(update={"vae": vae}), [lacking]
+    return config, []
+
+
+def write_autoencoder(config: Config, names: list[str], folder: Path) -> None:
+    """Give a trial an autoencoder: untrained, for that is as fast as a trained one."""
+    channels = config.vae.model.latent_channels
+    about = {
+        "autoencoder": config.vae.model.model_dump(mode="json"),
+        "uses_tanh": False,
+        "resolution": config.ldm.training.resolution,
+        "latents": {"mean": [0.0] * channels, "std": [1.0] * channels},
+        "style_names": names,
+        "denoiser": None,
+        "diffusion": None,
+        "training": {"vae": {"step": 0}},
+    }
+    with torch.random.fork_rng(devices=[]):
+        save_model(folder / "runs/vae/model", about, {"autoencoder": build_autoencoder(config.vae.model)})
 
 
 def scratch_config(config: Config) -> Config:

@@ -32,6 +32,7 @@ class Pictures:
         entries: some real ones to try with, of which ``root`` is the folder.
         count, num_training, num_held_out, num_styles: of the whole set; estimated where it is not cleaned yet.
         clean_seconds, clean_bytes: what cleaning the rest will take; 0 where it is done.
+        clean_rate: files cleaned a second, beyond what the first few take.
     """
 
     root: Path
@@ -43,6 +44,7 @@ class Pictures:
     raw_files: int = 0
     clean_seconds: float = 0.0
     clean_bytes: int = 0
+    clean_rate: float = 0.0
 
 
 def find_pictures(workspace: Workspace, scratch: Path) -> Pictures:
@@ -55,10 +57,15 @@ def find_pictures(workspace: Workspace, scratch: Path) -> Pictures:
         entries, styles = workspace.read_pictures()
         training, held_out = split_held_out(entries, workspace.config.data.held_out)
         return Pictures(workspace.data, entries, len(entries), len(training), len(held_out), len(styles))
-    return _sample_raw(workspace, scratch)
+    return sample_raw(workspace, scratch)
 
 
-def _sample_raw(workspace: Workspace, scratch: Path) -> Pictures:
+def sample_raw(workspace: Workspace, scratch: Path) -> Pictures:
+    """Clean a few of the raw files into ``scratch``, then more of them; return what all will come to.
+
+    Raises:
+        DataError: there is no raw folder, no file in it, or no sound picture among the sample.
+    """
     raw, config = workspace.raw, workspace.config.data
     if not raw.is_dir():
         msg = f"there is neither a clean set at {workspace.data} nor a raw folder at {raw}."
@@ -92,7 +99,14 @@ def _sample_raw(workspace: Workspace, scratch: Path) -> Pictures:
     count = max(1, round(len(files) * len(entries) / len(sample)))
     size = sum((root / entry.file).stat().st_size for entry in entries) * count // max(1, len(entries))
     held_out = len(split_held_out(_as_many(entries, count), config.held_out)[1])
-    return Pictures(root, entries, count, count - held_out, held_out, len(styles), len(files), seconds, size)
+    rate = rate_beyond(timed)
+    return Pictures(root, entries, count, count - held_out, held_out, len(styles), len(files), seconds, size, rate)
+
+
+def rate_beyond(timed: list[tuple[float, float]]) -> float:
+    """Return how many more a second the last of some works (count, seconds) did than the first, whose start it had."""
+    (few, start), (many, seconds) = timed[0], timed[-1]
+    return (many - few) / (seconds - start) if seconds > start else many / max(seconds, 1e-9)
 
 
 def _sample_settings(config: DataConfig, *, has_table: bool) -> DataConfig:

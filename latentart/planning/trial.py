@@ -85,7 +85,7 @@ def try_training(trial: Trial) -> Timings:
     available = available_bytes(placement.device)
     base = peak_bytes(placement.device) or 0
     uncounted = max(0, trial.libraries - file_bytes()) if placement.device.type == "cpu" else 0
-    encoding = _time_encoding(trial, placement) if trial.stage is None else 0.0
+    encoding = time_encoding(trial, placement) if trial.stage is None else 0.0
     tried, deadline = [_probe(trial, 1, placement)], time.monotonic() + trial.seconds
     while not _is_enough(trial, tried, deadline - time.monotonic()):
         tried.append(_probe(trial, min(trial.batch_size, GROWTH * tried[-1].batch_size), placement))
@@ -148,7 +148,7 @@ def extrapolate(tried: Sequence[Probe], batch_size: int) -> Timings:
     return Timings(step=steps, tried=sizes, is_whole=False, memory=memory)
 
 
-def _time_encoding(trial: Trial, placement: Placement) -> float:
+def time_encoding(trial: Trial, placement: Placement) -> float:
     """Encode the pictures there are, which the denoiser needs, and return the seconds of one.
 
     Some in a folder of their own come first, as a process is slow at first; the last time finds all of it done, and

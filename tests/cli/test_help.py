@@ -71,8 +71,8 @@ def test_the_help_names_the_path_in_its_order(latentart: Callable[..., Any]) -> 
     listed = re.findall(r"^  ([a-z-]+)  ", latentart("-h").out.partition("Commands:\n")[2], re.MULTILINE)
 
     assert listed == [
-        *("demo", "init", "clean-data", "encode", "ema", "sample", "reconstruct", "plan", "schedule", "report"),
-        *("info", "doctor", "config", "find-lr", "train", "evaluate", "bench", "weights"),
+        *("demo", "init", "clean-data", "encode", "ema", "sample", "reconstruct", "plan", "schedule", "bench"),
+        *("report", "info", "doctor", "config", "find-lr", "train", "evaluate", "weights"),
     ]
 
 

@@ -1,4 +1,4 @@
-"""`bench ldm`: all denoisers are of one size and get the same, in turns, and a figure says what came of it."""
+"""All denoisers are of one size and get the same, in turns, and a figure says what came of it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from latentart.bench.arena import alternate, compare
-from latentart.bench.denoisers import build_ours, build_peers, count_parameters
-from latentart.bench.ldm import bench_ldm, bench_speed
-from latentart.bench.training import Setting, TimedRun, build_step, noise_batch
 from latentart.config.denoiser import UNetConfig
 from latentart.config.ldm import DiffusionConfig
 from latentart.config.optim import OptimizerConfig
 from latentart.config.workspace import resolve
-from latentart.data.index import IndexEntry
 from latentart.process.devices import Placement
 from latentart.scoring.metrics.judge import Judge
+from peers.arena import compare
+from peers.denoisers import build_ours, build_peers
+from peers.ldm import bench_speed
+from peers.setting import Setting, count_parameters
+from peers.training import TimedRun, build_step, noise_batch
 
 pytest.importorskip("diffusers")
 pytest.importorskip("denoising_diffusion_pytorch")
@@ -57,6 +57,7 @@ def test_peers_keep_the_contract_of_our_denoisers() -> None:
         torch.testing.assert_close(peer(x_t[:1], t[:1], style_id[3:]), together[3:], atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_speed_names_every_contender_and_its_rate() -> None:
     """Sizes, rates, the ratio to the faster of the others, arithmetic, and shares of the machine's own rate."""
     sizes, rates, ratio, costs, shares = bench_speed(TINY, CPU, rounds=1)
@@ -67,7 +68,6 @@ def test_speed_names_every_contender_and_its_rate() -> None:
         assert figure.number == figure.numbers["latentart"]
     own, *others = rates.numbers.values()
     assert ratio.number == own / max(others)
-    assert ratio.is_met == (ratio.number >= 1.5)
     reached = [rates.numbers[name] * costs.numbers[name] / shares.numbers[name] for name in rates.numbers]
     assert reached == pytest.approx([reached[0]] * 3)  # of one limit
 
@@ -90,13 +90,6 @@ def test_a_run_that_diverges_stops_and_keeps_its_average() -> None:
     assert all(torch.isfinite(weight).all() for weight in step_fn.ema.network.parameters())
 
 
-def test_both_halves_have_every_style() -> None:
-    """Every other picture of each style, in the order of the index."""
-    entries = [IndexEntry(f"{i}.png", f"{i}.png", "ab"[i // 3], str(i), 8, 8) for i in range(6)]
-
-    assert alternate(entries, [0, 1, 2, 3, 5]) == ([0, 2, 3], [1, 5])
-
-
 def test_scores_tell_good_samples_from_bad_ones() -> None:
     """The reference itself is at distance 0; noise is far from it."""
     torch.manual_seed(0)
@@ -108,18 +101,3 @@ def test_scores_tell_good_samples_from_bad_ones() -> None:
     other = compare(judge, 255 - real, real, style_id)
 
     assert same.frechet < 1e-6 < other.frechet
-
-
-@pytest.mark.slow
-def test_the_whole_bench_in_little() -> None:
-    """Every part comes to its ratios, on few pictures and seconds."""
-    parts = ["speed", "quality", "steps", "recipes"]
-    figures = {f.name: f for f in bench_ldm(parts, CPU, None, seconds=120, is_quick=True)}
-
-    for name in (
-        "Fréchet distance, ours over the better peer",
-        "recognized, ours over real pictures",
-        "Fréchet distance, the better of 20 steps over DDIM",
-    ):
-        assert figures[name].is_met is not None
-    assert "seed" in " ".join(figures)

@@ -1,10 +1,9 @@
-"""The two autoencoders that `latentart bench vae` compares, and what they have in common."""
+"""The two autoencoders that are compared, and what they have in common."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,40 +15,40 @@ from latentart.config.workspace import resolve
 from latentart.core.latents import kl_per_image, sample_posterior, split_moments
 from latentart.core.losses import reconstruction_per_image
 from latentart.core.randomness import normal_for, sample_numbers
-from latentart.errors import UsageError
 from latentart.process.devices import Placement
 from latentart.training.build import build_optimizer
-from latentart.training.steps.optim import clip_finite
+from latentart.training.steps.optim import clip_finite, set_learning_rate
+from peers.setting import Setting, with_seed_0
 
 KL_WEIGHT = 1e-6
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What both networks have in common, and what they are fed with."""
+AutoencoderSetting = Setting[AutoencoderConfig]
 
-    name: str
-    widths: tuple[int, ...]
-    resolution: int
-    batch_size: int
-    latent_channels: int = 4
-    groups: int = 8
 
-    @property
-    def factor(self) -> int:
-        """f: image height over latent height."""
-        return int(2 ** (len(self.widths) - 1))
+def autoencoder_setting(name: str, widths: tuple[int, ...], side: int, batch_size: int) -> AutoencoderSetting:
+    """Return the setting of both networks; ours has attention as the presets: linear, in the coarsest stage."""
+    config = AutoencoderConfig(
+        widths=widths,
+        latent_channels=4,
+        groups=8,
+        head_channels=min(32, widths[-1] // 4),
+        attention=("none",) * (len(widths) - 1) + ("linear",),
+    )
+    return Setting(name, config, side, batch_size)
 
-    def images(self) -> Tensor:
-        """Return a batch of noise as images."""
-        shape = (3, self.resolution, self.resolution)
-        return normal_for(0, "bench images", range(self.batch_size), shape).clamp(-1, 1)
 
-    def noise(self, step: int = 0) -> Tensor:
-        """Return the posterior noise of a step, ``[B, Z, h, w]``."""
-        side = self.resolution // self.factor
-        numbers = sample_numbers(step, self.batch_size)
-        return normal_for(0, "bench posterior", numbers, (self.latent_channels, side, side))
+def noise_images(setting: AutoencoderSetting) -> Tensor:
+    """Return a batch of noise as images."""
+    shape = (3, setting.side, setting.side)
+    return normal_for(0, "bench images", range(setting.batch_size), shape).clamp(-1, 1)
+
+
+def posterior_noise(setting: AutoencoderSetting, step: int = 0) -> Tensor:
+    """Return the posterior noise of a step, ``[B, Z, h, w]``."""
+    side = setting.side // setting.model.factor
+    numbers = sample_numbers(step, setting.batch_size)
+    return normal_for(0, "bench posterior", numbers, (setting.model.latent_channels, side, side))
 
 
 class Contender:
@@ -68,11 +67,16 @@ class Contender:
         self.encode, self.decode = encode, decode
         self.clip_norm, self.optimizer = optimizer.clip_norm, build_optimizer(network, optimizer)
 
-    def step(self, images: Tensor, noise: Tensor, *, clips: bool = False) -> Tensor:
-        """Update the weights once; return the loss."""
+    def __call__(self, batch: tuple[Tensor, Tensor], step: int, rate: float) -> None:
+        """Update the weights by images and noise, at a learning rate."""
+        set_learning_rate(self.optimizer, rate)
+        self.step(*batch, clips=True, number=step)
+
+    def step(self, images: Tensor, noise: Tensor, *, clips: bool = False, number: int = 0) -> Tensor:
+        """Update the weights once, which an error calls by its number; return the loss."""
         loss = self.backward(images, noise)
         if clips:
-            clip_finite(self.network, loss, self.clip_norm, self.name, 0)
+            clip_finite(self.network, loss, self.clip_norm, self.name, number)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return loss.detach()
@@ -93,10 +97,6 @@ class Contender:
             images_hat = self.decode(split_moments(self.encode(images))[0])
         return images_hat.float().clamp(-1, 1)
 
-    def num_parameters(self) -> int:
-        """Return how many numbers are trained."""
-        return sum(parameter.numel() for parameter in self.network.parameters())
-
     def held_bytes(self) -> int:
         """Return the memory that stays in use between two steps: weights and the optimizer's moments."""
         state = [value for values in self.optimizer.state.values() for value in values.values()]
@@ -104,54 +104,33 @@ class Contender:
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def find_peer(bench: str = "vae") -> Any:
-    """Return diffusers, which only a bench of this name needs.
-
-    Raises:
-        UsageError: it is not installed.
-    """
-    try:
-        import diffusers
-    except ImportError:
-        msg = f"`bench {bench}` compares with diffusers, which is not installed."
-        raise UsageError(msg, 'Get it with: pip install ".[bench]"') from None
-    return diffusers
-
-
 def demo_optimizer() -> OptimizerConfig:
     """Return how the demo trains its autoencoder; both contenders take all of it but the rate."""
     return resolve({"preset": "demo"}).vae.optimizer
 
 
-def build_ours(setting: Setting, placement: Placement) -> Contender:
-    """Return our autoencoder, with attention as the presets have it: linear, in the coarsest stage and the middle."""
-    stages = len(setting.widths)
-    config = AutoencoderConfig(
-        widths=setting.widths,
-        latent_channels=setting.latent_channels,
-        groups=setting.groups,
-        head_channels=min(32, setting.widths[-1] // 4),
-        attention=("none",) * (stages - 1) + ("linear",),
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = build_autoencoder(config)
+def build_our_autoencoder(setting: AutoencoderSetting, placement: Placement) -> Contender:
+    """Return our autoencoder."""
+    network: Any = with_seed_0(lambda: build_autoencoder(setting.model))
     return Contender("ours", network, network.encode, network.decode, demo_optimizer(), placement)
 
 
-def build_peer(setting: Setting, placement: Placement) -> Contender:
+def build_peer(setting: AutoencoderSetting, placement: Placement) -> Contender:
     """Return diffusers' autoencoder of the same channels, one block per stage, with its own attention in the middle."""
-    stages = len(setting.widths)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = find_peer().AutoencoderKL(
+    import diffusers
+
+    config, build = setting.model, cast("Callable[..., nn.Module]", diffusers.AutoencoderKL)
+    stages = len(config.widths)
+    network: Any = with_seed_0(
+        lambda: build(
             down_block_types=("DownEncoderBlock2D",) * stages,
             up_block_types=("UpDecoderBlock2D",) * stages,
-            block_out_channels=setting.widths,
+            block_out_channels=config.widths,
             layers_per_block=1,
-            latent_channels=setting.latent_channels,
-            norm_num_groups=setting.groups,
+            latent_channels=config.latent_channels,
+            norm_num_groups=config.groups,
         )
+    )
     return Contender(
         "AutoencoderKL",
         network,

@@ -1,4 +1,4 @@
-"""What `latentart bench data` cleans: pictures like scans to a compressor, and data sets without any picture drawn."""
+"""What is cleaned: pictures like scans to a compressor, and data sets without any picture drawn."""
 
 from __future__ import annotations
 

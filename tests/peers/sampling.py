@@ -1,4 +1,4 @@
-"""Ways to sample, as `latentart bench sample` times them: ours, and what a pipeline of diffusers does."""
+"""Ways to sample, timed: ours, and what a pipeline of diffusers does."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from latentart.bench.figures import seconds_of
-from latentart.bench.limits import wait_for
 from latentart.core.diffusion.objective import DiffusionTask
 from latentart.core.networks.autoencoder import Autoencoder
 from latentart.core.pixels import to_pixels
 from latentart.model.generate import Generator, SamplerSettings
+from latentart.planning.rates import seconds_of, wait_for
 
 # what diffusers calls what a network predicts
 PREDICTIONS = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}
@@ -149,7 +148,7 @@ def middle_ratio(ones: Sequence[Timing], others: Sequence[Timing]) -> float:
 Draw = Callable[[Generator, Tensor, SamplerSettings], Tensor]
 
 
-class Contender:
+class Drawing:
     """A way to draw with a generator's networks, or with another denoiser in the place of its own."""
 
     def __init__(self, generator: Generator, settings: SamplerSettings, count: int, draw: Draw | None = None) -> None:
@@ -178,7 +177,7 @@ class Contender:
 
 
 def draw_in_turns(
-    contenders: Mapping[str, Contender], rounds: int, other: Callable[[], object] = lambda: None
+    contenders: Mapping[str, Drawing], rounds: int, other: Callable[[], object] = lambda: None
 ) -> tuple[dict[str, list[Timing]], list[float]]:
     """Return each contender's timings, and the seconds of ``other`` work, which has its turn in every round as well."""
     for contender in contenders.values():

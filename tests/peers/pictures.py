@@ -1,4 +1,4 @@
-"""The pictures that `latentart bench vae` trains on: made up, or the user's own."""
+"""The pictures that autoencoders are compared on: made up, or a folder of one's own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from latentart.bench.raw import draw_scan
 from latentart.core.pixels import to_images
 from latentart.core.randomness import epoch_order, position, sample_numbers
 from latentart.data.cleaning.raw_files import find_raw_files, find_styles
@@ -17,6 +16,7 @@ from latentart.data.datasets import Crop
 from latentart.data.pictures.decode import BadImage, decode_image
 from latentart.data.synthetic.art import STYLES, draw_picture
 from latentart.errors import DataError
+from peers.raw import draw_scan
 
 MAX_PICTURES, MIN_PICTURES = 512, 16
 HELD_OUT_EVERY = 8
@@ -38,7 +38,7 @@ def read_pictures(folder: Path, least: int, most: int) -> list[Image.Image]:
         DataError: no such folder, or fewer than 16 pictures in it are sound and have ``least`` pixels each way.
     """
     if not folder.is_dir():
-        raise DataError(f"'{folder}' is not a folder.", "Name a folder with pictures after --pictures.")
+        raise DataError(f"'{folder}' is not a folder.", "Name a folder with pictures in PEERS_PICTURES.")
     sources = sorted(found.source for found in find_raw_files(folder, find_styles(folder)) if not found.reason)
     stride = max(1, len(sources) // MAX_PICTURES)
     pictures: list[Image.Image] = []
@@ -53,7 +53,7 @@ def read_pictures(folder: Path, least: int, most: int) -> list[Image.Image]:
             break
     if len(pictures) < MIN_PICTURES:
         msg = f"'{folder}' holds {len(pictures)} sound pictures of at least {least} pixels each way."
-        raise DataError(msg, f"Give {MIN_PICTURES} or more, or leave --pictures out: some are then made up.")
+        raise DataError(msg, f"Give {MIN_PICTURES} or more, or leave PEERS_PICTURES out: some are then made up.")
     return pictures
 
 

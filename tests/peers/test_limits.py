@@ -1,4 +1,4 @@
-"""What the machine itself can do is counted right, and every figure says its numbers to programs as well."""
+"""What the machine can do is counted right, and every figure says its numbers to programs as well."""
 
 from __future__ import annotations
 
@@ -10,41 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from latentart.bench.cache import reading_and_copy_rate
-from latentart.bench.clean import bench_clean
-from latentart.bench.figures import describe_bench
-from latentart.bench.limits import (
-    Copy,
-    Products,
-    bench_limits,
-    count_flops,
-    decode_all,
-    products_of,
-    shares_of_matrix_rate,
-    write_rate,
-)
 from latentart.data.latent_cache import LatentCache
 from latentart.process.devices import Placement
+from peers.cache import reading_and_copy_rate
+from peers.clean import bench_clean
+from peers.figures import describe_bench
+from peers.limits import bench_limits, count_flops, decode_all, shares_of_matrix_rate, write_rate
 
 DEVICE = torch.device("cpu")
-
-
-def test_a_product_counts_two_operations_for_each_pair() -> None:
-    """Four products of 1024 x 1024 are 8 · 1024³, as torch's own counter finds, at the median of the times."""
-    products = Products(DEVICE, torch.float32)
-
-    assert products.flops == count_flops(products) == 8 * 1024**3
-    assert products.rate([1.0, 4.0, 100.0]) == 2 * 1024**3
-
-
-def test_a_copy_counts_each_byte_once() -> None:
-    """A quarter of a gibibyte in half a second is half of one a second, and it arrives."""
-    copy = Copy(DEVICE)
-    copy.source.fill_(7)
-    copy()
-
-    assert copy.rate([0.5]) == 2**29
-    assert copy.target.equal(copy.source)
 
 
 def test_arithmetic_is_that_of_convolutions_both_ways() -> None:
@@ -68,12 +41,7 @@ def test_shares_are_rates_by_cost_over_the_limit() -> None:
     assert shares.numbers == pytest.approx({"ours": 0.2, "theirs": 0.4})
 
 
-def test_products_are_of_the_type_that_networks_run_in() -> None:
-    """bf16 is no faster than float32 everywhere, and float32 would be the wrong limit for it."""
-    assert products_of(Placement(DEVICE, "fp32")).factors[0].dtype == torch.float32
-    assert products_of(Placement(DEVICE, "bf16")).factors[0].dtype == torch.bfloat16
-
-
+@pytest.mark.slow
 def test_the_limits_are_figures_with_units() -> None:
     """At least float32 and the copy; bf16 only where the machine has instructions for it."""
     figures = {figure.name: figure for figure in bench_limits(Placement(DEVICE, "fp32"))}
@@ -81,7 +49,6 @@ def test_the_limits_are_figures_with_units() -> None:
     has_bf16 = Placement(DEVICE, "auto").precision == "bf16"
     assert list(figures) == ["matrix rate, float32", *["matrix rate, bf16"] * has_bf16, "copy rate"]
     for figure in figures.values():
-        assert figure.number is not None
         assert float(figure.value.split()[0]) == pytest.approx(figure.number / 1e9, rel=0.05, abs=0.5)
     assert [figure.unit for figure in figures.values()] == ["FLOP/s"] * (1 + has_bf16) + ["B/s"]
 
@@ -103,13 +70,13 @@ def test_decoding_reaches_the_last_byte(tmp_path: Path) -> None:
         decode_all([path], 1)
 
 
-def test_a_bench_says_what_it_ran_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_said_what_all_ran_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command as it was typed, when, and on which device, by how many threads of which torch."""
-    monkeypatch.setattr("sys.argv", ["/somewhere/bin/latentart", "bench", "data", "--folder", "my disk"])
+    monkeypatch.setattr("sys.argv", ["/somewhere/bin/latentart", "plan", "my disk"])
 
     about = describe_bench(Placement(DEVICE, "fp32"))
 
-    assert about["command"] == "latentart bench data --folder 'my disk'"
+    assert about["command"] == "latentart plan 'my disk'"
     assert (about["device"], about["precision"]) == ("cpu", "fp32")
     assert (about["torch"], about["threads"]) == (torch.__version__, torch.get_num_threads())
     assert about["date"][4] == about["date"][7] == "-"

@@ -1,31 +1,22 @@
-"""`latentart bench data`: what cleaning costs on this machine, beside what it is measured against.
-
-Everything is made up in a temporary folder, which is removed in the end. Ratios are taken within one run, as machines
-differ and are busy with other things.
-"""
+"""What cleaning costs in memory, and what doing it again costs, on made-up folders of many files."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from latentart.bench.clean import bench_clean
-from latentart.bench.figures import Figure, seconds_of
-from latentart.bench.raw import MAX_SIDE, QUALITY, write_cleaned_folder, write_pictures
 from latentart.data.cleaning.near_duplicates import first_of_kind
-
-if TYPE_CHECKING:
-    from latentart.process.devices import Placement
+from latentart.planning.rates import seconds_of
+from peers.figures import Figure
+from peers.raw import MAX_SIDE, QUALITY, write_cleaned_folder, write_pictures
 
 SMALL = (96, 120)
 
@@ -46,23 +37,6 @@ class BenchSizes:
         return BenchSizes(*(max(40, int(count * share)) for count in counts))
 
 
-def bench_data(folder: Path, sizes: BenchSizes, parts: Sequence[str], placement: Placement) -> Iterator[Figure]:
-    """Yield the figures of the given parts: clean, memory, index, cache; ``folder`` is an empty one to work in."""
-    for part in parts:
-        place = folder / part
-        place.mkdir()
-        if part == "cache":
-            # here, as the processes of the other parts import this module and must start fast
-            from latentart.bench.cache import bench_cache
-
-            yield from bench_cache(place, sizes.ldm_steps, placement)
-        elif part == "clean":
-            yield from bench_clean(place, sizes.scans)
-        else:
-            yield from {"memory": bench_memory, "index": bench_index}[part](place, sizes)
-        shutil.rmtree(place)
-
-
 def bench_memory(folder: Path, sizes: BenchSizes) -> Iterator[Figure]:
     """Clean few and many small files and compare the peaks of all processes together."""
     peaks = []
@@ -74,7 +48,7 @@ def bench_memory(folder: Path, sizes: BenchSizes) -> Iterator[Figure]:
         value = f"{seconds:.1f} s, peak {peak / 1e6:.0f} MB in all processes"
         yield Figure(f"{count} small files", value, number=peak, unit="B", numbers={"s": seconds})
     growth = peaks[1] / peaks[0] - 1
-    yield Figure("growth of the peak", f"{growth:.1%}", "at most 10 %", growth <= 0.1, growth)
+    yield Figure("growth of the peak", f"{growth:.1%}", number=growth)
 
 
 def bench_index(folder: Path, sizes: BenchSizes) -> Iterator[Figure]:
@@ -82,10 +56,8 @@ def bench_index(folder: Path, sizes: BenchSizes) -> Iterator[Figure]:
     raw, out = folder / "raw", folder / "clean"
     write_cleaned_folder(raw, out, sizes.rows)
     seconds, peak = run_measured([str(raw), "--out", str(out)])
-    is_met = seconds < 120 and peak < 1e9
-    name, value = f"second run over {sizes.rows} rows", f"{seconds:.0f} s, peak {peak / 1e6:.0f} MB"
-    yield Figure(name, value, "120 s, 1000 MB", is_met, seconds, "s", {"B": peak})
-    yield from bench_hashes(sizes.rows)
+    value = f"{seconds:.0f} s, peak {peak / 1e6:.0f} MB"
+    yield Figure(f"second run over {sizes.rows} rows", value, seconds, "s", {"B": peak})
 
 
 def bench_hashes(count: int) -> Iterator[Figure]:
@@ -97,7 +69,7 @@ def bench_hashes(count: int) -> Iterator[Figure]:
     hashes[crowd, rng.integers(0, 32, len(crowd))] ^= 1
     texts = [row.tobytes().hex() for row in hashes]
     seconds = seconds_of(lambda: first_of_kind(texts))
-    yield Figure(f"near-duplicates among {count} hashes", f"{seconds:.0f} s", "60 s", seconds < 60, seconds, "s")
+    yield Figure(f"near-duplicates among {count} hashes", f"{seconds:.0f} s", seconds, "s")
 
 
 def run_measured(arguments: list[str]) -> tuple[float, int]:
@@ -105,7 +77,7 @@ def run_measured(arguments: list[str]) -> tuple[float, int]:
     rules = ["data.min_bytes=0", "data.min_side=1", f"data.max_side={MAX_SIDE}", f"data.quality={QUALITY}"]
     command = [sys.executable, "-m", "latentart", "clean-data", *arguments, *rules, "--quiet", "--json"]
     began = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:  # noqa: S603 - our own command
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         peak = 0
         while process.poll() is None:
             peak = max(peak, _resident_bytes(process.pid))

@@ -1,18 +1,15 @@
-"""Denoisers in training, as `latentart bench ldm` times them."""
+"""Networks in training, each for its time in its turn: a run of any, and denoisers' own."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from latentart.bench.arena import Arena
-from latentart.bench.denoisers import build_ours
-from latentart.bench.figures import seconds_of
-from latentart.bench.limits import wait_for
 from latentart.builders import build_ema, build_task
 from latentart.config.denoiser import UNetConfig
 from latentart.config.ldm import DiffusionConfig, LdmConfig
@@ -22,10 +19,14 @@ from latentart.core.diffusion.process import draw_timesteps
 from latentart.core.diffusion.uncertainty import LearnedUncertainty
 from latentart.core.randomness import epoch_order, normal_for, position, sample_numbers, uniform_for
 from latentart.errors import TrainingDivergedError
+from latentart.planning.rates import seconds_of, wait_for
 from latentart.process.devices import Placement
 from latentart.training.build import build_optimizer, build_rate_plan
 from latentart.training.ldm_batches import HeldOutLoss, LatentBatches
 from latentart.training.steps.ldm_step import LdmBatch, LdmStep
+from peers.arena import Arena
+from peers.denoisers import build_ours
+from peers.setting import Setting
 
 CLOCK_STEPS = 10_000
 NUM_STYLES = 27  # of the speed part: WikiArt's
@@ -34,27 +35,34 @@ SPEED_RATE = 1e-4  # all only have to keep finite
 PEER_DIFFUSION = DiffusionConfig(target="eps", weighting="uniform")
 
 
-@dataclass(frozen=True)
-class Setting:
-    """A denoiser's size and what it is fed with: latents 4 x side x side."""
+DenoiserSetting = Setting[UNetConfig]
 
-    name: str
-    model: UNetConfig
-    side: int
-    batch_size: int
+
+class Step(Protocol):
+    """One update of some network, on a batch of its own kind at a learning rate."""
+
+    @property
+    def placement(self) -> Placement:
+        """Where it runs."""
+
+    def __call__(self, batch: Any, step: int, rate: float, /) -> object:
+        """Update."""
+
+
+StepT = TypeVar("StepT", bound=Step)
 
 
 @dataclass
-class TimedRun:
-    """A denoiser in training, whose rate follows the clock, so that its cycle ends just when its time does.
+class TimedRun(Generic[StepT]):
+    """A network in training, whose rate follows the clock, so that its cycle ends just when its time does.
 
     Attributes:
         limit: seconds of training in all. seconds: what it has had of them.
     """
 
     name: str
-    step_fn: LdmStep
-    batches: Callable[[int], LdmBatch]
+    step_fn: StepT
+    batches: Callable[[int], Any]
     optimizer: OptimizerConfig
     limit: float
     seconds: float = 0.0
@@ -69,14 +77,18 @@ class TimedRun:
         while self.seconds < min(until, self.limit):
             batch = self.batches(self.steps)
             rate = self.plan(int(self.seconds / self.limit * CLOCK_STEPS))
+            wait_for(self.step_fn.placement.device)
             try:
                 self.seconds += seconds_of(partial(update, self.step_fn, batch, self.steps, rate))
-            except TrainingDivergedError:  # it is judged by its last sound average
+            except TrainingDivergedError:  # it is judged by its last sound weights
                 self.seconds, self.is_broken = self.limit, True
             self.steps += 1
 
 
-def held_out_loss(arena: Arena, run: TimedRun) -> float:
+LdmRun = TimedRun[LdmStep]
+
+
+def held_out_loss(arena: Arena, run: LdmRun) -> float:
     """Return the plain loss of a run's average on the latents of pictures held out; infinite where it diverged."""
     if run.is_broken:
         return float("inf")
@@ -85,7 +97,7 @@ def held_out_loss(arena: Arena, run: TimedRun) -> float:
     return float(loss(run.step_fn.ema.network)["held_out_loss"] or 0.0)
 
 
-def timed(arena: Arena, name: str, config: LdmConfig, seconds: float) -> TimedRun:
+def timed(arena: Arena, name: str, config: LdmConfig, seconds: float) -> LdmRun:
     """Return a run of ours by a config, from scratch."""
     network = build_ours(config.model, arena.cache.latent_shape[0], arena.num_styles)
     arena.placement.place(network)
@@ -102,7 +114,7 @@ def timed_peer(
     rate: float,
     seconds: float,
     diffusion: DiffusionConfig = PEER_DIFFUSION,
-) -> TimedRun:
+) -> LdmRun:
     """Return a run of a peer at one learning rate, with our optimizer, average and cycle of the rate."""
     training = arena.workspace.config.ldm.training
     optimizer = training.optimizer.model_copy(update={"lr": rate, "kind": "adamw"})
@@ -147,7 +159,7 @@ def batches_of(arena: Arena, task: DiffusionTask, batch_size: int, dropout: floa
     return batch_at
 
 
-def noise_batch(setting: Setting, placement: Placement) -> LdmBatch:
+def noise_batch(setting: DenoiserSetting, placement: Placement) -> LdmBatch:
     """Return a batch of noise as latents, with styles and timesteps."""
     numbers, shape = range(setting.batch_size), (4, setting.side, setting.side)
     x0, eps = (placement.send(normal_for(0, purpose, numbers, shape)) for purpose in ("bench x0", "bench eps"))
@@ -156,20 +168,20 @@ def noise_batch(setting: Setting, placement: Placement) -> LdmBatch:
     return LdmBatch(x0, eps, placement.send(t), placement.send(style_id))
 
 
-def update(step_fn: LdmStep, batch: LdmBatch, step: int, rate: float) -> None:
+def update(step_fn: Step, batch: Any, step: int, rate: float) -> None:
     """Make one update and wait until the device has done it."""
     step_fn(batch, step, rate)
     wait_for(step_fn.placement.device)
 
 
-def update_often(step_fn: LdmStep, batch: LdmBatch, steps: int) -> None:
+def update_often(step_fn: Step, batch: Any, steps: int) -> None:
     """Make updates on one batch, and wait until the device has done them."""
     for step in range(steps):
         step_fn(batch, step, SPEED_RATE)
     wait_for(step_fn.placement.device)
 
 
-def train_in_turns(runs: Sequence[TimedRun], at_a_time: float = 5.0) -> None:
+def train_in_turns(runs: Sequence[TimedRun[Any]], at_a_time: float = 5.0) -> None:
     """Train all to their limits, each for some seconds before the next has its turn."""
     until = 0.0
     while any(run.seconds < run.limit for run in runs):

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from latentart.bench.figures import Figure
 from latentart.core.diffusion.objective import DiffusionTask
 from latentart.data.held_out import split_held_out
 from latentart.data.latent_cache import LatentCache
@@ -23,6 +22,7 @@ from latentart.training.train_vae import train_vae
 from latentart.workspace.clean_data import clean_data
 from latentart.workspace.demo import draw_raw
 from latentart.workspace.init import init_workspace
+from peers.figures import Figure
 
 PER_STYLE = 256  # pictures that are made up
 MAX_SAMPLES = 256

@@ -1,17 +1,17 @@
-"""`latentart bench ldm`, the part about recipes: the seed's beside the recommended one, and each technique left out."""
+"""Recipes of a denoiser: the seed's beside the recommended one, and each technique left out."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from latentart.bench.arena import Arena
-from latentart.bench.figures import Figure
-from latentart.bench.ldm import peer_settings, score
-from latentart.bench.training import TimedRun, timed, train_in_turns
 from latentart.config.denoiser import UNetConfig
 from latentart.config.ldm import LdmConfig
 from latentart.config.workspace import resolve
+from peers.arena import Arena
+from peers.figures import Figure
+from peers.ldm import peer_settings, score
+from peers.training import LdmRun, timed, train_in_turns
 
 # one technique of the recommended recipe replaced at a time: what it is, what takes its place, and by which settings
 REPLACED: dict[str, Sequence[str]] = {
@@ -45,7 +45,7 @@ def bench_recipes(arena: Arena, seconds: float) -> Iterator[Figure]:
     yield narrow.figure("guidance of all noise levels: of 0.2 to 0.8")
 
 
-def describe(arena: Arena, run: TimedRun) -> Figure:
+def describe(arena: Arena, run: LdmRun) -> Figure:
     """Return how far a run came."""
     broken = ", diverged" if run.is_broken else ""
     found = score(arena, run, peer_settings())

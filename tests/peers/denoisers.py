@@ -1,4 +1,4 @@
-"""The denoisers that `latentart bench ldm` compares: ours, and two libraries' with as many parameters."""
+"""The denoisers that are compared: ours, and two libraries' with as many parameters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from latentart.builders import build_denoiser
 from latentart.config.denoiser import DenoiserConfig
-from latentart.errors import UsageError
+from peers.setting import count_parameters, with_seed_0
 
 GROUPS = 4  # of diffusers' normalization, so that its width can be any multiple
 DIFFUSERS_WIDTHS = range(16, 1024, GROUPS)
@@ -47,25 +47,15 @@ class LucidrainsUNet(Peer):
         return self.network(x_t, t, known, cond_drop_prob=0.0, cond_keep_mask=is_kept).float()
 
 
-def count_parameters(network: nn.Module) -> int:
-    """Return how many numbers a network learns."""
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
 def build_ours(config: DenoiserConfig, channels: int, num_styles: int) -> nn.Module:
     """Return our denoiser with weights of seed 0."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return build_denoiser(config, channels, [num_styles])
+    return with_seed_0(lambda: build_denoiser(config, channels, [num_styles]))
 
 
 def build_peers(wanted: int, channels: int, side: int, num_styles: int, stages: int) -> dict[str, Peer]:
-    """Return both peers with as near to ``wanted`` parameters as their widths allow.
-
-    Raises:
-        UsageError: one of the libraries is not installed.
-    """
-    diffusers, lucidrains = find_peers()
+    """Return both peers with as near to ``wanted`` parameters as their widths allow; both libraries must be there."""
+    import diffusers
+    from denoising_diffusion_pytorch import classifier_free_guidance as lucidrains
 
     def of_lucidrains(width: int) -> nn.Module:
         mults = tuple(2**i for i in range(stages))
@@ -109,21 +99,4 @@ def build_near(build: Callable[[int], nn.Module], wanted: int, widths: Sequence[
             best, best_gap = width, abs(count - wanted)
         if count > wanted:
             break
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return build(best)
-
-
-def find_peers() -> tuple[Any, Any]:
-    """Return the libraries that only this bench needs: diffusers, and lucidrains' classifier-free guidance.
-
-    Raises:
-        UsageError: one is not installed.
-    """
-    try:
-        import diffusers
-        from denoising_diffusion_pytorch import classifier_free_guidance
-    except ImportError as error:
-        msg = f"`bench ldm` compares with diffusers and denoising-diffusion-pytorch: {error.name} is not installed."
-        raise UsageError(msg, 'Get them with: pip install ".[bench]"') from None
-    return diffusers, classifier_free_guidance
+    return with_seed_0(lambda: build(best))
