@@ -16,7 +16,7 @@ from torch import Tensor
 from latentart.core.latents import kl_per_image, sample_posterior, split_moments
 from latentart.core.losses import psnr_per_image, reconstruction_per_image
 from latentart.core.networks.autoencoder import Autoencoder, Decoder, Encoder
-from latentart.core.networks.blocks import BlockShape
+from latentart.core.networks.blocks import BlockShape, StackShape
 from latentart.core.pixels import to_images, to_pixels
 from latentart.data.datasets import picture_from, pixels_from
 from latentart.data.pictures.grids import tile_grid
@@ -31,13 +31,14 @@ def draw_eight(side: int) -> Tensor:
 
 def build_small() -> Autoencoder:
     """Return an autoencoder with f = 4 and 4 latent channels."""
-    widths, attention, shape = (32, 48, 64), ("none", "none", "linear"), BlockShape(head_channels=16)
-    encoder = Encoder(
-        4, widths, num_blocks=1, attention=attention, middle_attention="linear", downsampling="average", shape=shape
+    stack = StackShape(
+        widths=(32, 48, 64),
+        num_blocks=1,
+        attention=("none", "none", "linear"),
+        middle_attention="linear",
+        blocks=BlockShape(head_channels=16),
     )
-    decoder = Decoder(
-        4, widths, num_blocks=1, attention=attention, middle_attention="linear", upsampling="nearest", shape=shape
-    )
+    encoder, decoder = Encoder(4, stack), Decoder(4, stack)
     return Autoencoder(encoder, decoder, latent_channels=4, factor=4)
 
 
