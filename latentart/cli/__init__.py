@@ -108,6 +108,7 @@ def root(
         handler.setFormatter(PrintableFormatter())
     if not verbose:
         logging.getLogger("PIL").setLevel(logging.WARNING)
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of its cache of fonts
 
 
 def bytes_of_paths(error: UnicodeError) -> tuple[bytes, int]:
