@@ -9,14 +9,13 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from latentart.config.data import DataConfig
 from latentart.data.cleaning.labels import read_labels
 from latentart.data.cleaning.raw_files import find_raw_files, find_styles
 from latentart.data.held_out import split_held_out
 from latentart.data.index import IndexEntry, read_index, write_index
 from latentart.errors import DataError
 from latentart.layout import Workspace
-from latentart.planning.layout import line_through
+from latentart.planning.estimate import line_through
 from latentart.workspace.clean_data import clean_into
 
 RAW_SAMPLE = 48  # files that are cleaned to see what cleaning costs and leaves
@@ -55,10 +54,15 @@ def find_pictures(workspace: Workspace, scratch: Path) -> Pictures:
         entries, styles = workspace.read_pictures()
         training, held_out = split_held_out(entries, workspace.config.data.held_out)
         return Pictures(workspace.data, entries, len(entries), len(training), len(held_out), len(styles))
-    return _sample_raw(workspace, scratch)
+    return sample_raw(workspace, scratch)
 
 
-def _sample_raw(workspace: Workspace, scratch: Path) -> Pictures:
+def sample_raw(workspace: Workspace, scratch: Path) -> Pictures:
+    """Return an estimate from a sample of the raw folder, which is cleaned into ``scratch``.
+
+    Raises:
+        DataError: there is no raw folder, no file in it, or no sound picture among the sample.
+    """
     raw, config = workspace.raw, workspace.config.data
     if not raw.is_dir():
         msg = f"there is neither a clean set at {workspace.data} nor a raw folder at {raw}."
@@ -71,6 +75,7 @@ def _sample_raw(workspace: Workspace, scratch: Path) -> Pictures:
     if not files:
         msg = f"there is no file in {raw} that could be a picture."
         raise DataError(msg, "Put your pictures into it, one folder per style, or set data.raw.")
+    settings = config.model_copy(update={"labels": "labels.csv"} if labels is not None else {})
     timed: list[tuple[float, float]] = []
     sample: list[str] = []
     for number in sorted({min(RAW_FEW, len(files)), min(RAW_SAMPLE, len(files))}):
@@ -82,9 +87,7 @@ def _sample_raw(workspace: Workspace, scratch: Path) -> Pictures:
         if labels is not None:
             shutil.copyfile(table, folder / "labels.csv")
         began = time.monotonic()
-        clean_into(
-            folder, scratch / f"data-{number}", _sample_settings(config, has_table=labels is not None), quiet=True
-        )
+        clean_into(folder, scratch / f"data-{number}", settings, quiet=True)
         timed.append((number, time.monotonic() - began))
     seconds = line_through(timed[0] if len(timed) > 1 else None, timed[-1], len(files))
     root = scratch / f"data-{len(sample)}"
@@ -93,11 +96,6 @@ def _sample_raw(workspace: Workspace, scratch: Path) -> Pictures:
     size = sum((root / entry.file).stat().st_size for entry in entries) * count // max(1, len(entries))
     held_out = len(split_held_out(_as_many(entries, count), config.held_out)[1])
     return Pictures(root, entries, count, count - held_out, held_out, len(styles), len(files), seconds, size)
-
-
-def _sample_settings(config: DataConfig, *, has_table: bool) -> DataConfig:
-    """Return the data settings for a sample, whose table of labels lies in it."""
-    return config.model_copy(update={"labels": "labels.csv"} if has_table else {})
 
 
 def _as_many(entries: list[IndexEntry], count: int) -> list[IndexEntry]:
