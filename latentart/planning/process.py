@@ -36,7 +36,7 @@ def call_apart(function: Callable[[Argument], Result], argument: Argument) -> Re
             try:
                 return answer.result()
             except (KeyboardInterrupt, SystemExit):
-                worker.terminate()
+                worker.kill()  # it works in a folder that goes, and would end its step at first
                 raise
     except BrokenProcessPool:
         if worker.exitcode == -signal.SIGKILL:

@@ -167,7 +167,7 @@ def draw_chart(
             _write_decades(axes)
         _draw_marks(axes, marks or {})
         handles, names = axes.get_legend_handles_labels()
-        place = {"loc": "upper left", "bbox_to_anchor": (0.75, 0.98) if is_beside else (0.1, 1.0)}
+        place: Any = {"loc": "upper left", "bbox_to_anchor": (0.75, 0.98) if is_beside else (0.1, 1.0)}
         if names:
             columns = 1 if is_beside else MAX_ABOVE
             figure.legend(handles, names, **place, ncols=columns, frameon=False, fontsize=8, handlelength=1.5)
@@ -218,12 +218,13 @@ def _to_svg(figure: Figure, alt: str) -> str:
     """Return a figure as an element for inside a page, without what would reach out of it; its ink is the page's."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
+    canvas: Any = FigureCanvasSVG(figure)  # its methods have no types
     content = io.StringIO()
     figure.set_facecolor("none")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # the reader's browser has it
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        FigureCanvasSVG(figure).print_svg(content, metadata=nothing)  # savefig would draw it twice
+        canvas.print_svg(content, metadata=nothing)  # savefig would draw it twice
     _, _, svg = _NOT_FOR_A_PAGE.sub("", content.getvalue()).partition("<svg ")
     svg = re.sub(f"(?<=fill: ){INK}|(?<=stroke: ){INK}", "currentColor", svg)
     return f'<svg role="img" aria-label="{html.escape(printable(alt))}" {svg}'
