@@ -60,9 +60,6 @@ MAX_FILES_IN_A_FOLDER = 15
 UPWARD: set[str] = set()
 CONFIG_READERS: set[str] = {
     "latentart.model.folder",
-    "latentart.planning.phases",
-    "latentart.planning.pictures",
-    "latentart.planning.trial",
     "latentart.sampling.settings",
     "latentart.training.ldm_previews",
     "latentart.training.run",

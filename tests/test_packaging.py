@@ -13,9 +13,10 @@ from latentart.cli import main
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 PROJECT = tomllib.loads(TEXT)["project"]
+SHIPPED = tomllib.loads(TEXT)["tool"]["setuptools"]["package-data"]["latentart"]
 DEPENDENCIES = {
     "torch", "torchvision", "numpy", "pillow", "einops", "torchmetrics", "lpips", "typer", "rich", "pydantic",
-    "safetensors", "matplotlib",
+    "safetensors", "matplotlib", "jinja2",
 }  # fmt: skip
 
 
@@ -37,11 +38,23 @@ def test_the_command_is_installed() -> None:
 def test_types_are_told() -> None:
     """Type checkers read the package's annotations."""
     assert Path(latentart.__file__).with_name("py.typed").is_file()
-    assert 'latentart = ["py.typed"]' in TEXT
+    assert "py.typed" in SHIPPED
+
+
+def test_what_is_no_code_is_shipped() -> None:
+    """Every other file of the package is named as its data, so that a wheel holds it."""
+    folder = Path(latentart.__file__).parent
+    found = {
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc")
+    }
+
+    assert found == set(SHIPPED)
 
 
 def test_dependencies_have_floors_and_reasons() -> None:
-    """Twelve, each with the oldest version that works and, beside it, why it is there."""
+    """Thirteen, each with the oldest version that works and, beside it, why it is there."""
     assert {re.split(r"[><=]", line)[0] for line in PROJECT["dependencies"]} == DEPENDENCIES
     assert all(">=" in line for line in PROJECT["dependencies"])
     for line in PROJECT["dependencies"]:

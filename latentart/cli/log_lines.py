@@ -24,3 +24,4 @@ def log_to_stderr(*, verbose: bool) -> None:
         handler.setFormatter(PrintableFormatter())
     if not verbose:
         logging.getLogger("PIL").setLevel(logging.WARNING)
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of its cache of fonts

@@ -19,8 +19,8 @@ from latentart.data.index import style_names
 from latentart.data.synthetic.art import STYLES, write_raw_folder
 from latentart.errors import ResourceError
 from latentart.layout import Workspace
-from latentart.planning.layout import Part
-from latentart.planning.phases import scratch_config, with_perceptual_weights, write_autoencoder
+from latentart.planning.estimate import Part
+from latentart.planning.phases import scratch_workspace, with_perceptual_weights, write_autoencoder
 from latentart.planning.pictures import MOST_PICTURES, RAW_SAMPLE, find_pictures, sample_raw, take_some
 from latentart.planning.plan import scratch_folder
 from latentart.planning.process import call_apart
@@ -95,7 +95,7 @@ def bench(workspace: Workspace, device: str | None, minutes: float, parts: Seque
     deadline = time.monotonic() + 60 * minutes
     with scratch_folder(workspace) as scratch:
         logger.info("measuring the machine")
-        found = Bench(call_apart(measure_machine, Trial(scratch, workspace.config, None, device, 0.0)))
+        found = Bench(call_apart(measure_machine, Trial(scratch_workspace(workspace, scratch), None, device, 0.0)))
         trials = Trials(workspace, device, scratch, found.notes)
         left = [(part, *work) for part, works in trials.works().items() for work in works if not parts or part in parts]
         while left:
@@ -118,8 +118,9 @@ class Trials:
         self.workspace = workspace
         self.cleaned = None if _is_clean(workspace) else sample_raw(workspace, scratch)
         self.pictures = self.cleaned or find_pictures(workspace, scratch)
-        stages = list(workspace.config.vae.stages)
-        self.config, lacking = with_perceptual_weights(workspace, scratch_config(workspace.config), stages)
+        names = [stage.name for stage in workspace.config.vae.stages]
+        self.tried, lacking = with_perceptual_weights(scratch_workspace(workspace, scratch), names)
+        self.config = self.tried.config
         notes += lacking
 
     def works(self) -> dict[str, list[tuple[str, Callable[[str, float], Rate]]]]:
@@ -150,7 +151,7 @@ class Trials:
 
     def sample(self, name: str, seconds: float) -> Rate:
         """Draw pictures."""
-        trial = Trial(self.scratch, self.config, None, self.device, seconds, libraries=file_bytes())
+        trial = Trial(self.tried, None, self.device, seconds, libraries=file_bytes())
         return Rate(name, resolution=self.config.ldm.training.resolution).of(self._try(measure_drawing, trial))
 
     def ldm(self, name: str, seconds: float) -> Rate:
@@ -160,19 +161,17 @@ class Trials:
     def vae(self, stage: StageConfig, name: str, seconds: float) -> Rate:
         """Train a stage for a while, with all that takes part in it in the end."""
         parts: tuple[Part, ...] = ("whole",) if stage.weights.adversarial > 0 else ("before",)
-        trial = replace(self._trial("vae", seconds, MOST_PICTURES), stage=stage, parts=parts)
+        trial = replace(self._trial("vae", seconds, MOST_PICTURES), stage=stage.name, parts=parts)
         return self._train(name, stage.resolution, trial)
 
     def _trial(self, name: str, seconds: float, number: int) -> Trial:
         """Return a trial on so many of the pictures, in a folder of its own, that ends before its training does."""
-        folder = self.scratch / name
-        if not folder.exists():
-            take_some(self.pictures, number, folder / "data")
-            take_some(replace(self.pictures, entries=self.pictures.entries[:1]), 1, folder / WARMING)
-            write_autoencoder(self.config, style_names(self.pictures.entries), folder)
-        return Trial(
-            folder, self.config, None, self.device, TRIED * seconds, ending=float("inf"), libraries=file_bytes()
-        )
+        tried = Workspace(self.scratch / name, self.config)
+        if not tried.folder.exists():
+            take_some(self.pictures, number, tried.data)
+            take_some(replace(self.pictures, entries=self.pictures.entries[:1]), 1, tried.folder / WARMING)
+            write_autoencoder(tried, style_names(self.pictures.entries))
+        return Trial(tried, None, self.device, TRIED * seconds, ending=float("inf"), libraries=file_bytes())
 
     def _train(self, name: str, resolution: int, trial: Trial) -> Rate:
         one, found = Rate(name, resolution=resolution, batch_size=trial.batch_size), self._try(try_training, trial)

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from latentart.builders import build_autoencoder, count_steps
-from latentart.config.data import DataConfig
-from latentart.config.vae import StageConfig
-from latentart.config.workspace import Config
 from latentart.data.held_out import split_held_out
-from latentart.data.index import read_index, style_names
+from latentart.data.index import style_names
 from latentart.data.latent_cache import is_complete
 from latentart.errors import DownloadError, LatentArtError, ResourceError
 from latentart.layout import Workspace
 from latentart.model.folder import save_model
 from latentart.planning.estimate import (
-    Occasions,
+    Part,
     Phase,
+    Timings,
     count_due,
     count_occasions,
     derive_passes,
@@ -30,10 +27,9 @@ from latentart.planning.estimate import (
     spend,
     split_parts,
 )
-from latentart.planning.layout import Part, Timings
 from latentart.planning.pictures import MOST_PICTURES, Pictures, take_some
 from latentart.planning.process import call_apart
-from latentart.planning.trial import WARMING, Trial, try_training
+from latentart.planning.trial import WARMING, Trial, changed, try_training
 from latentart.process.devices import Placement
 from latentart.process.host_memory import file_bytes
 from latentart.scoring.reconstructions import FOLLOWED_PICTURES, PREVIEW_PICTURES, SCORED_PICTURES
@@ -80,16 +76,10 @@ class Planner:
     """Tries one phase after the other; what it finds on the way that people should know is ``advice``."""
 
     def __init__(
-        self,
-        workspace: Workspace,
-        device: str | None,
-        seconds: float,
-        scratch: Path,
-        pictures: Pictures,
+        self, workspace: Workspace, device: str | None, seconds: float, scratch: Path, pictures: Pictures
     ) -> None:
-        self.workspace, self.device, self.seconds = workspace, device, seconds
-        self.scratch, self.pictures = scratch, pictures
-        self.config, self.trial_config = workspace.config, scratch_config(workspace.config)
+        self.workspace, self.config, self.device = workspace, workspace.config, device
+        self.seconds, self.scratch, self.pictures = seconds, scratch, pictures
         self.advice: list[str] = []
         self.available: int | None = None
         self._forward: float | None = None  # of one picture through half of the autoencoder
@@ -103,44 +93,47 @@ class Planner:
         """Yield the autoencoder's stages that are not finished."""
         standing = find_standing(self.workspace.vae_run)
         left = [stage for stage in self.config.vae.stages if stage.name not in standing.done]
+        if not left:
+            return
+        scratch, lacking = with_perceptual_weights(
+            scratch_workspace(self.workspace, self.scratch / "vae"), [stage.name for stage in left]
+        )
+        self.advice += lacking
+        take_some(self.pictures, MOST_PICTURES, scratch.data)
         base = standing.step - (standing.stage_step if standing.stage not in standing.done else 0)
-        folder = self.scratch / "vae"
-        self._take_stand_in(left)
-        if left:
-            take_some(self.pictures, MOST_PICTURES, folder / "data")
         shares = [count_steps(s, self.pictures.num_training, s.batch_size) ** 0.5 for s in left]
         for stage, share in zip(left, shares, strict=True):
             first = standing.stage_step if stage.name == standing.stage else 0
             last = count_steps(stage, self.pictures.num_training, stage.batch_size)
             seconds = self.seconds * max(LEAST_SHARE, (1 - LDM_SHARE) * share / sum(shares))
-            yield self._stage(stage, folder, seconds, base, first, last)
+            yield self._stage(Trial(scratch, stage.name, self.device, seconds), base, first, last)
             base += last
 
-    def _take_stand_in(self, stages: list[StageConfig]) -> None:
-        self.trial_config, lacking = with_perceptual_weights(self.workspace, self.trial_config, stages)
-        self.advice += lacking
-
-    def _stage(self, stage: StageConfig, folder: Path, seconds: float, base: int, first: int, last: int) -> Phase:
-        name, run = f"vae {stage.name}", self.config.vae.run
+    def _stage(self, trial: Trial, base: int, first: int, last: int) -> Phase:
+        """Return the phase of a stage that still has the steps from ``first`` to ``last``, of the run from ``base``."""
+        run, stages = self.config.vae.run, self.config.vae.stages
+        (stage,) = (stage for stage in stages if stage.name == trial.stage)
         discriminator = build_adversarial_plan(self.config.vae.discriminator, stage, last)
         start = last // 2 if stage.discriminator_start == "plateau" else discriminator.start
-        parts = split_parts(start if stage.weights.adversarial > 0 else None, discriminator.warmup, first, last)
+        steps = split_parts(start if stage.weights.adversarial > 0 else None, discriminator.warmup, first, last)
         every = (run.preview_every, run.evaluate_every, run.checkpoint_every)
         occasions = count_occasions(*every, base + first, base + last)
         passes = vae_passes(self.pictures.num_training, self.pictures.num_held_out)
-        timings = self._try(name, folder, seconds, stage, tuple(parts), occasions, sum(passes))
+        trial = replace(trial, parts=tuple(steps) or ("whole",), occasions=occasions, ending=sum(passes))
+        timings = self._try(trial)
         if timings is None:
-            return Phase(name, 0.0, last - first, failed=True)
+            return Phase(trial.name, 0.0, last - first, failed=True)
         if timings.is_whole:
-            timings.end *= sum(passes) / sum(vae_passes(*self._tried(folder)))
+            tried = split_held_out(trial.workspace.read_pictures()[0], self.config.data.held_out)
+            timings.end *= sum(passes) / sum(vae_passes(*map(len, tried)))
         else:
             derive_passes(timings, stage.batch_size, passes[3], passes[0], sum(passes))
         self._forward = timings.step[next(reversed(timings.step))] / stage.batch_size / 3 / stage.resolution**2
-        is_last = stage is self.config.vae.stages[-1]
+        is_last = stage is stages[-1]
         kept = 1 + (run.keep_checkpoints - 1 if is_last and occasions.checkpoints else 0)
         kept += len(run.milestones(base + first, base + last))
         disk = kept * timings.checkpoint_bytes + (timings.model_bytes or timings.checkpoint_bytes // 4) * is_last
-        return self._phase(name, timings, parts, occasions, disk, run.log_every, run.checkpoint_every)
+        return self._phase(trial, timings, steps, disk)
 
     def denoiser(self) -> Iterator[Phase]:
         """Yield what is left of the latent cache, then of the denoiser."""
@@ -149,25 +142,24 @@ class Planner:
         last = count_steps(settings, self.pictures.num_training, settings.batch_size)
         if first >= last:
             return
-        folder = self.scratch / "ldm"
-        take_some(self.pictures, self._encoded(), folder / "data")
-        take_some(replace(self.pictures, entries=self.pictures.entries[:1]), 1, folder / WARMING)
-        write_autoencoder(self.config, style_names(self.pictures.entries), folder)
+        scratch = scratch_workspace(self.workspace, self.scratch / "ldm")
+        take_some(self.pictures, self._encoded(), scratch.data)
+        take_some(replace(self.pictures, entries=self.pictures.entries[:1]), 1, scratch.folder / WARMING)
+        write_autoencoder(scratch, style_names(self.pictures.entries))
         every = (run.preview_every, run.evaluate_every, run.checkpoint_every)
         occasions = count_occasions(*every, first, last)
         sampler = preview_settings(self.config.sample)
         calls = sampler.steps * (2 if sampler.sampler == "heun" else 1) * (1 + (sampler.guidance != 1))
         page = min(self.pictures.num_styles, PREVIEW_STYLES) * PREVIEW_COLUMNS * calls
         ending = page + HELD_OUT_DRAWS
-        timings = self._try("ldm", folder, self.seconds * LDM_SHARE, None, ("whole",), occasions, ending)
+        trial = Trial(scratch, None, self.device, self.seconds * LDM_SHARE, ("whole",), occasions, ending)
+        timings = self._try(trial)
         if timings is None:
-            yield Phase("ldm", 0.0, last - first, failed=True)
+            yield Phase(trial.name, 0.0, last - first, failed=True)
             return
         if not self._is_encoded():
-            yield Phase(
-                "encode", timings.encode * self.pictures.count, disk=cache_bytes(self.config, self.pictures.count)
-            )
-        parts: dict[Part, int] = {"whole": last - first}
+            count = self.pictures.count
+            yield Phase("encode", timings.encode * count, disk=cache_bytes(self.workspace, count))
         if not timings.is_whole:
             derive_passes(timings, settings.batch_size, page, HELD_OUT_DRAWS, ending)
         interval = run.ema.snapshot_interval(last)
@@ -175,71 +167,45 @@ class Planner:
         snapshots = len(run.ema.tracks) * (count_due(interval, first, last) + 1)
         kept = min(run.keep_checkpoints, occasions.checkpoints + 1) + len(run.milestones(first, last))
         disk = kept * timings.checkpoint_bytes + (1 + snapshots) * model
-        yield self._phase("ldm", timings, parts, occasions, disk, run.log_every, run.checkpoint_every)
+        yield self._phase(trial, timings, {"whole": last - first}, disk)
 
-    def _tried(self, folder: Path) -> tuple[int, int]:
-        """Return how many pictures a trial had to train on, and held out."""
-        training, held_out = split_held_out(read_index(folder / "data/index.jsonl"), self.config.data.held_out)
-        return len(training), len(held_out)
-
-    def _try(
-        self,
-        name: str,
-        folder: Path,
-        seconds: float,
-        stage: StageConfig | None,
-        parts: tuple[Part, ...],
-        occasions: Occasions,
-        ending: float,
-    ) -> Timings | None:
+    def _try(self, trial: Trial) -> Timings | None:
         """Return what a trial finds; None where memory does not suffice, and the advice says so."""
-        logger.info("trying %s", name)
-        has = (occasions.previews > 0, occasions.evaluations > 0)
-        trial = Trial(
-            folder, self.trial_config, stage, self.device, seconds, parts or ("whole",), *has, ending, file_bytes()
-        )
+        logger.info("trying %s", trial.name)
         try:
-            timings = call_apart(try_training, trial)
+            timings = call_apart(try_training, replace(trial, libraries=file_bytes()))
         except ResourceError as error:
-            self.advice.append(f"{name} does not fit: {error.message} {error.hint}".strip())
+            self.advice.append(f"{trial.name} does not fit: {error.message} {error.hint}".strip())
             return None
         self.available = self.available or timings.available
         if any((self.workspace.cache).glob("judge-*")):
             timings.first_preview = 0.0  # what it prepares is there
         return timings
 
-    def _phase(
-        self,
-        name: str,
-        timings: Timings,
-        parts: dict[Part, int],
-        occasions: Occasions,
-        disk: int,
-        log_every: int,
-        checkpoint_every: int,
-    ) -> Phase:
-        steps, rate = sum(parts.values()), mean_rate(timings, parts)
-        disk += (occasions.previews + 1) * timings.preview_bytes + OTHER_FILES
-        disk += steps // log_every * timings.line_bytes
+    def _phase(self, trial: Trial, timings: Timings, steps: dict[Part, int], disk: int) -> Phase:
+        """Return a phase with so many steps of each part to come, which leaves ``disk`` bytes of checkpoints."""
+        run = self.config.ldm.training.run if trial.stage is None else self.config.vae.run
+        name, count, rate = trial.name, sum(steps.values()), mean_rate(timings, steps)
+        disk += (trial.occasions.previews + 1) * timings.preview_bytes + OTHER_FILES
+        disk += count // run.log_every * timings.line_bytes
         if timings.tried:
             batches = " and ".join(map(str, timings.tried))
             self.advice.append(f"{name}: a step at its batch takes long; it is derived from {batches} at a time")
         if timings.data_share > MUCH_WAITING:
-            self.advice.append(
-                f"{name}: {timings.data_share:.0%} of the time is waiting for pictures: see data.workers"
-            )
-        if rate and checkpoint_every / rate > 3600 and steps > checkpoint_every:
-            hours = checkpoint_every / rate / 3600
+            waiting = f"{timings.data_share:.0%} of the time is waiting for pictures"
+            self.advice.append(f"{name}: {waiting}: see data.workers")
+        if rate and run.checkpoint_every / rate > 3600 and count > run.checkpoint_every:
+            hours = run.checkpoint_every / rate / 3600
             self.advice.append(f"{name}: a checkpoint comes every {hours:.1f} h only: lower its checkpoint_every")
-        seconds = spend(timings, parts, occasions)
-        return Phase(name, seconds, steps, rate, timings.memory, disk, is_rough=bool(timings.tried))
+        seconds = spend(timings, steps, trial.occasions)
+        return Phase(name, seconds, count, rate, timings.memory, disk, is_rough=bool(timings.tried))
 
     def _encoded(self) -> int:
         """Return how many pictures to encode for a trial: fewer where that takes long."""
         fewest = 64
         if self._forward is None:
             return fewest
-        size = self.config.ldm.training.resolution**2 * cache_variants(self.config.data)
+        size = self.config.ldm.training.resolution**2 * cache_variants(self.workspace)
         return max(fewest // 4, min(256, int(self.seconds * LDM_SHARE / 4 / (self._forward * size / 2))))
 
     def _is_encoded(self) -> bool:
@@ -253,22 +219,26 @@ class Planner:
             return False
 
 
-def with_perceptual_weights(
-    workspace: Workspace, config: Config, stages: list[StageConfig]
-) -> tuple[Config, list[str]]:
-    """Return a config with the random stand-in for LPIPS weights that are not here, and what that is to be told as."""
+def scratch_workspace(workspace: Workspace, folder: Path) -> Workspace:
+    """Return a workspace like another in a folder apart: its own pictures, no trackers."""
+    config = workspace.config
+    return Workspace(folder, changed(config, {"data.root": "data", "tracking": type(config.tracking)()}))
+
+
+def with_perceptual_weights(workspace: Workspace, names: Sequence[str]) -> tuple[Workspace, list[str]]:
+    """Return a workspace with the random stand-in for LPIPS weights that its stages lack, and what to say of that."""
     try:
-        require_perceptual_weights(workspace, stages)
+        require_perceptual_weights(workspace, [stage for stage in workspace.config.vae.stages if stage.name in names])
     except DownloadError as error:
-        perceptual = config.vae.perceptual.model_copy(update={"backbone": "random"})
-        vae = config.vae.model_copy(update={"perceptual": perceptual})
         lacking = f"{error.message} {error.hint} LPIPS is tried with the small random backbone until then"
-        return config.model_copy(update={"vae": vae}), [lacking]
-    return config, []
+        config = changed(workspace.config, {"vae.perceptual.backbone": "random"})
+        return Workspace(workspace.folder, config), [lacking]
+    return workspace, []
 
 
-def write_autoencoder(config: Config, names: list[str], folder: Path) -> None:
-    """Give a trial an autoencoder: untrained, for that is as fast as a trained one."""
+def write_autoencoder(workspace: Workspace, names: list[str]) -> None:
+    """Give a trial's workspace an autoencoder: untrained, for that is as fast as a trained one."""
+    config = workspace.config
     channels = config.vae.model.latent_channels
     about = {
         "autoencoder": config.vae.model.model_dump(mode="json"),
@@ -281,14 +251,7 @@ def write_autoencoder(config: Config, names: list[str], folder: Path) -> None:
         "training": {"vae": {"step": 0}},
     }
     with torch.random.fork_rng(devices=[]):
-        save_model(folder / "runs/vae/model", about, {"autoencoder": build_autoencoder(config.vae.model)})
-
-
-def scratch_config(config: Config) -> Config:
-    """Return a workspace's config for a folder apart: its own pictures, no trackers."""
-    data = config.data.model_copy(update={"root": "data"})
-    changes: dict[str, Any] = {"data": data, "tracking": type(config.tracking)()}
-    return config.model_copy(update=changes)
+        save_model(workspace.vae_run / "model", about, {"autoencoder": build_autoencoder(config.vae.model)})
 
 
 def vae_passes(num_training: int, num_held_out: int) -> tuple[int, int, int, int]:
@@ -298,12 +261,13 @@ def vae_passes(num_training: int, num_held_out: int) -> tuple[int, int, int, int
     return followed, min(SCORED_PICTURES, scored), min(SCORED_PICTURES, num_training), min(PREVIEW_PICTURES, scored)
 
 
-def cache_variants(data: DataConfig) -> int:
+def cache_variants(workspace: Workspace) -> int:
     """Return how many latents the cache holds of a picture."""
-    return (1 + data.cache_crops) * (1 + data.flip)
+    return (1 + workspace.config.data.cache_crops) * (1 + workspace.config.data.flip)
 
 
-def cache_bytes(config: Config, num_pictures: int) -> int:
+def cache_bytes(workspace: Workspace, num_pictures: int) -> int:
     """Return the size of the latent cache: two bytes for each of a picture's moments."""
+    config = workspace.config
     side = config.ldm.training.resolution // config.vae.model.factor
-    return num_pictures * cache_variants(config.data) * 2 * config.vae.model.latent_channels * side * side * 2
+    return num_pictures * cache_variants(workspace) * 2 * config.vae.model.latent_channels * side * side * 2

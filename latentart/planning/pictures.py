@@ -9,14 +9,13 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from latentart.config.data import DataConfig
 from latentart.data.cleaning.label_table import read_labels
 from latentart.data.cleaning.raw_files import find_raw_files, find_styles
 from latentart.data.held_out import split_held_out
 from latentart.data.index import IndexEntry, read_index, write_index
 from latentart.errors import DataError
 from latentart.layout import Workspace
-from latentart.planning.layout import line_through
+from latentart.planning.estimate import line_through
 from latentart.workspace.clean_data import clean_into
 
 RAW_SAMPLE = 48  # files that are cleaned to see what cleaning costs and leaves
@@ -78,6 +77,7 @@ def sample_raw(workspace: Workspace, scratch: Path) -> Pictures:
     if not files:
         msg = f"there is no file in {raw} that could be a picture."
         raise DataError(msg, "Put your pictures into it, one folder per style, or set data.raw.")
+    settings = config.model_copy(update={"labels": "labels.csv"} if labels is not None else {})
     timed: list[tuple[float, float]] = []
     sample: list[str] = []
     for number in sorted({min(RAW_FEW, len(files)), min(RAW_SAMPLE, len(files))}):
@@ -89,9 +89,7 @@ def sample_raw(workspace: Workspace, scratch: Path) -> Pictures:
         if labels is not None:
             shutil.copyfile(table, folder / "labels.csv")
         began = time.monotonic()
-        clean_into(
-            folder, scratch / f"data-{number}", _sample_settings(config, has_table=labels is not None), quiet=True
-        )
+        clean_into(folder, scratch / f"data-{number}", settings, quiet=True)
         timed.append((number, time.monotonic() - began))
     seconds = line_through(timed[0] if len(timed) > 1 else None, timed[-1], len(files))
     root = scratch / f"data-{len(sample)}"
@@ -107,11 +105,6 @@ def rate_beyond(timed: list[tuple[float, float]]) -> float:
     """Return how many more a second the last of some works (count, seconds) did than the first, whose start it had."""
     (few, start), (many, seconds) = timed[0], timed[-1]
     return (many - few) / (seconds - start) if seconds > start else many / max(seconds, 1e-9)
-
-
-def _sample_settings(config: DataConfig, *, has_table: bool) -> DataConfig:
-    """Return the data settings for a sample, whose table of labels lies in it."""
-    return config.model_copy(update={"labels": "labels.csv"} if has_table else {})
 
 
 def _as_many(entries: list[IndexEntry], count: int) -> list[IndexEntry]:

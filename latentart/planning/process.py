@@ -2,91 +2,66 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import multiprocessing
 import signal
 import subprocess
 import sys
 import time
-import traceback
 from collections.abc import Callable
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
-from typing import Any, TypeVar
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.context import BaseContext
+from typing import TypeVar
 
-from latentart.errors import LatentArtError, ResourceError
+from latentart.errors import ResourceError
+from latentart.process.memory import explain_out_of_memory
 
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
 
 def call_apart(function: Callable[[Argument], Result], argument: Argument) -> Result:
-    """Return what a function of a module returns in a new process.
+    """Return what a function of a module returns in a new process, or raise what it raises there.
 
     Raises:
-        LatentArtError: as it was raised there; full memory is a ResourceError, also where the system ended the process.
-        RuntimeError: any other error, with its traceback.
+        ResourceError: memory is full there, also where the system ended the process.
+        RuntimeError: the process ended in another way.
     """
-    receiving, sending = multiprocessing.Pipe(duplex=False)
-    process = _new_process(sending, function, argument)
-    process.start()
-    sending.close()
+    others = multiprocessing.active_children()
     try:
-        receiving.recv()  # it has begun
-        kind, value = receiving.recv()
-    except EOFError:
-        process.join()
-        if process.exitcode == -signal.SIGKILL:
+        with ProcessPoolExecutor(1, mp_context=_context(), initializer=_begin) as pool:
+            answer = pool.submit(function, argument)
+            (worker,) = (child for child in multiprocessing.active_children() if child not in others)
+            try:
+                return answer.result()
+            except (KeyboardInterrupt, SystemExit):
+                worker.kill()  # it works in a folder that goes, and would end its step at first
+                raise
+    except BrokenProcessPool:
+        if worker.exitcode == -signal.SIGKILL:
             raise ResourceError("the system ended the trial, as memory was out.") from None
-        msg = f"the trial's process ended with {process.exitcode}"
+        msg = f"the trial's process ended with {worker.exitcode}"
         raise RuntimeError(msg) from None
-    finally:
-        receiving.close()
-        if sys.exc_info()[0] is not None:
-            process.terminate()
-        process.join()
-    if kind == "error":
-        raise value
-    return value
+    except (RuntimeError, MemoryError) as error:
+        explained = explain_out_of_memory(error)
+        if explained is None:
+            raise
+        raise explained from None
 
 
-def _new_process(sending: Connection, function: Callable[[Any], Any], argument: Any) -> BaseProcess:
-    """Return a process yet to be started; where the system can, one process loads torch and others are born with it."""
-    arguments = (sending, function, argument)
+def _context() -> BaseContext:
+    """Return a way to start processes that is safe beside torch; where there is one, they are born with it loaded."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn").Process(target=_answer, args=arguments)
+        return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["latentart.planning.trial"])
-    return context.Process(target=_answer, args=arguments)
+    return context
 
 
-def _answer(sending: Connection, function: Callable[[Any], Any], argument: Any) -> None:
-    """Send what the function returns or raises; do nothing for one who has left before this process was up."""
-    try:
-        sending.send(("begun", None))
-    except BrokenPipeError:
-        return
+def _begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # who presses Ctrl-C sees the parent's one line
     logging.disable(logging.CRITICAL)
-    try:
-        answer = "result", function(argument)
-    except LatentArtError as error:
-        answer = "error", _as_sent(error)
-    except Exception as error:
-        from latentart.process.memory import explain_out_of_memory
-
-        explained = explain_out_of_memory(error)
-        answer = "error", _as_sent(explained) if explained else RuntimeError(traceback.format_exc())
-    with contextlib.suppress(BrokenPipeError):
-        sending.send(answer)
-    sending.close()
-
-
-def _as_sent(error: LatentArtError) -> LatentArtError:
-    """Return an error that arrives with its message and its hint: pickle makes it anew from its arguments."""
-    error.args = (error.message, error.hint)
-    return error
 
 
 def time_start() -> float:

@@ -15,7 +15,7 @@ import torch
 from latentart.builders import build_autoencoder, build_denoiser, build_task
 from latentart.core.latents import LatentNormalizer
 from latentart.model.generate import Generator
-from latentart.planning.layout import line_through
+from latentart.planning.estimate import line_through
 from latentart.planning.trial import GROWTH, Trial, time_encoding
 from latentart.process.devices import Placement, choose_device
 from latentart.process.host_memory import file_bytes, peak_bytes
@@ -147,9 +147,12 @@ def measure_drawing(trial: Trial) -> Measured:
     Larger batches are tried up to the config's, as long as there is time. Where not all steps can be taken the rest is
     a straight line through two short walks.
     """
-    placement, more = Placement(choose_device(trial.device), trial.config.sample.precision), _libraries_unseen(trial)
+    placement, more = (
+        Placement(choose_device(trial.device), trial.workspace.config.sample.precision),
+        _libraries_unseen(trial),
+    )
     generator, deadline = _new_generator(trial, placement), time.perf_counter() + trial.seconds
-    wanted = settings_from(trial.config.sample, {"autoguidance": None})
+    wanted = settings_from(trial.workspace.config.sample, {"autoguidance": None})
     num_steps = min(wanted.steps, generator.task.schedule.num_steps)
 
     def draw(batch_size: int, steps: int) -> float:
@@ -175,7 +178,7 @@ def measure_drawing(trial: Trial) -> Measured:
 
 def _new_generator(trial: Trial, placement: Placement) -> Generator:
     """Return networks with weights of seed 0, ready to draw one style."""
-    config = trial.config
+    config = trial.workspace.config
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         autoencoder = build_autoencoder(config.vae.model)
@@ -189,7 +192,7 @@ def _new_generator(trial: Trial, placement: Placement) -> Generator:
 
 
 def _placement(trial: Trial) -> Placement:
-    return Placement(choose_device(trial.device), trial.config.ldm.training.run.precision)
+    return Placement(choose_device(trial.device), trial.workspace.config.ldm.training.run.precision)
 
 
 def _libraries_unseen(trial: Trial) -> int:

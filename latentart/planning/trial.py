@@ -8,22 +8,21 @@ tried, and the rest is a straight line through them.
 from __future__ import annotations
 
 import gc
-import json
 import shutil
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import torch
+from pydantic import BaseModel
 
-from latentart.config.vae import StageConfig
-from latentart.config.workspace import Config
 from latentart.layout import Workspace
-from latentart.planning.layout import (
+from latentart.planning.estimate import (
+    FORWARD_SHARE,
     LEAST_STEPS,
     Layout,
+    Occasions,
     Part,
     Rehearsal,
     Timings,
@@ -33,6 +32,7 @@ from latentart.planning.layout import (
 )
 from latentart.process.devices import Placement, choose_device
 from latentart.process.host_memory import available_bytes, file_bytes, peak_bytes
+from latentart.scoring.run_history import METRICS, MetricsReader
 from latentart.storage.checkpoints import list_checkpoints
 from latentart.storage.disk import folder_bytes
 from latentart.training.encode import encode
@@ -43,8 +43,9 @@ from latentart.training.train_vae import train_vae
 NEVER = 10**9
 WARMING = "few"  # the folder of pictures that a denoiser's trial encodes first
 GROWTH = 4  # from one batch that is tried to the next
-FORWARD_SHARE = 1 / 3  # of a step: the backward pass takes about twice as long
 ENDING_SHARE = 1.0  # of a trial's time that a training's end may take besides
+
+Settings = TypeVar("Settings", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -52,27 +53,32 @@ class Trial:
     """What is to be tried: a workspace apart, and one stage of the autoencoder, or the denoiser where that is None.
 
     Attributes:
-        parts: those of the stage that are still to come. seconds: how long it may last, about.
-        has_previews, has_evaluations: whether the real run has any before its end.
+        seconds: how long it may last, about. parts: those of the stage that are still to come.
+        occasions: what happens before the real run's end, and how often.
         ending: images that pass the network at the end, or as many as that is like.
         libraries: bytes of memory that a command's libraries take; a process born with them counts fewer.
     """
 
-    folder: Path
-    config: Config
-    stage: StageConfig | None
+    workspace: Workspace
+    stage: str | None
     device: str | None
     seconds: float
     parts: tuple[Part, ...] = ("whole",)
-    has_previews: bool = False
-    has_evaluations: bool = False
+    occasions: Occasions = field(default_factory=Occasions)
     ending: float = 0.0
     libraries: int = 0
 
     @property
+    def name(self) -> str:
+        """What the phase is called."""
+        return "ldm" if self.stage is None else f"vae {self.stage}"
+
+    @property
     def batch_size(self) -> int:
         """The real batch."""
-        return self.stage.batch_size if self.stage else self.config.ldm.training.batch_size
+        config = self.workspace.config
+        sizes = {stage.name: stage.batch_size for stage in config.vae.stages}
+        return config.ldm.training.batch_size if self.stage is None else sizes[self.stage]
 
 
 def try_training(trial: Trial) -> Timings:
@@ -81,7 +87,7 @@ def try_training(trial: Trial) -> Timings:
     Raises:
         ResourceError: memory is out.
     """
-    placement = Placement(choose_device(trial.device), trial.config.ldm.training.run.precision)
+    placement = Placement(choose_device(trial.device), trial.workspace.config.ldm.training.run.precision)
     available = available_bytes(placement.device)
     base = peak_bytes(placement.device) or 0
     uncounted = max(0, trial.libraries - file_bytes()) if placement.device.type == "cpu" else 0
@@ -156,8 +162,8 @@ def time_encoding(trial: Trial, placement: Placement) -> float:
     """
     seconds = []
     for root in (WARMING, "data", "data"):
-        data = trial.config.data.model_copy(update={"root": root})
-        workspace = Workspace(trial.folder, trial.config.model_copy(update={"data": data}))
+        config = changed(trial.workspace.config, {"data.root": root})
+        workspace = Workspace(trial.workspace.folder, config)
         began = time.monotonic()
         encode(workspace, placement, quiet=True)
         seconds.append(time.monotonic() - began)
@@ -167,7 +173,7 @@ def time_encoding(trial: Trial, placement: Placement) -> float:
 def _probe(trial: Trial, batch_size: int, placement: Placement) -> Probe:
     """Make two steps of each part with so many pictures, of which the second counts."""
     layout = Layout(dict.fromkeys(trial.parts, 2))
-    bare = replace(trial, has_previews=False, has_evaluations=False)
+    bare = replace(trial, occasions=Occasions())
     done = _rehearse(bare, layout, batch_size, placement, is_whole=False)
     steps = {part: done.interval(2 * i + 1) for i, part in enumerate(trial.parts)}
     return Probe(batch_size, steps, peak_bytes(placement.device))
@@ -181,7 +187,7 @@ def _rehearse_laid_out(trial: Trial, layout: Layout, placement: Placement, *, is
 
 def _rehearse(trial: Trial, layout: Layout, batch_size: int, placement: Placement, *, is_whole: bool) -> Rehearsal:
     """Train from the start, in place of an earlier rehearsal; the log has a line for every step."""
-    workspace = Workspace(trial.folder, rehearsal_config(trial, layout, batch_size, is_whole=is_whole))
+    workspace = rehearsal_workspace(trial, layout, batch_size, is_whole=is_whole)
     run = workspace.vae_run if trial.stage else workspace.ldm_run
     shutil.rmtree(run, ignore_errors=True)
     gc.collect()  # or the peak is that of two
@@ -189,55 +195,59 @@ def _rehearse(trial: Trial, layout: Layout, batch_size: int, placement: Placemen
     if trial.stage is None:
         train_ldm(workspace, placement, call, quiet=True)
     else:
-        train_vae(workspace, trial.stage.name, placement, call, quiet=True)
+        train_vae(workspace, trial.stage, placement, call, quiet=True)
     if placement.device.type == "cuda":
         torch.cuda.synchronize(placement.device)
     ended = time.time()
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    return Rehearsal(began, ended, [line for line in lines if "time" in line])
+    return Rehearsal(began, ended, [line for line in MetricsReader(run / METRICS).read() if "time" in line])
 
 
-def rehearsal_config(trial: Trial, layout: Layout, batch_size: int, *, is_whole: bool) -> Config:
-    """Return the trial's config with everything that happens once in a while where the layout has it.
+def rehearsal_workspace(trial: Trial, layout: Layout, batch_size: int, *, is_whole: bool) -> Workspace:
+    """Return the trial's workspace with everything that happens once in a while where the layout has it.
 
     Where it is not whole there are more steps than will be made, so that the training's end is not reached.
     """
-    config, at, steps = trial.config, layout.preview_at, layout.num_steps if is_whole else NEVER
-    happens: dict[str, Any] = {
-        "log_every": 1,
-        "preview_every": at if trial.has_previews else NEVER,
-        "evaluate_every": at + 2 if trial.has_evaluations else NEVER,
-        "checkpoint_every": at + 3 if layout.num_steps > at + 3 else NEVER,
+    config, at, lengths = trial.workspace.config, layout.preview_at, layout.lengths
+    run = "ldm.training.run" if trial.stage is None else "vae.run"
+    changes: dict[str, Any] = {
+        f"{run}.log_every": 1,
+        f"{run}.preview_every": at if trial.occasions.previews else NEVER,
+        f"{run}.evaluate_every": at + 2 if trial.occasions.evaluations else NEVER,
+        f"{run}.checkpoint_every": at + 3 if layout.num_steps > at + 3 else NEVER,
     }
-    sizes = {"steps": steps, "epochs": None, "batch_size": batch_size}
+    sizes = {"steps": layout.num_steps if is_whole else NEVER, "epochs": None, "batch_size": batch_size}
     if trial.stage is None:
-        training = config.ldm.training
-        ema = training.run.ema.model_copy(update={"snapshot_every": NEVER})
-        run = training.run.model_copy(update={**happens, "ema": ema})
-        ldm = config.ldm.model_copy(update={"training": training.model_copy(update={**sizes, "run": run})})
-        return config.model_copy(update={"ldm": ldm})
-    has_entry = "warm-up" in layout.lengths or "whole" in layout.lengths
-    adversarial = {
-        "discriminator_start": layout.lengths.get("before", 0) if has_entry else NEVER,
-        "discriminator_warmup": layout.lengths.get("warm-up", 0) if "whole" in layout.lengths else NEVER,
-        "ramp": 0,
-    }
-    stage = trial.stage.model_copy(update={**sizes, **adversarial})
-    guard = config.vae.discriminator.guard.model_copy(update={"enabled": False})
-    discriminator = config.vae.discriminator.model_copy(update={"guard": guard})
-    run_config = config.vae.run.model_copy(update=happens)
-    changes = {"stages": (stage,), "run": run_config, "discriminator": discriminator}
-    return config.model_copy(update={"vae": config.vae.model_copy(update=changes)})
+        changes |= {f"ldm.training.{name}": value for name, value in sizes.items()}
+        changes["ldm.training.run.ema.snapshot_every"] = NEVER
+    else:
+        has_entry = "warm-up" in lengths or "whole" in lengths
+        adversarial = {
+            "discriminator_start": lengths.get("before", 0) if has_entry else NEVER,
+            "discriminator_warmup": lengths.get("warm-up", 0) if "whole" in lengths else NEVER,
+            "ramp": 0,
+        }
+        stages = [changed(stage, sizes | adversarial) for stage in config.vae.stages if stage.name == trial.stage]
+        changes |= {"vae.stages": tuple(stages), "vae.discriminator.guard.enabled": False}
+    return Workspace(trial.workspace.folder, changed(config, changes))
+
+
+def changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
+    """Return a copy of settings with others under their dotted names; they are not checked."""
+    for name, value in changes.items():
+        first, _, rest = name.partition(".")
+        settings = settings.model_copy(
+            update={first: changed(getattr(settings, first), {rest: value}) if rest else value}
+        )
+    return settings
 
 
 def _measure_disk(trial: Trial, timings: Timings) -> None:
     """Look at what a rehearsal left on disk."""
-    workspace = Workspace(trial.folder, trial.config)
-    run = workspace.vae_run if trial.stage else workspace.ldm_run
+    run = trial.workspace.vae_run if trial.stage else trial.workspace.ldm_run
     checkpoints = list_checkpoints(run)
     timings.checkpoint_bytes = folder_bytes(checkpoints[-1]) if checkpoints else 0
     timings.model_bytes = folder_bytes(run / "model")
     previews = [path.stat().st_size for path in (run / "previews").glob("*.png")]
     timings.preview_bytes = max(previews, default=0)
-    metrics = (run / "metrics.jsonl").read_bytes()
+    metrics = (run / METRICS).read_bytes()
     timings.line_bytes = len(metrics) // max(1, metrics.count(b"\n"))

@@ -18,8 +18,7 @@ from latentart.printable import duration
 from latentart.reporting.page import MARK, Page, Preview, render
 from latentart.reporting.run_charts import draw_charts
 from latentart.reporting.thumbnails import make_thumbnail, make_thumbnails, thin_evenly
-from latentart.scoring.run_history import METRICS, RunHistory, What
-from latentart.scoring.trace import Trace
+from latentart.scoring.run_history import METRICS, RunHistory, Trace, What
 from latentart.scoring.verdict import Verdict, judge_run
 
 OUT = "report.html"
@@ -122,7 +121,7 @@ def build_page(run: Path) -> Page:
         verdicts=list_verdicts(history),
         scores=read_scores(run / "evaluations.jsonl", history),
         machine={name: _show(value) for name, value in _read_json(run / "machine.json").items()},
-        config=_read_text(run / "config.json"),
+        config=_read_text(run / "config.json").strip().splitlines(),
         log=_read_text(run / "log.txt").splitlines()[-LOG_LINES:],
         notes=[*unread, *_notes(history, unreadable)],
     )
@@ -202,8 +201,8 @@ def list_verdicts(history: RunHistory) -> list[list[str]]:
     return rows[-MAX_VERDICT_ROWS:]
 
 
-def read_scores(path: Path, history: RunHistory) -> list[dict[str, str]]:
-    """Return the newest evaluations of a run, and the scores that its training took."""
+def read_scores(path: Path, history: RunHistory) -> list[list[str]]:
+    """Return the scores that a run's training took and its newest evaluations: a row each, below one of their names."""
     rows: list[dict[str, str]] = []
     scored = [name for name in ("psnr", "ssim", "lpips", "frechet") if name in history.fixed]
     if scored:
@@ -213,7 +212,8 @@ def read_scores(path: Path, history: RunHistory) -> list[dict[str, str]]:
             entry = json.loads(line)
             if isinstance(entry, dict):
                 rows.append(dict(list(_flatten(entry).items())[:SCORE_NAMES]))
-    return rows
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return [names, *([row.get(name, "") for name in names] for row in rows)] if names else []
 
 
 def _flatten(entry: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import colorsys
+import html
+import io
+import math
+import re
+import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
-from latentart.reporting.charts import Line, draw_chart
+import numpy as np
+from numpy.typing import NDArray
+
+from latentart.data.pictures.figures import new_figure
+from latentart.printable import printable
 from latentart.scoring.run_history import RunHistory
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SIZE = (5.2, 3.0)  # inches: at the width of a phone its letters are still to be read
 NOISE_PARTS = 8
 Names = Mapping[str, str]  # a line's name by the metric that it shows
+Floats = NDArray[np.float64]
 
 LDM_CHARTS: dict[str, Names] = {
     "Loss": {"loss": "training", "held_out_loss": "held out"},
@@ -43,6 +60,32 @@ NOISY = ("loss", "reconstruction")
 SMOOTH_POINTS = 100
 PART = "loss_t"  # of eight lines in one chart only means can be told apart
 
+MAX_POINTS = 1000  # of one line: more than a screen shows
+MAX_NAME = 60
+MAX_ABOVE = 4  # names in a row above the lines; more stand on the right
+LIMIT = 1e100  # of what is drawn, so that no difference is infinite
+INK = "#010203"  # stands for the page's own color, which follows its dark mode
+_INKED = ("text.color", "axes.edgecolor", "axes.labelcolor", "grid.color", "xtick.color", "ytick.color")
+_STYLE: Any = {
+    **dict.fromkeys(_INKED, INK),
+    "font.family": "DejaVu Sans",  # it is measured; the page takes its own
+    "axes.facecolor": "none",
+    "axes.formatter.limits": (-4, 6),
+    "axes.xmargin": 0,
+    "grid.alpha": 0.15,
+}
+_NOT_FOR_A_PAGE = re.compile(r'<style.*?</style>|(?<=<g) id="[^"]*"|(?<=\n) +', re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a chart; None in ``y`` is a gap. Without a name it is left out of the legend; a faint one is gray."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float | None]
+    is_faint: bool = False
+
 
 def draw_charts(history: RunHistory) -> dict[str, str]:
     """Return the charts for which there are numbers, SVG by what each shows."""
@@ -52,14 +95,12 @@ def draw_charts(history: RunHistory) -> dict[str, str]:
         for caption, prefix in zip(GRADED, ("loss_t", "held_out_loss_t"), strict=True):
             names = {f"{prefix}{i}": _name_part(i) for i in range(NOISE_PARTS)}
             chosen[caption] = _pick(history, names)
-    marks = history.stages if len(history.stages) > 1 else {}
     return {
         caption: draw_chart(
             lines,
             x_label="step",
             y_scale="log" if caption in LOGARITHMIC else "linear",
-            marks=marks,
-            size=SIZE,
+            marks=history.stages if len(history.stages) > 1 else None,
             alt=_describe(caption, lines),
             is_graded=caption in GRADED,
         )
@@ -92,3 +133,113 @@ def _describe(caption: str, lines: Sequence[Line]) -> str:
     ends = [(line.name, [value for value in line.y if value is not None][-1:]) for line in lines]
     said = [f"{name} {last[0]:.4g}".strip() for name, last in ends if last]
     return f"{caption} over the steps; at the end {', '.join(said)}"
+
+
+def draw_chart(
+    lines: Sequence[Line],
+    *,
+    x_label: str = "",
+    y_scale: Literal["linear", "log"] = "linear",
+    marks: Mapping[str, float] | None = None,
+    alt: str = "",
+    is_graded: bool = False,
+) -> str:
+    """Return a line chart as an ``<svg>`` element that names nothing outside itself and has no ground of its own.
+
+    A line of more than 1,000 points is drawn through the least and the greatest of each bucket of neighbors, so that
+    no spike is lost. On a logarithmic scale values of 0 and below are gaps. ``marks`` are the names of vertical lines
+    and where they stand, ``alt`` says in words what is to be seen. With ``is_graded`` the lines are steps of one
+    thing, and so are their colors.
+    """
+    from matplotlib import rc_context
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
+    with new_figure(*SIZE) as figure, rc_context(_STYLE | {"svg.hashsalt": printable(alt)}):
+        figure.set_layout_engine("none")  # to fit the margins takes as long as to draw
+        is_beside = sum(bool(line.name) for line in lines) > MAX_ABOVE
+        axes = figure.add_axes((0.12, 0.15, 0.63 if is_beside else 0.86, 0.82 if is_beside else 0.76))
+        axes.set_xlabel(x_label, parse_math=False)
+        axes.set_yscale(y_scale)
+        _draw_lines(axes, lines, is_graded=is_graded)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 2.5, 5, 10], integer=True, min_n_ticks=1))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        if y_scale == "log":
+            _write_decades(axes)
+        _draw_marks(axes, marks or {})
+        handles, names = axes.get_legend_handles_labels()
+        place: Any = {"loc": "upper left", "bbox_to_anchor": (0.75, 0.98) if is_beside else (0.1, 1.0)}
+        if names:
+            columns = 1 if is_beside else MAX_ABOVE
+            figure.legend(handles, names, **place, ncols=columns, frameon=False, fontsize=8, handlelength=1.5)
+        return _to_svg(figure, alt)
+
+
+def _draw_lines(axes: Axes, lines: Sequence[Line], *, is_graded: bool) -> None:
+    """Draw lines with their gaps; a point that stands alone is a dot."""
+    for number, line in enumerate(lines):
+        x, y = thin_out(line.x, line.y)
+        y = y.clip(-LIMIT, LIMIT)
+        if axes.get_yscale() == "log":
+            y = np.where(y > 0, y.clip(1 / LIMIT), math.nan)
+        style: dict[str, Any] = {"linewidth": 1.3}
+        if line.is_faint:
+            style = {"linewidth": 0.7, "alpha": 0.3, "color": INK}
+        elif is_graded:
+            style["color"] = colorsys.hls_to_rgb((190 + 130 * number / max(1, len(lines) - 1)) / 360, 0.52, 0.75)
+        (drawn,) = axes.plot(x, y, label=line.name or "_", **style)
+        is_known = np.pad(np.isfinite(y), 1)
+        is_alone = is_known[1:-1] & ~is_known[:-2] & ~is_known[2:]
+        if is_alone.any():
+            axes.plot(x[is_alone], y[is_alone], ".", color=drawn.get_color(), label="_")
+
+
+def _write_decades(axes: Axes) -> None:
+    """Write plain numbers beside a logarithmic axis; 1, 2 and 5 of a decade if these are few."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high / low < 100 else (1.0,)))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _draw_marks(axes: Axes, marks: Mapping[str, float]) -> None:
+    """Draw dashed lines and their names, written downwards."""
+    most = axes.get_xlim()[1]
+    for name, at in marks.items():
+        if at <= most:
+            axes.axvline(at, color=INK, linewidth=0.8, linestyle="--", alpha=0.6)
+            place: Any = {"xycoords": axes.get_xaxis_transform(), "xytext": (3, -2), "textcoords": "offset points"}
+            text = axes.annotate(printable(name[:MAX_NAME]), (at, 1), **place, rotation=270, va="top", fontsize=8)
+            text.set(parse_math=False, in_layout=False, alpha=0.7)
+
+
+def _to_svg(figure: Figure, alt: str) -> str:
+    """Return a figure as an element for inside a page, without what would reach out of it; its ink is the page's."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    canvas: Any = FigureCanvasSVG(figure)  # its methods have no types
+    content = io.StringIO()
+    figure.set_facecolor("none")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the reader's browser has it
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        canvas.print_svg(content, metadata=nothing)  # savefig would draw it twice
+    _, _, svg = _NOT_FOR_A_PAGE.sub("", content.getvalue()).partition("<svg ")
+    svg = re.sub(f"(?<=fill: ){INK}|(?<=stroke: ){INK}", "currentColor", svg)
+    return f'<svg role="img" aria-label="{html.escape(printable(alt))}" {svg}'
+
+
+def thin_out(x: Sequence[float], y: Sequence[float | None]) -> tuple[Floats, Floats]:
+    """Return at most 1,000 points of a line: of each bucket of neighbors the least and the greatest; NaN for a gap."""
+    xs, ys = np.array(x, dtype=np.float64), np.array(y, dtype=np.float64)
+    ys[~np.isfinite(ys)] = math.nan
+    if len(ys) <= MAX_POINTS:
+        return xs, ys
+    chosen: list[int] = []
+    size = -(-len(ys) // (MAX_POINTS // 2))
+    for start in range(0, len(ys), size):
+        bucket = ys[start : start + size]
+        is_gap = bool(np.isnan(bucket).all())
+        chosen += [start] if is_gap else sorted({start + int(np.nanargmin(bucket)), start + int(np.nanargmax(bucket))})
+    return xs[chosen], ys[chosen]

@@ -7,23 +7,21 @@ import itertools
 import pytest
 
 from latentart.planning.estimate import (
-    Occasions,
-    count_due,
-    count_occasions,
-    derive_passes,
-    mean_rate,
-    spend,
-    split_parts,
-)
-from latentart.planning.layout import (
     Layout,
+    Occasions,
     Part,
     Rehearsal,
     Timings,
+    count_due,
+    count_occasions,
+    derive_passes,
     line_through,
+    mean_rate,
     middle_mean,
     plan_layout,
     read_timings,
+    spend,
+    split_parts,
 )
 from latentart.planning.trial import Probe, extrapolate
 from latentart.training.steps.adversarial_schedule import AdversarialPlan, AdversarialSchedule

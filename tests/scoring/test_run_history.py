@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from latentart.scoring.trace import MAX_LINE_BYTES, MetricsReader, Trace, parse_line, read_number
+from latentart.scoring.run_history import MAX_LINE_BYTES, MetricsReader, Trace, parse_line, read_number
 
 GARBAGE = [
     b"\n",
