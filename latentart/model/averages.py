@@ -7,8 +7,6 @@ Launch: ``latentart ema --relative-std 0.13`` after a training with ``ldm.traini
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +21,10 @@ from latentart.errors import ModelError, ResourceError, UsageError
 from latentart.layout import Workspace
 from latentart.model.folder import MODEL_FILE, load_model, require_denoiser, save_model
 from latentart.process.devices import Placement
-from latentart.storage.folders import read_json, write_json_atomic
+from latentart.storage.checksums import sha256_of
+from latentart.storage.json_files import file_errors, read_json, write_json_atomic
 from latentart.storage.tensors import load_matching, read_tensors, write_tensors
+from latentart.storage.whole import whole_file
 
 FORMAT = 1
 MAX_MISS = 0.05  # of the profile's norm; beyond it the average would no longer be the one that was asked for
@@ -59,20 +59,13 @@ def save_average(run: Path, step: int, ema: Ema) -> None:
         ResourceError: the disk does not take it.
     """
     path = run / "averages" / f"step-{step:08d}_std{ema.relative_std:.4f}.safetensors"
-    temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
     tensors = {name: tensor.cpu().contiguous() for name, tensor in ema.network.state_dict().items()}
-    try:
+    with file_errors("write", path):
         path.parent.mkdir(exist_ok=True)
         path.with_suffix(".json").unlink(missing_ok=True)
-        write_tensors(temporary, tensors)
-        with temporary.open("rb+") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise ResourceError(f"Cannot write {path}: {error.strerror or error}.") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+        with whole_file(path, is_durable=True) as temporary:
+            write_tensors(temporary, tensors)
+            sha256 = sha256_of(temporary)
     about = {"step": step, "relative_std": ema.relative_std, "gamma": ema.gamma, "sha256": sha256}
     write_json_atomic(path.with_suffix(".json"), {"format": FORMAT, **about})
 
@@ -118,8 +111,7 @@ def read_average(average: Average) -> dict[str, Tensor]:
     """
     hint = "Delete it and the .json beside it; the other snapshots may do without it."
     try:
-        with average.path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        sha256 = sha256_of(average.path)
     except OSError as error:
         raise ModelError(f"{average.path} cannot be read: {error.strerror}.", hint) from None
     if sha256 != average.sha256:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -21,6 +20,7 @@ from latentart.model.folder import Model, weights_hash
 from latentart.model.generate import SamplerSettings
 from latentart.sampling.blends import Blend
 from latentart.sampling.request import MAX_PICTURES, Cell, Kind, OriginRequest, Plan
+from latentart.storage.checksums import sha256_of
 
 SETTINGS_KEY = "latentart"
 NOT_DESCRIBED = ("batch_size", "compile")  # they change the speed, not the picture
@@ -82,18 +82,12 @@ def _describe_file(path: Path) -> dict[str, str]:
         relative = Path(os.path.relpath(path)).as_posix()
     except ValueError:  # on another drive
         relative = path.name
-    return {"file": relative, "sha256": sha256_of(path)}
+    return {"file": relative, "sha256": _sha256_of(path)}
 
 
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file.
-
-    Raises:
-        DataError: it cannot be read.
-    """
+def _sha256_of(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None
 
@@ -178,7 +172,7 @@ def _find_input(path: Path, what: str, about: Mapping[str, str]) -> Path:
     places = [Path(about["file"]), path.parent / about["file"], path.parent / Path(about["file"]).name]
     there = [place for place in places if place.is_file()]
     for place in there:
-        if sha256_of(place) == about["sha256"]:
+        if _sha256_of(place) == about["sha256"]:
             return place
     if there:
         raise DataError(f"{what} of {path}, {there[0]}, is not what it was.", "Bring back the file it was drawn from.")

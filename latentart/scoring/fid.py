@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from latentart.process.progress import Progress
 from latentart.scoring.judging import open_middles, reading_workers, spread
 from latentart.scoring.metrics.frechet import FeatureStatistics, frechet_distance
 from latentart.scoring.metrics.kernel_distance import kernel_distance
+from latentart.storage.checksums import key_of
 from latentart.storage.folders import commit_folder, verify_folder
 from latentart.storage.tensors import read_tensors, write_tensors
 
@@ -64,7 +63,7 @@ def find_real_features(
     entries, names = workspace.read_pictures()
     indexes = spread(range(len(entries)), MOST_REAL)
     source = [index_fingerprint(entries), workspace.config.ldm.training.resolution, len(indexes)]
-    folder = workspace.cache / f"inception-{hashlib.sha256(json.dumps(source).encode()).hexdigest()[:16]}"
+    folder = workspace.cache / f"inception-{key_of(source)}"
     if folder.is_dir():
         try:
             verify_folder(folder)

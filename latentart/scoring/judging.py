@@ -5,8 +5,6 @@ cache/judge-<key>/judge.safetensors and judge.json; safe to delete.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections import Counter
 from collections.abc import Sequence
@@ -27,6 +25,7 @@ from latentart.errors import DataError, ModelError
 from latentart.layout import Workspace
 from latentart.process.progress import Progress
 from latentart.scoring.metrics.judge import Judge, shrink, train_judge
+from latentart.storage.checksums import key_of
 from latentart.storage.folders import commit_folder, read_json, verify_folder, write_json_atomic
 from latentart.storage.tensors import load_matching, read_tensors, write_tensors
 
@@ -113,7 +112,7 @@ def judge_key(workspace: Workspace, entries: Sequence[IndexEntry]) -> str:
     config = workspace.config
     source: list[Any] = [VERSION, index_fingerprint(entries), config.data.held_out]
     source += [config.ldm.training.resolution, config.seed]
-    return hashlib.sha256(json.dumps(source).encode()).hexdigest()[:16]
+    return key_of(source)
 
 
 def read_judge(folder: Path, names: Sequence[str]) -> Judge | None:

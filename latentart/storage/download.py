@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import logging
 import os
 import re
@@ -25,6 +24,8 @@ from urllib.request import Request, build_opener
 
 from latentart import __version__
 from latentart.errors import DownloadError, ResourceError, UsageError
+from latentart.storage.checksums import sha256_of
+from latentart.storage.whole import put_in_place
 
 logger = logging.getLogger(__name__)
 
@@ -66,9 +67,7 @@ def find_fault(path: Path, num_bytes: int, sha256: str) -> str:
             return "is missing"
         if (size := path.stat().st_size) != num_bytes:
             return f"has {size} bytes, expected {num_bytes}: it is cut, or another file"
-        with path.open("rb") as file:
-            is_right = hashlib.file_digest(file, "sha256").hexdigest() == sha256
-        return "" if is_right else "is damaged, or another file: its checksum (SHA-256) does not match"
+        return "" if sha256_of(path) == sha256 else "is damaged, or another file: its checksum (SHA-256) does not match"
 
 
 def fetch_file(
@@ -111,9 +110,7 @@ def fetch_file(
                 part.unlink()
                 msg = f"{url}: what came {fault}; it was deleted."
                 raise DownloadError(msg, f"Try another address, or put the right file at {target} yourself.")
-            with part.open("rb+") as file:
-                os.fsync(file.fileno())
-            part.replace(target)
+            put_in_place(part, target)
 
 
 class _Source:

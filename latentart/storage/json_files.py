@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from latentart.errors import ModelError, ResourceError
+from latentart.storage.whole import whole_file
 
 MAX_JSON_BYTES = 16 * 2**20  # read, it takes twenty times as much
 MAX_JSON_DEPTH = 64
@@ -52,6 +53,18 @@ def read_json(path: Path) -> Any:
         raise ModelError(f"{path} is not usable JSON: it is nested too deeply.") from None
     except ValueError as error:
         raise ModelError(f"{path} is not usable JSON: {error}.") from None
+
+
+def write_json_atomic(path: Path, value: Any) -> None:
+    """Write ``value`` as JSON so that ``path`` holds, at every instant, the old text or the new.
+
+    Raises:
+        ResourceError: the disk does not take it.
+        ValueError: ``value`` holds NaN or infinity.
+    """
+    text = json.dumps(value, indent=2, allow_nan=False)
+    with file_errors("write", path), whole_file(path, is_durable=True) as temporary:
+        temporary.write_text(text + "\n", encoding="ascii")
 
 
 def seal_json(value: dict[str, Any]) -> dict[str, Any]:
