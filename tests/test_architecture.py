@@ -66,7 +66,6 @@ CONFIG_READERS: set[str] = {
     "latentart.bench.recipes",
     "latentart.bench.sample",
     "latentart.bench.training",
-    "latentart.model.folder",
     "latentart.planning.phases",
     "latentart.planning.pictures",
     "latentart.planning.trial",

@@ -23,6 +23,7 @@ from latentart.model.folder import MODEL_FILE, load_model, require_denoiser, sav
 from latentart.process.devices import Placement
 from latentart.storage.checksums import sha256_of
 from latentart.storage.json_files import file_errors, read_json, write_json_atomic
+from latentart.storage.saved_values import Saved, read_saved
 from latentart.storage.tensors import load_matching, read_tensors, write_tensors
 from latentart.storage.whole import whole_file
 
@@ -38,6 +39,15 @@ class Average:
     step: int
     relative_std: float
     path: Path
+    sha256: str
+
+
+class _About(Saved):
+    """What stands beside a snapshot."""
+
+    format: int = FORMAT
+    step: int
+    relative_std: float
     sha256: str
 
 
@@ -78,13 +88,13 @@ def list_averages(run: Path) -> list[Average]:
     """
     found = []
     for path in (run / "averages").glob("step-*.json"):
-        match read_json(path):
-            case {"format": int(format), **_rest} if format > FORMAT:
-                raise ModelError(f"{path} was written by a newer latentart.", "Upgrade latentart.")
-            case {"step": int(step), "relative_std": float(std), "sha256": str(sha256), **_rest}:
-                found.append(Average(step, std, path.with_suffix(".safetensors"), sha256))
-            case _:
-                raise ModelError(f"{path} is damaged.", "Delete it; the other snapshots may do without it.")
+        try:
+            about = read_saved(_About, read_json(path), path)
+        except ModelError as error:
+            raise ModelError(error.message, "Delete it; the other snapshots may do without it.") from None
+        if about.format > FORMAT:
+            raise ModelError(f"{path} was written by a newer latentart.", "Upgrade latentart.")
+        found.append(Average(about.step, about.relative_std, path.with_suffix(".safetensors"), about.sha256))
     return sorted(found, key=lambda average: (average.step, average.relative_std))
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from io import BufferedRandom, BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 
-def sha256_of(source: Path | BinaryIO) -> str:
+def sha256_of(source: Path | BufferedReader | BufferedRandom) -> str:
     """Return the SHA-256 of a file, or of the rest of an open one, as 64 hex digits.
 
     Raises:

@@ -13,18 +13,20 @@ import contextlib
 import errno
 import logging
 import os
-import re
 import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+from pydantic import Field
 
 from latentart.errors import ModelError, ResourceError
 from latentart.storage.checksums import sha256_of
 from latentart.storage.json_files import file_errors
 from latentart.storage.json_files import read_json as read_json
 from latentart.storage.json_files import write_json_atomic as write_json_atomic
+from latentart.storage.saved_values import Saved, read_saved
 from latentart.storage.whole import remove_temporaries, sync_folder, temporary_beside
 
 logger = logging.getLogger(__name__)
@@ -167,7 +169,17 @@ def _publish(temporary: Path, final: Path, *, replace: bool) -> None:
             logger.warning("%s", error)
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+class _File(Saved, extra="forbid"):
+    size: int
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class _Manifest(Saved, extra="forbid"):
+    format: Annotated[int, Field(ge=FORMAT, le=FORMAT)]
+    files: dict[str, _File]
+
+
+def _read_manifest(folder: Path) -> dict[str, _File]:
     path = folder / MANIFEST
     if path.is_symlink():
         raise ModelError(f"{path} is not a plain file.")
@@ -175,29 +187,18 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     version = manifest.get("format") if isinstance(manifest, dict) else None
     if isinstance(version, int) and version > FORMAT:
         raise ModelError(f"{path} has format {version}, this latentart reads up to {FORMAT}.", "Update latentart.")
-    match manifest:
-        case {"files": dict(files), "format": _, **rest}:
-            if version == FORMAT and not rest and all(map(_is_entry, files.values())):
-                return files
-    raise ModelError(f"{path} is damaged.")
+    return read_saved(_Manifest, manifest, path).files
 
 
-def _is_entry(value: object) -> bool:
-    match value:
-        case {"size": int(), "sha256": str(sha256), **rest}:
-            return not rest and re.fullmatch(r"[0-9a-f]{64}", sha256) is not None
-    return False
-
-
-def _verify_file(path: Path, expected: dict[str, Any]) -> None:
+def _verify_file(path: Path, expected: _File) -> None:
     status = path.lstat()
     if not stat.S_ISREG(status.st_mode):
         raise ModelError(f"{path} is not a plain file.")
-    if status.st_size != expected["size"]:
-        raise ModelError(f"{path} has {status.st_size} bytes, expected {expected['size']}.")
+    if status.st_size != expected.size:
+        raise ModelError(f"{path} has {status.st_size} bytes, expected {expected.size}.")
     if status.st_size > LARGE and 0 < getattr(status, "st_blocks", 0) * 512 < status.st_size // 16:
         raise ModelError(f"{path} is mostly a hole of {status.st_size} bytes: it is damaged.")
-    if sha256_of(path) != expected["sha256"]:
+    if sha256_of(path) != expected.sha256:
         raise ModelError(f"{path} is damaged: its checksum (SHA-256) does not match.")
 
 

@@ -7,7 +7,7 @@ import errno
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ class DoubleKeyError(ValueError):
         self.key = key
 
 
-def parse_json(text: str, **numbers: Callable[[str], float]) -> Any:
+def parse_json(text: str, **numbers: Any) -> Any:
     """Return the JSON value in a text; ``numbers`` are ``parse_int``, ``parse_float`` and ``parse_constant`` of json.
 
     Raises:

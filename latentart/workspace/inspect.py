@@ -15,6 +15,7 @@ from latentart import __version__
 from latentart.errors import ModelError
 from latentart.model.folder import load_model
 from latentart.process.devices import Placement, resolve_precision
+from latentart.process.host_memory import total_bytes
 from latentart.storage.download import find_fault
 from latentart.workspace.weights import list_weights
 
@@ -60,7 +61,7 @@ def examine_machine(folder: Path) -> dict[str, Any]:
                 "name": str(device),
                 "model": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
                 "precision": resolve_precision("auto", device),
-                "memory_bytes": torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else _memory_bytes(),
+                "memory_bytes": torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else total_bytes(),
             }
             for device in devices
         ],
@@ -95,11 +96,4 @@ def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _memory_bytes() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
         return None
