@@ -15,7 +15,7 @@ TEXT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 PROJECT = tomllib.loads(TEXT)["project"]
 DEPENDENCIES = {
     "torch", "torchvision", "numpy", "pillow", "einops", "torchmetrics", "lpips", "typer", "rich", "pydantic",
-    "safetensors", "matplotlib",
+    "safetensors", "matplotlib", "filelock",
 }  # fmt: skip
 
 
@@ -41,7 +41,7 @@ def test_types_are_told() -> None:
 
 
 def test_dependencies_have_floors_and_reasons() -> None:
-    """Twelve, each with the oldest version that works and, beside it, why it is there."""
+    """Thirteen, each with the oldest version that works and, beside it, why it is there."""
     assert {re.split(r"[><=]", line)[0] for line in PROJECT["dependencies"]} == DEPENDENCIES
     assert all(">=" in line for line in PROJECT["dependencies"])
     for line in PROJECT["dependencies"]:
