@@ -69,7 +69,6 @@ CONFIG_READERS: set[str] = {
     "latentart.planning.phases",
     "latentart.planning.pictures",
     "latentart.planning.trial",
-    "latentart.sampling.settings",
     "latentart.scoring.vae_evaluation",
     "latentart.training.ldm_previews",
     "latentart.training.run",
