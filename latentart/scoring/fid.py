@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from latentart.data.index import IndexEntry, index_fingerprint, style_names
+from latentart.data.index import index_fingerprint
 from latentart.data.loading import load_batches
 from latentart.errors import DownloadError
 from latentart.layout import Workspace
@@ -59,36 +58,22 @@ def find_real_features(
         DataError: there are no clean pictures, or more than 1 % of them are gone.
         ResourceError: the disk does not take it.
     """
-    entries, _ = workspace.read_pictures()
+    entries, names = workspace.read_pictures()
     indexes = spread(range(len(entries)), MOST_REAL)
     source = [index_fingerprint(entries), workspace.config.ldm.training.resolution, len(indexes)]
     folder = workspace.cache / f"inception-{key_of(source)}"
 
     def measure() -> dict[str, Tensor]:
-        return {"features": _measure(workspace, inception, placement, entries, indexes, quiet=quiet)}
+        keys = [[(0, i) for i in indexes[start : start + AT_ONCE]] for start in range(0, len(indexes), AT_ONCE)]
+        workers = reading_workers(workspace, len(indexes))
+        found: list[Tensor] = []
+        with Progress("Inception on real pictures", len(indexes), quiet=quiet) as progress:
+            for pixels, _, _ in load_batches(open_middles(workspace, entries, names), keys, workers=workers):
+                found.append(inception(placement.send(pixels)).cpu())
+                progress.update(sum(map(len, found)))
+        return {"features": torch.cat(found)}
 
     return kept(folder, "real", lambda tensors: tensors["features"], measure)
-
-
-def _measure(
-    workspace: Workspace,
-    inception: InceptionFeatures,
-    placement: Placement,
-    entries: list[IndexEntry],
-    indexes: Sequence[int],
-    *,
-    quiet: bool,
-) -> Tensor:
-    keys = [[(0, i) for i in indexes[start : start + AT_ONCE]] for start in range(0, len(indexes), AT_ONCE)]
-    found: list[Tensor] = []
-    batches = load_batches(
-        open_middles(workspace, entries, style_names(entries)), keys, workers=reading_workers(workspace, len(indexes))
-    )
-    with Progress("Inception on real pictures", len(indexes), quiet=quiet) as progress:
-        for pixels, _, _ in batches:
-            found.append(inception(placement.send(pixels)).cpu())
-            progress.update(sum(map(len, found)))
-    return torch.cat(found)
 
 
 def score_inception(real: Tensor, fake: Tensor, *, seed: int = 0) -> InceptionScores:
