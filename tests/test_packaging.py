@@ -16,7 +16,7 @@ PROJECT = tomllib.loads(TEXT)["project"]
 SHIPPED = tomllib.loads(TEXT)["tool"]["setuptools"]["package-data"]["latentart"]
 DEPENDENCIES = {
     "torch", "torchvision", "numpy", "pillow", "einops", "torchmetrics", "lpips", "typer", "rich", "pydantic",
-    "safetensors", "matplotlib", "jinja2",
+    "safetensors", "matplotlib", "jinja2", "filelock",
 }  # fmt: skip
 
 

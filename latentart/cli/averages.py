@@ -22,7 +22,7 @@ def ema(
 ) -> None:
     """Make a model by another average of the weights."""
     workspace = open_workspace(config)
-    from latentart.model.averages import synthesize
+    from latentart.workspace.ema import synthesize
 
     made = synthesize(workspace, relative_std, step, out)
     if as_json:

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from latentart.errors import ConfigError, nearest
+from latentart.storage import json_files
 
 MAX_FILE_BYTES = 4 * 1024 * 1024
 SAME_SETTINGS = {"kl", "vq", "adamw", "muon"}  # kinds of one group: a change of kind keeps what else is set
@@ -63,22 +64,13 @@ def parse_json(text: str, where: str) -> Any:
     """
     try:
         return _json_value(text, where)
-    except (json.JSONDecodeError, RecursionError) as error:
-        reason = f"{error.msg} in line {error.lineno}" if isinstance(error, json.JSONDecodeError) else "nested too deep"
-        msg = f"{where} is not valid JSON: {reason}."
-        raise ConfigError(msg) from None
+    except RecursionError:
+        raise ConfigError(f"{where} is nested too deep.") from None
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{where} is not valid JSON: {error.msg} in line {error.lineno}.") from None
 
 
 def _json_value(text: str, where: str) -> Any:
-    def object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for key, value in pairs:
-            if key in found:
-                msg = f"{where}: the key '{key}' stands twice."
-                raise ConfigError(msg, "Keep one of them.")
-            found[key] = value
-        return found
-
     def whole(digits: str) -> float:
         return int(digits) if len(digits) <= MAX_DIGITS else math.inf
 
@@ -86,7 +78,11 @@ def _json_value(text: str, where: str) -> Any:
         number = float(digits)
         return int(number) if number.is_integer() and abs(number) < 2**53 else number  # 1e5 steps are 100000
 
-    return json.loads(text, object_pairs_hook=object_of, parse_int=whole, parse_float=fraction)
+    try:
+        return json_files.parse_json(text, parse_int=whole, parse_float=fraction)
+    except json_files.DoubleKeyError as error:
+        msg = f"{where}: the key '{error.key}' stands twice."
+        raise ConfigError(msg, "Keep one of them.") from None
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

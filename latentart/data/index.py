@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from latentart.errors import DataError
+from latentart.storage.whole import whole_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +43,11 @@ def write_index(path: Path, entries: Iterable[IndexEntry]) -> None:
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
     """Write lines of text to a file that appears whole or not at all, even when the power fails."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-            file.writelines(f"{line}\n" for line in lines)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with (
+        whole_file(path, is_durable=True) as temporary,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file,
+    ):
+        file.writelines(f"{line}\n" for line in lines)
 
 
 def read_index(path: Path) -> list[IndexEntry]:

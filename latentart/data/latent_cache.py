@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,9 +23,10 @@ from torch import Tensor
 
 from latentart.core.latents import LatentNormalizer, LatentStatistics
 from latentart.errors import DataError, ModelError, ResourceError
-from latentart.storage.folders import write_json_atomic
-from latentart.storage.json_files import read_sealed_json, seal_json
+from latentart.storage.checksums import key_of
+from latentart.storage.json_files import read_sealed_json, seal_json, write_json_atomic
 from latentart.storage.tensors import write_tensors
+from latentart.storage.whole import whole_file
 
 CACHE_FILE = "cache.json"
 SHARD_IMAGES = 1024
@@ -41,7 +40,7 @@ _CHECKSUM = "sha256"
 
 def cache_key(source: Mapping[str, Any]) -> str:
     """Return the name part of a cache: 16 hex digits over everything its moments depend on."""
-    return hashlib.sha256(json.dumps([FORMAT, source], sort_keys=True).encode()).hexdigest()[:16]
+    return key_of([FORMAT, source])
 
 
 @dataclass(frozen=True)
@@ -138,17 +137,12 @@ def require_finite(moments: Tensor, stored: Tensor, images: range) -> None:
 
 
 def _write_shard(path: Path, tensors: dict[str, Tensor]) -> None:
-    temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
     try:
-        write_tensors(temporary, tensors, {_CHECKSUM: _checksum(tensors)})
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with whole_file(path, is_durable=True) as temporary:
+            write_tensors(temporary, tensors, {_CHECKSUM: _checksum(tensors)})
     except (OSError, ResourceError) as error:
         reason = error.message if isinstance(error, ResourceError) else f"Cannot write {path}: {error.strerror}."
         raise ResourceError(reason, "Make room on that disk, then run the same command again: it goes on.") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def survey(

@@ -1,34 +1,26 @@
-"""Snapshots of a denoiser's averages, and `latentart ema`: an average of another width, made from them afterwards.
+"""Snapshots of a denoiser's averages.
 
 runs/ldm/averages/step-00001000_std0.0500.safetensors, and a JSON file beside it that is written last.
-
-Launch: ``latentart ema --relative-std 0.13`` after a training with ``ldm.training.run.ema.tracks=[0.05,0.1]``.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from latentart.core.ema import Ema, synthesis_weights
+from latentart.core.ema import Ema
 from latentart.core.networks.conditioning import Denoiser
-from latentart.errors import ModelError, ResourceError, UsageError
-from latentart.layout import Workspace
-from latentart.model.folder import MODEL_FILE, load_model, require_denoiser, save_model
-from latentart.process.devices import Placement
-from latentart.storage.folders import read_json, write_json_atomic
+from latentart.errors import ModelError, ResourceError
+from latentart.storage.checksums import sha256_of
+from latentart.storage.json_files import file_errors, read_json, write_json_atomic
+from latentart.storage.saved_values import Saved, read_saved
 from latentart.storage.tensors import load_matching, read_tensors, write_tensors
+from latentart.storage.whole import whole_file
 
 FORMAT = 1
-MAX_MISS = 0.05  # of the profile's norm; beyond it the average would no longer be the one that was asked for
-_WIDTHS = [round(0.01 + 0.005 * i, 3) for i in range(56)]
 
 
 @dataclass(frozen=True)
@@ -41,15 +33,13 @@ class Average:
     sha256: str
 
 
-@dataclass(frozen=True)
-class Synthesis:
-    """A model folder whose denoiser is an average of snapshots, and how far its profile misses the one wanted."""
+class _About(Saved):
+    """What stands beside a snapshot."""
 
-    model: Path
+    format: int = FORMAT
     step: int
     relative_std: float
-    snapshots: int
-    miss: float
+    sha256: str
 
 
 def save_average(run: Path, step: int, ema: Ema) -> None:
@@ -59,20 +49,13 @@ def save_average(run: Path, step: int, ema: Ema) -> None:
         ResourceError: the disk does not take it.
     """
     path = run / "averages" / f"step-{step:08d}_std{ema.relative_std:.4f}.safetensors"
-    temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
     tensors = {name: tensor.cpu().contiguous() for name, tensor in ema.network.state_dict().items()}
-    try:
+    with file_errors("write", path):
         path.parent.mkdir(exist_ok=True)
         path.with_suffix(".json").unlink(missing_ok=True)
-        write_tensors(temporary, tensors)
-        with temporary.open("rb+") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise ResourceError(f"Cannot write {path}: {error.strerror or error}.") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+        with whole_file(path, is_durable=True) as temporary:
+            write_tensors(temporary, tensors)
+            sha256 = sha256_of(temporary)
     about = {"step": step, "relative_std": ema.relative_std, "gamma": ema.gamma, "sha256": sha256}
     write_json_atomic(path.with_suffix(".json"), {"format": FORMAT, **about})
 
@@ -85,13 +68,13 @@ def list_averages(run: Path) -> list[Average]:
     """
     found = []
     for path in (run / "averages").glob("step-*.json"):
-        match read_json(path):
-            case {"format": int(format), **_rest} if format > FORMAT:
-                raise ModelError(f"{path} was written by a newer latentart.", "Upgrade latentart.")
-            case {"step": int(step), "relative_std": float(std), "sha256": str(sha256), **_rest}:
-                found.append(Average(step, std, path.with_suffix(".safetensors"), sha256))
-            case _:
-                raise ModelError(f"{path} is damaged.", "Delete it; the other snapshots may do without it.")
+        try:
+            about = read_saved(_About, read_json(path), path)
+        except ModelError as error:
+            raise ModelError(error.message, "Delete it; the other snapshots may do without it.") from None
+        if about.format > FORMAT:
+            raise ModelError(f"{path} was written by a newer latentart.", "Upgrade latentart.")
+        found.append(Average(about.step, about.relative_std, path.with_suffix(".safetensors"), about.sha256))
     return sorted(found, key=lambda average: (average.step, average.relative_std))
 
 
@@ -118,8 +101,7 @@ def read_average(average: Average) -> dict[str, Tensor]:
     """
     hint = "Delete it and the .json beside it; the other snapshots may do without it."
     try:
-        with average.path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        sha256 = sha256_of(average.path)
     except OSError as error:
         raise ModelError(f"{average.path} cannot be read: {error.strerror}.", hint) from None
     if sha256 != average.sha256:
@@ -136,33 +118,6 @@ def load_average(average: Average, denoiser: nn.Module) -> None:
     load_matching(denoiser, read_average(average), f"average {average.path.name}")
 
 
-def synthesize(workspace: Workspace, relative_std: float, step: int | None, out: Path | None) -> Synthesis:
-    """Write a model folder whose denoiser is the average of the given width at ``step``, else at the last snapshot.
-
-    Raises:
-        ModelError: there are no snapshots, one is damaged, or there is no model to take the other parts from.
-        UsageError: no snapshot of that step, a width out of reach, or something else lies at ``out``.
-    """
-    run = workspace.ldm_run
-    averages = list_averages(run)
-    if not averages:
-        msg = f"{run} has no snapshots of averages."
-        raise ModelError(msg, "Train with ldm.training.run.ema.tracks=[0.05,0.1]: the snapshots come in its course.")
-    chosen = _choose_step(averages, step)
-    used = [average for average in averages if average.step <= chosen]
-    weights, miss = _choose_weights(used, chosen, relative_std)
-    folder = out or run / f"model-std{relative_std:g}"
-    _require_free(folder, run)
-    model = load_model(run / "model", Placement(torch.device("cpu"), "fp32"))
-    denoiser, _ = require_denoiser(model, run / "model")
-    average_into(denoiser, used, weights)
-    about: dict[str, Any] = {key: value for key, value in model.about.items() if key not in ("format", "latentart")}
-    ldm = {**about["training"]["ldm"], "step": chosen, "relative_std": relative_std}
-    about["training"] = {**about["training"], "ldm": ldm}
-    save_model(folder, about, {"autoencoder": model.autoencoder, "denoiser": denoiser})
-    return Synthesis(folder, chosen, relative_std, len(used), miss)
-
-
 def average_into(denoiser: Denoiser, averages: Sequence[Average], weights: Tensor) -> None:
     """Put the weighted sum of snapshots into a denoiser; they are read one after the other and summed in float64.
 
@@ -176,34 +131,3 @@ def average_into(denoiser: Denoiser, averages: Sequence[Average], weights: Tenso
             part = weight * tensor.double()
             total[name] = total[name].add_(part) if name in total else part
     denoiser.load_state_dict({name: tensor.float() for name, tensor in total.items()})
-
-
-def _choose_step(averages: Sequence[Average], step: int | None) -> int:
-    steps = sorted({average.step for average in averages})
-    if step is None:
-        return steps[-1]
-    if step not in steps:
-        near = min(steps, key=lambda known: abs(known - step))
-        msg = f"there is no snapshot of step {step}; the nearest is of step {near}."
-        raise UsageError(msg, f"Snapshots: {', '.join(map(str, steps))}.")
-    return step
-
-
-def _choose_weights(averages: Sequence[Average], step: int, relative_std: float) -> tuple[Tensor, float]:
-    """Return the snapshots' weights and the miss, if that is small enough; else say which widths can be had."""
-    steps, stds = [average.step for average in averages], [average.relative_std for average in averages]
-    if 0 < relative_std < 0.288:
-        weights, miss = synthesis_weights(steps, stds, step, relative_std)
-        if miss <= MAX_MISS:
-            return weights, miss
-    reachable = [std for std in (*_WIDTHS, *stds) if synthesis_weights(steps, stds, step, std)[1] <= MAX_MISS]
-    msg = f"{len(averages)} snapshots up to step {step} make no average of width {relative_std:g}."
-    raise UsageError(msg, f"They reach from {min(reachable):g} to {max(reachable):g}; more snapshots reach further.")
-
-
-def _require_free(folder: Path, run: Path) -> None:
-    """Refuse to write over anything but a model that is not the run's own."""
-    if folder.resolve() == (run / "model").resolve():
-        raise UsageError(f"{folder} is the run's own model.", "Name another folder with --out.")
-    if folder.exists() and not (folder / MODEL_FILE).is_file():
-        raise UsageError(f"{folder} is in the way: it is no model folder.", "Name another with --out.")

@@ -14,16 +14,13 @@ from torch import nn
 
 from latentart import __version__
 from latentart.builders import build_autoencoder, build_denoiser, build_task
-from latentart.config.denoiser import DenoiserConfig
-from latentart.config.ldm import DiffusionConfig
-from latentart.config.vae import AutoencoderConfig
 from latentart.core.diffusion.objective import DiffusionTask
 from latentart.core.latents import LatentNormalizer
 from latentart.core.networks.autoencoder import Autoencoder
 from latentart.core.networks.conditioning import Denoiser
 from latentart.errors import ModelError, UsageError, nearest
 from latentart.layout import Workspace
-from latentart.model.description import FORMAT, read_configs, require_fitting_files
+from latentart.model.description import FORMAT, Description, read_description, require_fitting_files, unknown_model
 from latentart.process.devices import Placement
 from latentart.process.memory import explain_out_of_memory
 from latentart.storage.folders import commit_folder, read_json, recover_folder, verify_folder, write_json_atomic
@@ -137,40 +134,31 @@ def load_model(folder: Path, placement: Placement) -> Model:
         msg = f"there is no model at {folder}."
         raise ModelError(msg, "Train one with `latentart train vae` and `latentart train ldm`, or give --model DIR.")
     about = read_json(folder / MODEL_FILE)
-    configs = read_configs(about, folder / MODEL_FILE)
-    require_fitting_files(folder, about, configs[0], configs[1])
+    description = read_description(about, folder / MODEL_FILE)
+    require_fitting_files(folder, description)
     verify_folder(folder)
     try:
-        model = _build(folder, about, *configs)
+        model = _build(folder, about, description)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and explain_out_of_memory(error):
             raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        msg = f"{folder / MODEL_FILE} does not describe a model this version knows: {reason}."
-        raise ModelError(msg) from None
+        raise unknown_model(folder / MODEL_FILE, error) from None
     for network in (model.autoencoder, model.denoiser):
         if network is not None:
             placement.place(network).eval().requires_grad_(requires_grad=False)
     return model
 
 
-def _build(
-    folder: Path,
-    about: dict[str, Any],
-    config: AutoencoderConfig,
-    denoiser_config: DenoiserConfig | None,
-    diffusion: DiffusionConfig | None,
-) -> Model:
-    autoencoder = build_autoencoder(config)
-    autoencoder.uses_tanh = about["uses_tanh"]
-    normalizer = LatentNormalizer(tuple(about["latents"]["mean"]), tuple(about["latents"]["std"]))
+def _build(folder: Path, about: dict[str, Any], description: Description) -> Model:
+    autoencoder = build_autoencoder(description.autoencoder)
+    autoencoder.uses_tanh = description.uses_tanh
+    normalizer = LatentNormalizer(tuple(description.latents.mean), tuple(description.latents.std))
     _load(autoencoder, folder, "autoencoder")
-    if denoiser_config is None or diffusion is None:
+    if description.denoiser is None or description.diffusion is None:
         return Model(about, autoencoder, normalizer)
-    counts = [len(about["style_names"]), *(len(column["values"]) for column in about.get("labels", []))]
-    denoiser = build_denoiser(denoiser_config, autoencoder.latent_channels, counts)
+    denoiser = build_denoiser(description.denoiser, autoencoder.latent_channels, description.label_counts)
     _load(denoiser, folder, "denoiser")
-    return Model(about, autoencoder, normalizer, denoiser, build_task(diffusion))
+    return Model(about, autoencoder, normalizer, denoiser, build_task(description.diffusion))
 
 
 def _load(network: nn.Module, folder: Path, name: str) -> None:

@@ -20,6 +20,7 @@ from latentart.reporting.run_charts import draw_charts
 from latentart.reporting.thumbnails import make_thumbnail, make_thumbnails, thin_evenly
 from latentart.scoring.run_history import METRICS, RunHistory, Trace, What
 from latentart.scoring.verdict import Verdict, judge_run
+from latentart.storage.whole import whole_file
 
 OUT = "report.html"
 NETWORKS: Mapping[str, What] = {"vae": "autoencoder", "ldm": "denoiser"}
@@ -68,17 +69,13 @@ def report(run: Path, out: Path | None = None) -> ReportResult:
     require_replaceable(path)
     content = render(build_page(run)).encode("utf-8", "backslashreplace")
     target = Path(os.path.realpath(path))  # a link stays one
-    temporary = target.with_name(f".tmp-{target.name}-{os.getpid()}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        temporary.replace(target)
+        with whole_file(target) as temporary:
+            temporary.write_bytes(content)
     except OSError as error:
         msg = f"{path} cannot be written: {error.strerror or error}."
         raise ResourceError(msg, "Make room, or name another place with --out.") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
     return ReportResult(path, len(content))
 
 

@@ -5,6 +5,7 @@ Launch: ``latentart sample --style High_Renaissance --eta 0.8 --grid 4x4``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -29,17 +30,10 @@ from latentart.process.progress import Progress
 from latentart.process.reductions import collect_for_first, of_first
 from latentart.sampling.autoguidance import build_weak, choose_weak
 from latentart.sampling.blends import labels_of, parse_blend
-from latentart.sampling.files import (
-    choose_paths,
-    holds,
-    make_grid,
-    require_free,
-    save_frames,
-    save_pictures,
-)
+from latentart.sampling.files import choose_paths, holds, make_grid, require_free, save_frames, save_pictures
 from latentart.sampling.reconstruct import open_picture
 from latentart.sampling.request import OriginRequest, SamplePlan, SampleRequest, choose_size, make_plan
-from latentart.sampling.settings import Drawing, describe, hashes_of, read_drawing, require_weights
+from latentart.sampling.settings import NOT_DESCRIBED, Drawing, describe, hashes_of, read_drawing, require_weights
 from latentart.storage.folders import free_path
 
 FRAMES = 30  # of the movie of a denoising, at most
@@ -64,6 +58,17 @@ def settings_from(config: SampleConfig, changes: dict[str, Any]) -> SamplerSetti
     values = config.model_dump(exclude={"precision"}) | changes
     values["spacing"] = values["spacing"] or usual_spacing(values["sampler"])
     return SamplerSettings(**values)
+
+
+def settings_in(about: Mapping[str, Any]) -> SamplerSettings:
+    """Return the sampler's settings inside a picture, held to what a config may say.
+
+    Raises:
+        ValueError: one is of another kind or out of range.
+    """
+    known = SamplerSettings.__dataclass_fields__.keys() - set(NOT_DESCRIBED)
+    config = SampleConfig.model_validate({name: about[name] for name in known if name in about})
+    return SamplerSettings(**config.model_dump(include=set(known), exclude_unset=True))
 
 
 def sample_pictures(
@@ -112,7 +117,7 @@ def sample_again(
     """
     model = load_model(model_folder, placement)
     denoiser, task = require_denoiser(model, model_folder)
-    drawing = read_drawing(source, model)
+    drawing = read_drawing(source, model, settings_in)
     require_weights(source, drawing, model_folder)
     choose_size(model, drawing.plan.size, unit_of(model, denoiser), None)
     if drawing.settings.steps > task.schedule.num_steps:

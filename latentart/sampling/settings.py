@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from PIL import Image, UnidentifiedImageError
+from pydantic import Field
 
 from latentart import __version__
-from latentart.config.sample import SampleConfig
 from latentart.data.pictures.movies import read_movie_text
 from latentart.errors import DataError, ModelError, UsageError
 from latentart.model.folder import Model, weights_hash
 from latentart.model.generate import SamplerSettings
 from latentart.sampling.blends import Blend
 from latentart.sampling.request import MAX_PICTURES, Cell, Kind, OriginRequest, SamplePlan
+from latentart.storage.checksums import sha256_of
+from latentart.storage.json_files import parse_json
+from latentart.storage.saved_values import Saved
 
 SETTINGS_KEY = "latentart"
 NOT_DESCRIBED = ("batch_size", "compile")  # they change the speed, not the picture
@@ -82,18 +83,12 @@ def _describe_file(path: Path) -> dict[str, str]:
         relative = Path(os.path.relpath(path)).as_posix()
     except ValueError:  # on another drive
         relative = path.name
-    return {"file": relative, "sha256": sha256_of(path)}
+    return {"file": relative, "sha256": _sha256_of(path)}
 
 
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file.
-
-    Raises:
-        DataError: it cannot be read.
-    """
+def _sha256_of(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None
 
@@ -112,26 +107,54 @@ def read_text(path: Path) -> str | None:
     return text if isinstance(text, str) else None
 
 
-def read_drawing(path: Path, model: Model) -> Drawing:
+class _File(Saved):
+    file: str
+    sha256: str
+
+
+_Style = str | Annotated[dict[str, Annotated[float, Field(gt=0)]], Field(min_length=1)]
+_Seed = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0)]
+_Pair = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=2)]
+
+
+class _Described(Saved):
+    """What a picture or movie says of itself beside the sampler's settings; a single one has ``style`` and ``seed``."""
+
+    style: _Style | None = None
+    seed: _Seed | None = None
+    styles: list[_Style] = Field(default_factory=list)
+    seeds: list[_Seed] = Field(default_factory=list)
+    grid: _Pair = Field(default_factory=lambda: [1, 1])
+    movie: Literal["denoising", "walk"] | None = None
+    size: _Pair | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+    invert: _File | None = None
+    init_image: _File | None = None
+    mask: _File | None = None
+    strength: Annotated[float, Field(ge=0, le=1)] = 1.0
+    from_style: str | None = None
+    autoencoder: str | None = None
+    denoiser: str | None = None
+    weak_denoiser: str | None = None
+
+
+def read_drawing(path: Path, model: Model, settings_in: Callable[[Mapping[str, Any]], SamplerSettings]) -> Drawing:
     """Return what a picture or movie that ``sample`` wrote was drawn from; the older forms too.
+
+    ``settings_in`` checks the sampler's settings among what is inside.
 
     Raises:
         UsageError: it holds no settings of ours, or a style or label that the model lacks.
         DataError: it cannot be read, or a file that it was drawn from is gone or changed.
     """
     try:
-        about = json.loads(read_text(path) or "null")
+        found = parse_json(read_text(path) or "null")
+        about = _Described.model_validate(found)
+        settings = settings_in(found)
+        plan = _read_plan(path, about, model)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None
-    except ValueError:
-        about = None
-    known = SamplerSettings.__dataclass_fields__.keys() - set(NOT_DESCRIBED)
-    try:
-        config = SampleConfig.model_validate({name: about[name] for name in known if name in about})
-        settings = SamplerSettings(**config.model_dump(include=set(known), exclude_unset=True))
-        plan = _read_plan(path, about, model)
-        hashes = {name: str(about[name]) for name in ("autoencoder", "denoiser", "weak_denoiser") if name in about}
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (ValueError, RecursionError):
         msg = f"{path} holds no settings of `latentart sample`."
         hint = "Name a picture or movie as it was written; editors and messengers drop what is inside."
         raise UsageError(msg, hint) from None
@@ -139,58 +162,53 @@ def read_drawing(path: Path, model: Model) -> Drawing:
         model.style_id(name)
     for column, value in plan.labels:
         model.label(f"{column}={value}")
+    hashes = about.model_dump(include={"autoencoder", "denoiser", "weak_denoiser"}, exclude_none=True)
     return Drawing(plan, settings, hashes)
 
 
-def _read_plan(path: Path, about: Mapping[str, Any], model: Model) -> SamplePlan:
-    if "style" in about:
-        kind: Kind = "separate"
-        cells, rows, columns = [Cell(Blend.from_json(about["style"]), about["seed"])], 1, 1
-    else:
-        kind = about.get("movie", "grid")
-        pairs = zip(about["styles"], about["seeds"], strict=True)
-        cells, (rows, columns) = [Cell(Blend.from_json(style), seed) for style, seed in pairs], about["grid"]
-    if not all(isinstance(cell.seed, (int, float)) and 0 <= cell.seed < math.inf for cell in cells):
-        raise ValueError("seeds: got something else, expected numbers from 0 on")
+def _read_plan(path: Path, about: _Described, model: Model) -> SamplePlan:
+    kind: Kind = about.movie or "grid"
+    styles, seeds, (rows, columns) = about.styles, about.seeds, about.grid
+    if about.style is not None and about.seed is not None:
+        kind, styles, seeds, rows, columns = "separate", [about.style], [about.seed], 1, 1
+    cells = [Cell(Blend.from_json(style), seed) for style, seed in zip(styles, seeds, strict=True)]
     if not 1 <= len(cells) <= MAX_PICTURES or len(cells) > rows * columns * (MAX_PICTURES if kind == "walk" else 1):
         raise ValueError(f"cells: got {len(cells)} for {rows}x{columns}")
-    width, height = about.get("size", (model.resolution, model.resolution))
-    labels = tuple(dict(about.get("labels", {})).items())
+    width, height = about.size or (model.resolution, model.resolution)
     return SamplePlan(
         cells=tuple(cells),
         rows=rows,
         columns=columns,
         kind=kind,
         size=(width, height),
-        labels=labels,
+        labels=tuple(about.labels.items()),
         origin=_read_origin(path, about),
     )
 
 
-def _read_origin(path: Path, about: Mapping[str, Any]) -> OriginRequest | None:
-    found = {key: _find_input(path, INPUTS[key], about[key]) for key in INPUTS if key in about}
+def _read_origin(path: Path, about: _Described) -> OriginRequest | None:
+    given = {key: getattr(about, key) for key in INPUTS}
+    found = {key: _find_input(path, INPUTS[key], file) for key, file in given.items() if file is not None}
     picture = found.get("invert", found.get("init_image"))
     if picture is None:
         return None
-    if not 0 <= about["strength"] <= 1:
-        raise ValueError(f"strength: got {about['strength']}, expected 0 to 1")
-    return OriginRequest(picture, about["strength"], found.get("mask"), "invert" in found, about.get("from_style"))
+    return OriginRequest(picture, about.strength, found.get("mask"), "invert" in found, about.from_style)
 
 
-def _find_input(path: Path, what: str, about: Mapping[str, str]) -> Path:
+def _find_input(path: Path, what: str, wanted: _File) -> Path:
     """Return a file that a picture was drawn from: where it was, seen from here, else beside the picture.
 
     Raises:
         DataError: it is gone, or not as it was.
     """
-    places = [Path(about["file"]), path.parent / about["file"], path.parent / Path(about["file"]).name]
+    places = [Path(wanted.file), path.parent / wanted.file, path.parent / Path(wanted.file).name]
     there = [place for place in places if place.is_file()]
     for place in there:
-        if sha256_of(place) == about["sha256"]:
+        if _sha256_of(place) == wanted.sha256:
             return place
     if there:
         raise DataError(f"{what} of {path}, {there[0]}, is not what it was.", "Bring back the file it was drawn from.")
-    raise DataError(f"{what} of {path}, {about['file']}, is not here.", f"Put it there, or beside {path}.")
+    raise DataError(f"{what} of {path}, {wanted.file}, is not here.", f"Put it there, or beside {path}.")
 
 
 def require_weights(path: Path, drawing: Drawing, folder: Path) -> None:

@@ -6,8 +6,6 @@ Sample i is of style ``i mod K`` and of seed ``seed + i div K``; it is the same 
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +22,7 @@ from latentart.sampling.blends import Blend, labels_of
 from latentart.sampling.sample import Studio
 from latentart.sampling.settings import NOT_DESCRIBED
 from latentart.scoring.metrics.judge import shrink
+from latentart.storage.checksums import key_of
 from latentart.storage.folders import commit_folder, discard_folder, verify_folder
 from latentart.storage.tensors import read_tensors, write_tensors
 
@@ -63,7 +62,7 @@ class SampleSet:
     def folder(self) -> Path:
         """Where they lie: more samples of each style go there too, everything else has another place."""
         source = [VERSION, self.styles, self.seed, self.described, self.hashes, self.precision, self.has_inception]
-        return self.parent / hashlib.sha256(json.dumps(source, sort_keys=True).encode()).hexdigest()[:16]
+        return self.parent / key_of(source)
 
     @property
     def described(self) -> dict[str, Any]:

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from latentart.data.index import index_fingerprint
 from latentart.data.loading import load_batches
-from latentart.errors import DownloadError, ModelError
+from latentart.errors import DownloadError
 from latentart.layout import Workspace
 from latentart.model.weights.inception import InceptionFeatures, find_inception, load_inception
 from latentart.process.devices import Placement
 from latentart.process.progress import Progress
 from latentart.scoring.judging import open_middles, reading_workers, spread
+from latentart.scoring.kept import kept
 from latentart.scoring.metrics.frechet import FeatureStatistics, frechet_distance
 from latentart.scoring.metrics.kernel_distance import kernel_distance
-from latentart.storage.folders import commit_folder, verify_folder
-from latentart.storage.tensors import read_tensors, write_tensors
+from latentart.storage.checksums import key_of
 
 logger = logging.getLogger(__name__)
 
@@ -64,29 +61,19 @@ def find_real_features(
     entries, names = workspace.read_pictures()
     indexes = spread(range(len(entries)), MOST_REAL)
     source = [index_fingerprint(entries), workspace.config.ldm.training.resolution, len(indexes)]
-    folder = workspace.cache / f"inception-{hashlib.sha256(json.dumps(source).encode()).hexdigest()[:16]}"
-    if folder.is_dir():
-        try:
-            verify_folder(folder)
-            return read_tensors(folder / "real.safetensors")["features"]
-        except (ModelError, KeyError) as error:
-            logger.warning("%s is made anew: %s", folder, error)
-    keys = [[(0, i) for i in indexes[start : start + AT_ONCE]] for start in range(0, len(indexes), AT_ONCE)]
-    found: list[Tensor] = []
-    batches = load_batches(
-        open_middles(workspace, entries, names), keys, workers=reading_workers(workspace, len(indexes))
-    )
-    with Progress("Inception on real pictures", len(indexes), quiet=quiet) as progress:
-        for pixels, _, _ in batches:
-            found.append(inception(placement.send(pixels)).cpu())
-            progress.update(sum(map(len, found)))
-    features = torch.cat(found)
+    folder = workspace.cache / f"inception-{key_of(source)}"
 
-    def write(temporary: Path) -> None:
-        write_tensors(temporary / "real.safetensors", {"features": features})
+    def measure() -> dict[str, Tensor]:
+        keys = [[(0, i) for i in indexes[start : start + AT_ONCE]] for start in range(0, len(indexes), AT_ONCE)]
+        workers = reading_workers(workspace, len(indexes))
+        found: list[Tensor] = []
+        with Progress("Inception on real pictures", len(indexes), quiet=quiet) as progress:
+            for pixels, _, _ in load_batches(open_middles(workspace, entries, names), keys, workers=workers):
+                found.append(inception(placement.send(pixels)).cpu())
+                progress.update(sum(map(len, found)))
+        return {"features": torch.cat(found)}
 
-    commit_folder(folder, write, replace=True)
-    return features
+    return kept(folder, "real", lambda tensors: tensors["features"], measure)
 
 
 def score_inception(real: Tensor, fake: Tensor, *, seed: int = 0) -> InceptionScores:

@@ -1,17 +1,14 @@
 """The judge of a workspace, trained once on real pictures and kept, and the real pictures that samples are compared to.
 
-cache/judge-<key>/judge.safetensors and judge.json; safe to delete.
+cache/judge-<key>/judge.safetensors; safe to delete.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,12 +20,13 @@ from latentart.data.datasets import PictureDataset
 from latentart.data.held_out import split_held_out
 from latentart.data.index import IndexEntry, index_fingerprint
 from latentart.data.loading import choose_workers, load_batches
-from latentart.errors import DataError, ModelError
+from latentart.errors import DataError
 from latentart.layout import Workspace
 from latentart.process.progress import Progress
+from latentart.scoring.kept import kept
 from latentart.scoring.metrics.judge import Judge, shrink, train_judge
-from latentart.storage.folders import commit_folder, read_json, verify_folder, write_json_atomic
-from latentart.storage.tensors import load_matching, read_tensors, write_tensors
+from latentart.storage.checksums import key_of
+from latentart.storage.tensors import load_matching
 
 logger = logging.getLogger(__name__)
 
@@ -69,10 +67,21 @@ def find_judge(workspace: Workspace, *, quiet: bool = False) -> Judge:
         ResourceError: the disk does not take it.
     """
     entries, names = workspace.read_pictures()
-    halves = choose_halves(workspace, entries)
     folder = workspace.cache / f"judge-{judge_key(workspace, entries)}"
-    if (found := read_judge(folder, names)) is not None:
-        return found
+    halves = choose_halves(workspace, entries)  # before the cache is asked: that nothing is held out is said
+
+    def read(tensors: dict[str, Tensor]) -> Judge:
+        judge = Judge(len(names))
+        load_matching(judge, tensors, "judge")
+        return judge.eval().requires_grad_(requires_grad=False)
+
+    def train() -> dict[str, Tensor]:
+        return dict(_train(workspace, entries, names, halves, quiet=quiet).state_dict())
+
+    return kept(folder, "judge", read, train, again="trained anew")
+
+
+def _train(workspace: Workspace, entries: list[IndexEntry], names: list[str], halves: Halves, *, quiet: bool) -> Judge:
     if halves.is_borrowed:
         logger.info(
             "few pictures are held out (%d): training pictures teach the judge, the held-out ones are the reference",
@@ -83,17 +92,9 @@ def find_judge(workspace: Workspace, *, quiet: bool = False) -> Judge:
     steps = max(FEWEST_STEPS, min(MOST_STEPS, EPOCHS * len(pixels) // batch_size))
     seed = seed_for(workspace.config.seed, "judge")
     with Progress("judge", steps, quiet=quiet) as progress:
-        judge = train_judge(
+        return train_judge(
             pixels, style_id, len(names), seed=seed, steps=steps, batch_size=batch_size, on_step=progress.update
         )
-    about = {"version": VERSION, "style_names": names, "pictures": len(pixels), "is_borrowed": halves.is_borrowed}
-
-    def write(temporary: Path) -> None:
-        write_tensors(temporary / "judge.safetensors", dict(judge.state_dict()))
-        write_json_atomic(temporary / "judge.json", about)
-
-    commit_folder(folder, write, replace=True)
-    return judge
 
 
 def read_reference(workspace: Workspace) -> tuple[Tensor, Tensor]:
@@ -113,23 +114,7 @@ def judge_key(workspace: Workspace, entries: Sequence[IndexEntry]) -> str:
     config = workspace.config
     source: list[Any] = [VERSION, index_fingerprint(entries), config.data.held_out]
     source += [config.ldm.training.resolution, config.seed]
-    return hashlib.sha256(json.dumps(source).encode()).hexdigest()[:16]
-
-
-def read_judge(folder: Path, names: Sequence[str]) -> Judge | None:
-    """Return a judge from its folder; None where there is no sound one."""
-    if not folder.is_dir():
-        return None
-    try:
-        verify_folder(folder)
-        if read_json(folder / "judge.json")["style_names"] != list(names):
-            return None
-        judge = Judge(len(names))
-        load_matching(judge, read_tensors(folder / "judge.safetensors"), "judge")
-    except (ModelError, KeyError, TypeError) as error:
-        logger.warning("%s is trained anew: %s", folder, error)
-        return None
-    return judge.eval().requires_grad_(requires_grad=False)
+    return key_of(source)
 
 
 def choose_halves(workspace: Workspace, entries: Sequence[IndexEntry]) -> Halves:

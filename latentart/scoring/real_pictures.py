@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from latentart.data.index import IndexEntry
 from latentart.data.loading import load_batches
-from latentart.errors import ModelError
 from latentart.layout import Workspace
 from latentart.process.progress import Progress
 from latentart.scoring.judging import (
@@ -24,13 +21,10 @@ from latentart.scoring.judging import (
     reading_workers,
     spread,
 )
+from latentart.scoring.kept import kept
 from latentart.scoring.metrics.comparison import LabeledFeatures
 from latentart.scoring.metrics.judge import Judge, judge_in_batches, shrink
 from latentart.scoring.metrics.memorization import to_thumbnails
-from latentart.storage.folders import commit_folder, verify_folder, write_json_atomic
-from latentart.storage.tensors import read_tensors, write_tensors
-
-logger = logging.getLogger(__name__)
 
 FEWEST_UNSEEN = 512  # held-out pictures: of fewer, training pictures fill up what samples are compared with
 MOST_COMPARED = 2048
@@ -81,16 +75,12 @@ def find_real(workspace: Workspace, judge: Judge, *, quiet: bool = False) -> Rea
     entries, names = workspace.read_pictures()
     roles = _choose_roles(workspace, entries)
     folder = workspace.cache / f"real-{judge_key(workspace, entries)}"
-    tensors = _read(folder, judge)
-    if tensors is None:
-        tensors = _measure(workspace, judge, entries, names, roles, quiet=quiet)
-        found = tensors
-
-        def write(temporary: Path) -> None:
-            write_tensors(temporary / "real.safetensors", found)
-            write_json_atomic(temporary / "real.json", {"style_names": names})
-
-        commit_folder(folder, write, replace=True)
+    tensors = kept(
+        folder,
+        "real",
+        lambda tensors: tensors if torch.equal(tensors["judge"], _mark(judge)) else None,
+        lambda: _measure(workspace, judge, entries, names, roles, quiet=quiet),
+    )
     unseen, reference, others = (
         LabeledFeatures(tensors[name], tensors[f"{name}_style"]) for name in ("unseen", "reference", "others")
     )
@@ -121,19 +111,6 @@ def _choose_roles(workspace: Workspace, entries: Sequence[IndexEntry]) -> _Roles
         len(training),
         is_mixed,
     )
-
-
-def _read(folder: Path, judge: Judge) -> dict[str, Tensor] | None:
-    if not folder.is_dir():
-        return None
-    try:
-        verify_folder(folder)
-        tensors = read_tensors(folder / "real.safetensors")
-        if torch.equal(tensors["judge"], _mark(judge)):
-            return tensors
-    except (ModelError, KeyError) as error:
-        logger.warning("%s is made anew: %s", folder, error)
-    return None
 
 
 def _mark(judge: Judge) -> Tensor:

@@ -11,9 +11,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from latentart.errors import ModelError, ResourceError, TrainingDivergedError
@@ -23,6 +24,7 @@ from latentart.storage.folders import (
     verify_folder,
     write_json_atomic,
 )
+from latentart.storage.saved_values import Saved, read_saved
 from latentart.storage.tensors import read_tensors, require_finite, write_tensors
 
 logger = logging.getLogger(__name__)
@@ -39,6 +41,13 @@ class Checkpoint:
 
     step: int
     tensors: dict[str, dict[str, Tensor]]
+    state: dict[str, Any]
+
+
+class _Content(Saved):
+    """What ``state.json`` must hold."""
+
+    step: Annotated[int, Field(ge=0, lt=MAX_STEP)]
     state: dict[str, Any]
 
 
@@ -120,14 +129,11 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         ResourceError: it cannot be read.
     """
     verify_folder(folder)
-    content = read_json(folder / _STATE)
-    match content:
-        case {"step": int(step), "state": dict(state)} if 0 <= step < MAX_STEP:
-            tensors = {path.stem: read_tensors(path) for path in sorted(folder.glob("*.safetensors"))}
-            for path, part in tensors.items():
-                require_finite(part, f"{folder / path}.safetensors")
-            return Checkpoint(step, tensors, state)
-    raise ModelError(f"{folder / _STATE} is not the state of a checkpoint.")
+    content = read_saved(_Content, read_json(folder / _STATE), folder / _STATE, "is not the state of a checkpoint")
+    tensors = {path.stem: read_tensors(path) for path in sorted(folder.glob("*.safetensors"))}
+    for name, part in tensors.items():
+        require_finite(part, f"{folder / name}.safetensors")
+    return Checkpoint(content.step, tensors, content.state)
 
 
 def find_checkpoint(run: Path) -> Checkpoint | None:

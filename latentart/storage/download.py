@@ -7,14 +7,11 @@ hashed. The standard library's urllib honors ``http_proxy``, ``https_proxy`` and
 from __future__ import annotations
 
 import contextlib
-import errno
-import hashlib
 import logging
 import os
 import re
 import shutil
 import ssl
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from http.client import HTTPException, InvalidURL
@@ -25,6 +22,9 @@ from urllib.request import Request, build_opener
 
 from latentart import __version__
 from latentart.errors import DownloadError, ResourceError, UsageError
+from latentart.storage.checksums import sha256_of
+from latentart.storage.lock import HeldError, remove_file_lock, take_file_lock
+from latentart.storage.whole import put_in_place
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,6 @@ SCHEMES = ("https", "http", "file")
 CHUNK = 2**18
 GO_ON = "Run the same command again to go on from there; behind a proxy, set https_proxy."
 _FOR_GOOD = (ssl.SSLCertVerificationError, FileNotFoundError, PermissionError, IsADirectoryError, InvalidURL)
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)  # some network file systems have none
 
 
 class _BrokenOffError(Exception):
@@ -66,9 +65,7 @@ def find_fault(path: Path, num_bytes: int, sha256: str) -> str:
             return "is missing"
         if (size := path.stat().st_size) != num_bytes:
             return f"has {size} bytes, expected {num_bytes}: it is cut, or another file"
-        with path.open("rb") as file:
-            is_right = hashlib.file_digest(file, "sha256").hexdigest() == sha256
-        return "" if is_right else "is damaged, or another file: its checksum (SHA-256) does not match"
+        return "" if sha256_of(path) == sha256 else "is damaged, or another file: its checksum (SHA-256) does not match"
 
 
 def fetch_file(
@@ -111,9 +108,7 @@ def fetch_file(
                 part.unlink()
                 msg = f"{url}: what came {fault}; it was deleted."
                 raise DownloadError(msg, f"Try another address, or put the right file at {target} yourself.")
-            with part.open("rb+") as file:
-                os.fsync(file.fileno())
-            part.replace(target)
+            put_in_place(part, target)
 
 
 class _Source:
@@ -227,45 +222,22 @@ def _disk_errors(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _locked(part: Path) -> Iterator[None]:
-    """Make ``part`` and keep other processes from it (not on Windows); a part in which nothing was written goes again.
+    """Make ``part`` and keep other processes from it; a part in which nothing was written goes again.
 
     Raises:
         ResourceError: another process has it.
     """
-    if sys.platform == "win32":  # where a file that is open cannot be renamed
+    lock = part.with_suffix(".lock")
+    with contextlib.ExitStack() as stack:
+        try:
+            take_file_lock(lock, stack)
+        except HeldError:
+            msg = f"another process is fetching {part.with_suffix('')}."
+            raise ResourceError(msg, "Wait until it is done, then run the same command again.") from None
+        stack.callback(remove_file_lock, lock)
         part.touch()
-        yield
-        return
-    while not _is_same(descriptor := _take_lock(part), part):  # its former holder has just renamed it
-        os.close(descriptor)
-    try:
-        yield
-    finally:
-        if _is_same(descriptor, part) and part.stat().st_size == 0:
-            part.unlink()
-        os.close(descriptor)
-
-
-def _take_lock(part: Path) -> int:
-    """Open ``part`` and lock it, for as long as it is open: the system frees the lock of a process that was killed."""
-    import fcntl
-
-    descriptor = os.open(part, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        msg = f"another process is fetching {part.with_suffix('')}."
-        raise ResourceError(msg, "Wait until it is done, then run the same command again.") from None
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            os.close(descriptor)
-            raise
-    return descriptor
-
-
-def _is_same(descriptor: int, part: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), part.stat())
-    except FileNotFoundError:
-        return False
+        try:
+            yield
+        finally:
+            if part.is_file() and part.stat().st_size == 0:
+                part.unlink()

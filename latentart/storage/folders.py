@@ -11,27 +11,29 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
-import json
 import logging
 import os
-import re
 import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+from pydantic import Field
 
 from latentart.errors import ModelError, ResourceError
+from latentart.storage.checksums import sha256_of
 from latentart.storage.json_files import file_errors
 from latentart.storage.json_files import read_json as read_json
+from latentart.storage.json_files import write_json_atomic as write_json_atomic
+from latentart.storage.saved_values import Saved, read_saved
+from latentart.storage.whole import remove_temporaries, sync_folder, temporary_beside
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
 MANIFEST = "MANIFEST.json"
 LARGE = 2**30  # bytes; holes of more would take minutes to read
-_TEMPORARY = re.compile(r"\.tmp-.+-(\d{1,9})")
 _LEFT_BY_FILE_BROWSERS = {".DS_Store", "Thumbs.db", "desktop.ini"}
 
 
@@ -56,7 +58,7 @@ def commit_folder(final: Path, write: Callable[[Path], None], *, replace: bool =
     Raises:
         ResourceError: the disk does not take it, or ``final`` exists and ``replace`` is false.
     """
-    temporary = _temporary_beside(final)
+    temporary = temporary_beside(final)
     with file_errors("write", final):
         if not replace and os.path.lexists(final):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
@@ -105,7 +107,7 @@ def recover_folder(final: Path) -> None:
 def discard_folder(folder: Path) -> None:
     """Delete a folder so that it vanishes at once: nobody ever sees half of it under its name."""
     with file_errors("delete", folder):
-        temporary = _temporary_beside(folder)
+        temporary = temporary_beside(folder)
         shutil.rmtree(temporary, ignore_errors=True)
         folder.rename(temporary)
         shutil.rmtree(temporary)
@@ -119,7 +121,7 @@ def move_folder(folder: Path, new: Path) -> None:
     """
     with file_errors("rename", folder):
         folder.rename(new)
-        _sync_folder(new.parent)
+        sync_folder(new.parent)
 
 
 def remove_leftovers(parent: Path, *, is_locked: bool = False) -> None:
@@ -129,30 +131,7 @@ def remove_leftovers(parent: Path, *, is_locked: bool = False) -> None:
             recover_folder(parent / old.name.removeprefix(".old-"))
             if os.path.lexists(old):
                 discard_folder(old)
-        for path in list(parent.glob(".tmp-*")):
-            match = _TEMPORARY.fullmatch(path.name)
-            if match and (is_locked or not is_alive(int(match[1]))):
-                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-
-
-def write_json_atomic(path: Path, value: Any) -> None:
-    """Write ``value`` as JSON so that ``path`` holds, at every instant, the old text or the new.
-
-    Raises:
-        ResourceError: the disk does not take it.
-        ValueError: ``value`` holds NaN or infinity.
-    """
-    text = json.dumps(value, indent=2, allow_nan=False)
-    temporary = _temporary_beside(path)
-    with file_errors("write", path):
-        try:
-            temporary.write_text(text + "\n", encoding="ascii")
-            _digest_and_sync(temporary)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        _sync_folder(path.parent)
+        remove_temporaries(parent, is_locked=is_locked)
 
 
 def _seal(folder: Path) -> None:
@@ -182,7 +161,7 @@ def _publish(temporary: Path, final: Path, *, replace: bool) -> None:
             # between our two renames another process may have put the old folder back: go round again
             if not replace or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-    _sync_folder(final.parent)
+    sync_folder(final.parent)
     if os.path.lexists(old):
         try:
             discard_folder(old)
@@ -190,7 +169,17 @@ def _publish(temporary: Path, final: Path, *, replace: bool) -> None:
             logger.warning("%s", error)
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+class _File(Saved, extra="forbid"):
+    size: int
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class _Manifest(Saved, extra="forbid"):
+    format: Annotated[int, Field(ge=FORMAT, le=FORMAT)]
+    files: dict[str, _File]
+
+
+def _read_manifest(folder: Path) -> dict[str, _File]:
     path = folder / MANIFEST
     if path.is_symlink():
         raise ModelError(f"{path} is not a plain file.")
@@ -198,73 +187,34 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     version = manifest.get("format") if isinstance(manifest, dict) else None
     if isinstance(version, int) and version > FORMAT:
         raise ModelError(f"{path} has format {version}, this latentart reads up to {FORMAT}.", "Update latentart.")
-    match manifest:
-        case {"files": dict(files), "format": _, **rest}:
-            if version == FORMAT and not rest and all(map(_is_entry, files.values())):
-                return files
-    raise ModelError(f"{path} is damaged.")
+    return read_saved(_Manifest, manifest, path).files
 
 
-def _is_entry(value: object) -> bool:
-    match value:
-        case {"size": int(), "sha256": str(sha256), **rest}:
-            return not rest and re.fullmatch(r"[0-9a-f]{64}", sha256) is not None
-    return False
-
-
-def _verify_file(path: Path, expected: dict[str, Any]) -> None:
+def _verify_file(path: Path, expected: _File) -> None:
     status = path.lstat()
     if not stat.S_ISREG(status.st_mode):
         raise ModelError(f"{path} is not a plain file.")
-    if status.st_size != expected["size"]:
-        raise ModelError(f"{path} has {status.st_size} bytes, expected {expected['size']}.")
+    if status.st_size != expected.size:
+        raise ModelError(f"{path} has {status.st_size} bytes, expected {expected.size}.")
     if status.st_size > LARGE and 0 < getattr(status, "st_blocks", 0) * 512 < status.st_size // 16:
         raise ModelError(f"{path} is mostly a hole of {status.st_size} bytes: it is damaged.")
-    with path.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != expected["sha256"]:
-            raise ModelError(f"{path} is damaged: its checksum (SHA-256) does not match.")
+    if sha256_of(path) != expected.sha256:
+        raise ModelError(f"{path} is damaged: its checksum (SHA-256) does not match.")
 
 
 def _digest_and_sync(path: Path) -> str:
     with path.open("rb+") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = sha256_of(file)
         os.fsync(file.fileno())
     return digest
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # Windows cannot open a folder
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot flush a folder
-            raise
-    finally:
-        os.close(descriptor)
 
 
 def _make_folder(folder: Path) -> None:
     if not folder.is_dir():
         _make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
-        _sync_folder(folder.parent)
-
-
-def _temporary_beside(path: Path) -> Path:
-    return path.with_name(f".tmp-{path.name}-{os.getpid()}")
+        sync_folder(folder.parent)
 
 
 def _old_beside(final: Path) -> Path:
     return final.with_name(f".old-{final.name}")
-
-
-def is_alive(process: int) -> bool:
-    """Tell whether a process of that id runs; on Windows, where that cannot be asked, it always does."""
-    if os.name != "nt":  # there os.kill(pid, 0) ends the process
-        try:
-            os.kill(process, 0)
-        except OSError as error:
-            return error.errno != errno.ESRCH
-    return True

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from latentart.errors import ModelError, ResourceError
+from latentart.storage.whole import whole_file
 
 MAX_JSON_BYTES = 16 * 2**20  # read, it takes twenty times as much
 MAX_JSON_DEPTH = 64
@@ -40,18 +41,44 @@ def read_json(path: Path) -> Any:
     if len(content) > MAX_JSON_BYTES:
         raise ModelError(f"{path} is larger than {MAX_JSON_BYTES} bytes.")
     try:
-        value = json.loads(
-            content.decode("utf-8"),
-            object_pairs_hook=_dict_from_pairs,
-            parse_float=_finite_float,
-            parse_constant=_finite_float,
-        )
-        _require_shallow(value)
-        return value
+        return parse_json(content.decode("utf-8"), parse_float=_finite_float, parse_constant=_finite_float)
     except RecursionError:
         raise ModelError(f"{path} is not usable JSON: it is nested too deeply.") from None
     except ValueError as error:
         raise ModelError(f"{path} is not usable JSON: {error}.") from None
+
+
+class DoubleKeyError(ValueError):
+    """A key stands twice in one object, so that nobody knows which value is meant."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"the key {key[:100]!r} is given twice")
+        self.key = key
+
+
+def parse_json(text: str, **numbers: Any) -> Any:
+    """Return the JSON value in a text; ``numbers`` are ``parse_int``, ``parse_float`` and ``parse_constant`` of json.
+
+    Raises:
+        DoubleKeyError: a key is given twice.
+        RecursionError: it is nested more than 64 deep.
+        ValueError: it is not JSON.
+    """
+    value = json.loads(text, object_pairs_hook=_dict_from_pairs, **numbers)
+    _require_shallow(value)
+    return value
+
+
+def write_json_atomic(path: Path, value: Any) -> None:
+    """Write ``value`` as JSON so that ``path`` holds, at every instant, the old text or the new.
+
+    Raises:
+        ResourceError: the disk does not take it.
+        ValueError: ``value`` holds NaN or infinity.
+    """
+    text = json.dumps(value, indent=2, allow_nan=False)
+    with file_errors("write", path), whole_file(path, is_durable=True) as temporary:
+        temporary.write_text(text + "\n", encoding="ascii")
 
 
 def seal_json(value: dict[str, Any]) -> dict[str, Any]:
@@ -93,7 +120,7 @@ def _dict_from_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in pairs:
         if key in result:
-            raise ValueError(f"the key {key[:100]!r} is given twice")
+            raise DoubleKeyError(key)
         result[key] = value
     return result
 

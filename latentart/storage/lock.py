@@ -1,4 +1,4 @@
-"""The lock of a folder: one process works in it, and a lock that its holder left behind is told from one that is held.
+"""Locks: one process works in a folder or on a file, and a lock that its holder left behind is told from a held one.
 
 The system frees a file lock with the process that held it. Where a file system has no such locks, or another machine
 holds it, the process id, its start, the boot and the host name in the file say more than an id that another may have.
@@ -16,8 +16,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from latentart.errors import ResourceError
-from latentart.storage.folders import is_alive
+from latentart.storage.whole import is_alive
 
 LOCK = "lock"
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}  # some network file systems
@@ -33,6 +35,10 @@ class Holder:
     host: str | None = None
 
 
+class HeldError(Exception):
+    """Another process has the lock; ``str`` names it."""
+
+
 @contextlib.contextmanager
 def hold_lock(folder: Path) -> Iterator[None]:
     """Keep other processes out of a folder.
@@ -41,29 +47,49 @@ def hold_lock(folder: Path) -> Iterator[None]:
         ResourceError: another process, here or on another machine, has it, or the folder cannot be written.
     """
     lock = folder / LOCK
-    try:
-        while not _is_same(taken := _open(lock), lock):  # its former holder has just removed it
-            os.close(taken[0])
-        descriptor, is_sure = taken
+    with contextlib.ExitStack() as stack:
         try:
+            is_sure = take_file_lock(lock, stack)
             _require_free(lock, is_sure=is_sure)
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, json.dumps(asdict(myself())).encode(), 0)
-        except BaseException:
-            os.close(descriptor)
-            raise
-    except OSError as error:
-        msg = f"{folder} cannot be written: {error.strerror}."
-        raise ResourceError(msg, "Check who may use that folder, and whether its disk is full.") from None
-    try:
+            lock.write_text(json.dumps(asdict(myself())), encoding="ascii")
+        except HeldError as error:
+            hint = f"Wait for it, or delete {lock} if it is gone."
+            raise ResourceError(f"{folder} is in use by {error}.", hint) from None
+        except OSError as error:
+            msg = f"{folder} cannot be written: {error.strerror}."
+            raise ResourceError(msg, "Check who may use that folder, and whether its disk is full.") from None
+        stack.callback(remove_file_lock, lock)
         yield
-    finally:
-        if sys.platform == "win32":  # where a file that is open cannot be removed
-            os.close(descriptor)
-        with contextlib.suppress(OSError):
-            lock.unlink()
-        if sys.platform != "win32":
-            os.close(descriptor)
+
+
+def take_file_lock(lock: Path, stack: contextlib.ExitStack) -> bool:
+    """Take the system's lock of a file until ``stack`` ends; return whether the system has such locks.
+
+    Raises:
+        HeldError: another process has it.
+        OSError: the file cannot be written.
+    """
+    if not lock.parent.is_dir():  # filelock would make it
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    if sys.platform == "win32":  # where a file that is locked can be neither written nor removed
+        return False
+    try:
+        # a moment, for its former holder may just be removing it
+        stack.enter_context(FileLock(lock, timeout=0.1, thread_local=False, fallback_to_soft=False))
+    except Timeout:
+        holder = _read(lock)
+        raise HeldError(f"process {holder.pid}" if holder else "another process") from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        return False
+    return True
+
+
+def remove_file_lock(lock: Path) -> None:
+    """Remove the file of a lock that this process still holds, so that nobody finds it afterwards."""
+    with contextlib.suppress(OSError):
+        lock.unlink()
 
 
 def myself() -> Holder:
@@ -86,34 +112,6 @@ def _boot() -> str | None:
         return None
 
 
-def _open(lock: Path) -> tuple[int, bool]:
-    """Open the file and lock it as long as it is open; return its descriptor and whether the system could do that."""
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
-    if sys.platform == "win32":
-        return descriptor, False
-    import fcntl
-
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        holder = _read(lock)
-        raise _in_use(lock, f"process {holder.pid}" if holder else "another process") from None
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            os.close(descriptor)
-            raise
-        return descriptor, False
-    return descriptor, True
-
-
-def _is_same(taken: tuple[int, bool], lock: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(taken[0]), lock.stat())
-    except FileNotFoundError:
-        return False
-
-
 def _require_free(lock: Path, *, is_sure: bool) -> None:
     holder = _read(lock)
     if holder is None:
@@ -123,14 +121,13 @@ def _require_free(lock: Path, *, is_sure: bool) -> None:
     if holder.host not in (None, me.host):
         if is_same_boot and is_sure:  # containers of one machine see each other's file locks under any host name
             return
-        who = f"process {holder.pid} on the machine '{holder.host}'"
-        raise _in_use(lock, who, "which cannot be asked from here")
+        raise HeldError(f"process {holder.pid} on the machine '{holder.host}', which cannot be asked from here")
     if holder.boot is not None and not is_same_boot:
         return
     if holder.pid == me.pid or not is_alive(holder.pid):
         return
     if holder.started is None or holder.started == process_start(holder.pid):
-        raise _in_use(lock, f"process {holder.pid}")
+        raise HeldError(f"process {holder.pid}")
 
 
 def _read(lock: Path) -> Holder | None:
@@ -140,8 +137,3 @@ def _read(lock: Path) -> Holder | None:
         return Holder(**value) if isinstance(value, dict) else Holder(int(value))
     except (OSError, ValueError, TypeError):
         return None
-
-
-def _in_use(lock: Path, holder: str, more: str = "") -> ResourceError:
-    msg = f"{lock.parent} is in use by {holder}{f', {more}' if more else ''}."
-    return ResourceError(msg, f"Wait for it, or delete {lock} if it is gone.")

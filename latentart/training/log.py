@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from typing import SupportsFloat
 from latentart.errors import LatentArtError
 from latentart.printable import printable
 from latentart.process.memory import explain_out_of_memory
+from latentart.storage.whole import whole_file
 from latentart.training.trackers import Trackers, numbers_of
 
 logger = logging.getLogger(__name__)
@@ -112,13 +112,12 @@ def _to_json(value: SupportsFloat | str | None) -> float | str | None:
 
 def _cut(path: Path, last_step: float) -> None:
     """Keep the whole lines up to a step; the last line may be torn if the run was killed."""
-    temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
-    try:
-        with path.open(encoding="utf-8", errors="replace") as old, temporary.open("w", encoding="utf-8") as new:
-            new.writelines(line for line in old if line.endswith("\n") and _is_kept(line, last_step))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        path.open(encoding="utf-8", errors="replace") as old,
+        whole_file(path) as temporary,
+        temporary.open("w", encoding="utf-8") as new,
+    ):
+        new.writelines(line for line in old if line.endswith("\n") and _is_kept(line, last_step))
 
 
 def _is_kept(line: str, last_step: float) -> bool:

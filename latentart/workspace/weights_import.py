@@ -5,7 +5,6 @@ Launch: ``latentart weights import old.pt --as autoencoder`` in a workspace with
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from latentart.model.weights.foreign import Found, fit_foreign, read_foreign
 from latentart.process.devices import Placement
 from latentart.scoring.reconstructions import Evaluation
 from latentart.storage.checkpoints import list_checkpoints
+from latentart.storage.checksums import sha256_of
 
 logger = logging.getLogger(__name__)
 
@@ -63,9 +63,8 @@ def import_weights(
     build = _import_autoencoder if part == "autoencoder" else _import_denoiser
     about, networks, found = build(workspace, groups, key, placement)
     name = "vae" if part == "autoencoder" else "ldm"
-    with file.open("rb") as content:
-        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
-    about["training"] = {**about.get("training", {}), name: {"step": 0, "imported": file.name, "sha256": sha256}}
+    imported = {"step": 0, "imported": file.name, "sha256": sha256_of(file)}
+    about["training"] = {**about.get("training", {}), name: imported}
     if found.others:
         logger.warning("left out: %d tensors of other parts, such as '%s'", len(found.others), found.others[0])
     save_model(folder, about, networks, replace=False)

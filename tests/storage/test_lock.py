@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -161,4 +162,25 @@ def test_a_lock_that_names_nobody_is_taken_over(tmp_path: Path, content: str) ->
 def test_a_folder_that_is_none_is_one_line(tmp_path: Path) -> None:
     """Not a traceback."""
     with pytest.raises(ResourceError, match="nothing cannot be written"), hold_lock(tmp_path / "nothing"):
+        pass
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no file locks there")
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL])
+def test_on_a_disk_without_file_locks_the_note_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """A run works there, and a living process keeps others out."""
+    import fcntl
+
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with hold_lock(tmp_path):
+        assert json.loads((tmp_path / "lock").read_text()) == asdict(myself())
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "lock").write_text(json.dumps(asdict(parent())))
+
+    with pytest.raises(ResourceError, match=f"in use by process {os.getppid()}"), hold_lock(tmp_path):
         pass

@@ -15,7 +15,7 @@ from latentart.layout import Workspace
 from latentart.scoring.judging import judge_key
 from latentart.scoring.metrics.judge import Judge
 from latentart.scoring.run_history import RunHistory
-from latentart.storage.folders import commit_folder, write_json_atomic
+from latentart.storage.folders import commit_folder
 from latentart.storage.tensors import write_tensors
 from latentart.training.log import RunLog
 from latentart.training.run_verdict import RunVerdict, without_harm
@@ -43,7 +43,6 @@ def plant_judge(art: Path) -> None:
 
     def write(folder: Path) -> None:
         write_tensors(folder / "judge.safetensors", dict(Judge(len(names)).state_dict()))
-        write_json_atomic(folder / "judge.json", {"style_names": names})
 
     commit_folder(workspace.cache / f"judge-{judge_key(workspace, entries)}", write)
 

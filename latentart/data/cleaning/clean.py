@@ -29,6 +29,7 @@ from latentart.data.cleaning.report import REMEDIES, CleanReport, count_reasons,
 from latentart.data.index import IndexEntry, read_index, write_index
 from latentart.data.slug import slugs
 from latentart.errors import ConfigError, DataError, ResourceError
+from latentart.storage.whole import remove_temporaries
 
 INDEX = "index.jsonl"
 OWN_NAMES = (INDEX, "report.json", "report.csv")
@@ -99,6 +100,7 @@ class Cleaning:
                 self._decide(journal, self.out, workers, on_progress)
                 journal.settle(self.rules.near_duplicates)
             shutil.rmtree(self.out / PARTS, ignore_errors=True)
+            remove_temporaries(self.out)
             report = self._report(journal)
             write_index(self.out / INDEX, map(self._with_labels, journal.entries()))
             write_report(self.out, report)

@@ -6,6 +6,7 @@ Worker processes import this module: it stays light.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass, replace
@@ -29,6 +30,8 @@ from latentart.data.pictures.decode import (
     open_regular_file,
 )
 from latentart.kinds import FileFormat, NearDuplicates
+from latentart.storage.checksums import sha256_of
+from latentart.storage.whole import whole_file
 
 PARTS = ".clean.part"  # half-written pictures, inside the data folder so that a rename can finish them
 EXTENSIONS = {"jpeg": "jpg", "png": "png"}
@@ -144,7 +147,7 @@ def decide_picture(job: Job, *, raw: Path, out: Path | None, rules: CleanRules) 
                 refused = _refused(found, rules, reason, detail)
                 return replace(refused, raw_width=decoded.width, raw_height=decoded.height)
             file.seek(0)
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            sha256 = sha256_of(file)
     except BadImage as error:
         return _refused(found, rules, error.reason_code, error.detail)
     except OSError as error:
@@ -210,15 +213,14 @@ def _decision_on_lost(found: RawFile, lost: Lost, rules: CleanRules) -> Decision
 
 def _write_picture(image: Image.Image, out: Path, file: str, rules: CleanRules) -> int:
     """Write a picture that appears whole or not at all, and return its size in bytes."""
-    target = out / file
-    part = out / PARTS / f"{os.getpid()}-{target.name}"
-    for folder in (target.parent, part.parent):
+    target, parts = out / file, out / PARTS
+    for folder in (target.parent, parts):
         folder.mkdir(parents=True, exist_ok=True)
     options: dict[str, Any] = {"quality": rules.quality, "subsampling": 0, "optimize": False}
-    image.save(part, rules.file_format, **(options if rules.file_format == "jpeg" else {}))
-    num_bytes = part.stat().st_size
-    part.replace(target)
-    return num_bytes
+    content = io.BytesIO()  # into a file, Pillow does not see that the last piece was cut for want of room
+    image.save(content, rules.file_format, **(options if rules.file_format == "jpeg" else {}))
+    with whole_file(target, inside=parts) as temporary:
+        return temporary.write_bytes(content.getbuffer())
 
 
 @cache

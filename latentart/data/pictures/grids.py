@@ -8,6 +8,8 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
+from latentart.storage.whole import whole_file
+
 GAP = 2
 _GROUND = (255, 255, 255)
 _INK = (20, 20, 20)
@@ -52,9 +54,5 @@ def save_png(picture: Image.Image, path: Path, settings: Mapping[str, str] | Non
         # a folder's name may hold surrogate escapes, which no PNG can
         info.add_text(key, value.encode("utf-8", "backslashreplace").decode("utf-8"))
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
+    with whole_file(path) as temporary:
         picture.save(temporary, format="PNG", pnginfo=info)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

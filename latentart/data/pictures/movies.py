@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import ExifTags, Image
+
+from latentart.storage.whole import whole_file
 
 SUFFIXES = (".gif", ".webp")
 FRAME_MS = 100
@@ -26,20 +29,16 @@ def save_movie(frames: Sequence[Image.Image], path: Path, text: str, *, frame_ms
         msg = f"movie: got {len(frames)} frames for {path.name}, expected some for one of {', '.join(SUFFIXES)}"
         raise ValueError(msg)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
     first, *others = frames
     durations = [*[frame_ms] * len(others), HOLD_MS]
-    if suffix == ".gif":
-        first.save(
-            temporary, "GIF", save_all=True, append_images=others, duration=durations, loop=0, comment=text.encode()
-        )
-    else:
+    options: dict[str, Any] = {"comment": text.encode()}
+    if suffix == ".webp":
         exif = Image.Exif()
         exif[ExifTags.Base.ImageDescription] = text
-        first.save(
-            temporary, "WEBP", save_all=True, append_images=others, duration=durations, loop=0, exif=exif, quality=90
-        )
-    temporary.replace(path)
+        options = {"exif": exif, "quality": 90}
+    with whole_file(path) as temporary:
+        kind = suffix.removeprefix(".")
+        first.save(temporary, kind, save_all=True, append_images=others, duration=durations, loop=0, **options)
 
 
 def read_movie_text(movie: Image.Image) -> str | None:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from latentart.data.synthetic.styles import STYLES, Canvas
 from latentart.errors import DataError, nearest
+from latentart.storage.whole import remove_temporaries, whole_file
 
 __all__ = ["BROKEN_FILES", "FILE_NAMES", "STYLES", "draw_picture", "write_raw_folder"]
 
@@ -87,6 +88,7 @@ def write_raw_folder(folder: Path, *, seed: int, pictures_per_style: int, size: 
     num_written = 0
     for style, name in FILE_NAMES.items():
         (folder / style).mkdir(parents=True, exist_ok=True)
+        remove_temporaries(folder / style)
         for index in range(pictures_per_style):
             path = folder / style / f"{name}_{index + 1:04d}.{'png' if index % 8 == 5 else 'jpg'}"
             if not path.exists():
@@ -149,10 +151,8 @@ def _broken(kind: str, picture: Image.Image, rng: Random) -> bytes:
 
 
 def _write_whole(path: Path, content: bytes) -> None:
-    """Write under a temporary name and rename, so that a file is either whole or not there."""
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    part.replace(path)
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def _rng(*purpose: object) -> Random:

@@ -146,7 +146,7 @@ def test_the_raw_folder_has_the_pictures_it_counts(tmp_path: Path) -> None:
     assert written == len(good) == 6 * len(STYLES)
     assert {picture.format for picture in pictures} == {"JPEG", "PNG"}
     assert len({picture.size for picture in pictures}) > 3
-    assert not list(tmp_path.rglob("*.part"))
+    assert not list(tmp_path.rglob(".*"))
 
 
 def test_a_turned_photograph_says_so_and_turned_back_is_the_picture(raw: Path) -> None:
@@ -198,7 +198,7 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(tmp_path: Path) -> None:
     write_raw_folder(whole, seed=0, pictures_per_style=3, size=16)
     write_raw_folder(interrupted, seed=0, pictures_per_style=2, size=16)
     (interrupted / "Cubism" / "still_life_0003.jpg").write_bytes(b"mine")
-    (interrupted / "Pop_Art" / "burst_0003.jpg.part").write_bytes(b"half")
+    (interrupted / "Pop_Art" / f".tmp-burst_0003.jpg-{2**22 + 5}").write_bytes(b"half")  # of a process that is gone
 
     written = write_raw_folder(interrupted, seed=0, pictures_per_style=3, size=16)
 

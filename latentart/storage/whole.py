@@ -1,0 +1,83 @@
+"""A file that is whole or not there: written beside its place under a temporary name, then renamed.
+
+The name ``.tmp-<name>-<pid>`` says which process writes it: what a killed one left behind can be told from it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+_TEMPORARY = re.compile(r"\.tmp-.+-(\d{1,9})")
+
+
+@contextlib.contextmanager
+def whole_file(path: Path, *, is_durable: bool = False, inside: Path | None = None) -> Iterator[Path]:
+    """Yield a temporary path; what is written there becomes ``path`` at the end, or goes if an error comes.
+
+    At every instant ``path`` holds the old file or the new; with ``is_durable`` a power cut changes nothing in that.
+    ``inside`` is another folder of the same disk for the temporary file.
+    """
+    temporary = temporary_beside(path if inside is None else inside / path.name)
+    try:
+        yield temporary
+        put_in_place(temporary, path, is_durable=is_durable)
+    finally:
+        with contextlib.suppress(OSError):  # the error that matters is on its way
+            temporary.unlink(missing_ok=True)
+
+
+def put_in_place(temporary: Path, path: Path, *, is_durable: bool = True) -> None:
+    """Rename a finished file to ``path``, over what is there."""
+    if is_durable:
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+    temporary.replace(path)
+    if is_durable:
+        sync_folder(path.parent)
+
+
+def temporary_beside(path: Path) -> Path:
+    """Return the name under which this process writes what will be ``path``."""
+    return path.with_name(f".tmp-{path.name}-{os.getpid()}")
+
+
+def remove_temporaries(parent: Path, *, is_locked: bool = False) -> None:
+    """Delete what killed processes were writing in a folder; a living one's stays, unless a lock says none writes here.
+
+    Raises:
+        OSError: the folder cannot be read or changed.
+    """
+    for path in list(parent.glob(".tmp-*")):
+        match = _TEMPORARY.fullmatch(path.name)
+        if match and (is_locked or not is_alive(int(match[1]))):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def is_alive(process: int) -> bool:
+    """Tell whether a process of that id runs; on Windows, where that cannot be asked, it always does."""
+    if os.name != "nt":  # there os.kill(pid, 0) ends the process
+        try:
+            os.kill(process, 0)
+        except OSError as error:
+            return error.errno != errno.ESRCH
+    return True
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder, so that a new name in it outlives a power cut."""
+    if os.name == "nt":  # Windows cannot open a folder
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot flush a folder
+            raise
+    finally:
+        os.close(descriptor)
