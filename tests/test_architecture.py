@@ -72,22 +72,13 @@ CONFIG_READERS: set[str] = {
     "latentart.planning.trial",
     "latentart.sampling.settings",
     "latentart.scoring.vae_evaluation",
-    "latentart.training.ldm_previews",
-    "latentart.training.run",
-    "latentart.training.stages",
-    "latentart.training.survival.resuming",
-    "latentart.training.tracking",
-    "latentart.training.vae_batches",
 }
 LOGGING_IN_CORE: set[str] = {
     "latentart.core.networks.blocks",
 }
-PRIVATE_NAMES: set[str] = {
-    "latentart.training.find_lr: _batches",
-}
+PRIVATE_NAMES: set[str] = set()
 FULL_FOLDERS: set[str] = {
     "bench",
-    "training",
 }
 CIRCLES = [("latentart.bench.recipes", "latentart.bench.ldm")]
 # fmt: on

@@ -39,11 +39,10 @@ from latentart.process.host_memory import file_bytes
 from latentart.scoring.vae_evaluation import FOLLOWED_PICTURES, PREVIEW_PICTURES, SCORED_PICTURES
 from latentart.storage.checkpoints import list_checkpoints
 from latentart.storage.folders import read_json
-from latentart.training.build import build_adversarial_plan
+from latentart.training.build import build_adversarial_plan, preview_settings, require_perceptual_weights
 from latentart.training.encode import Encoding
 from latentart.training.ldm_batches import HELD_OUT_DRAWS
-from latentart.training.ldm_previews import PREVIEW_COLUMNS, PREVIEW_STYLES, preview_settings
-from latentart.training.stages import require_perceptual_weights
+from latentart.training.ldm_previews import PREVIEW_COLUMNS, PREVIEW_STYLES
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +118,7 @@ class Planner:
     def _require_weights(self, stages: list[StageConfig]) -> None:
         """Take the random stand-in for LPIPS weights that are not here: a plan can do with it."""
         try:
-            require_perceptual_weights(self.workspace, stages)
+            require_perceptual_weights(self.config.vae, stages)
         except DownloadError as error:
             self.advice.append(f"{error.message} {error.hint} LPIPS is tried with the small random backbone until then")
             perceptual = self.config.vae.perceptual.model_copy(update={"backbone": "random"})

@@ -109,6 +109,7 @@ class LdmStep:
         numbers: Numbers | None = None,
     ) -> None:
         self.seed = seed
+        self.notes: list[str] = []
         self.numbers = numbers or Numbers("denoiser")
         self.micro_batch: int | None = None
         self.denoiser, self.ema, self.optimizer = denoiser, ema, optimizer
@@ -196,6 +197,10 @@ class LdmStep:
             self._backward(batch, size)
             clip_gradients(self.denoiser, gradient_norm(self.denoiser), self.clip_norm)
             self.optimizer.step()
+
+    def means(self) -> dict[str, float | None]:
+        """Return the mean losses at each part of the noise levels since the last time."""
+        return self.by_noise.take()
 
     def loss_per_image(self, batch: LdmBatch) -> Tensor:
         """Return the weighted loss of every image, ``[B]``."""

@@ -229,6 +229,10 @@ class VaeStep:
         wanted = transform.images(images, self.autoencoder.factor)
         return reconstruction_per_image(images_hat, wanted, self.terms.reconstruction_kind).mean()
 
+    def means(self) -> dict[str, float | None]:
+        """Return what is followed over several updates: nothing."""
+        return {}
+
     def state(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
         """Return everything a checkpoint needs: tensors by file, and JSON."""
         tensors: dict[str, dict[str, Tensor]] = {
