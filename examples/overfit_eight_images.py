@@ -21,7 +21,7 @@ from latentart.core.pixels import to_images, to_pixels
 from latentart.data.datasets import picture_from, pixels_from
 from latentart.data.pictures.grids import tile_grid
 from latentart.data.synthetic.art import STYLES, draw_picture
-from latentart.training.steps.optim import build_adamw, learning_rate, set_learning_rate
+from latentart.training.steps.optim import RatePlan, build_adamw, set_learning_rate
 
 
 def draw_eight(side: int) -> Tensor:
@@ -45,7 +45,7 @@ def overfit(autoencoder: Autoencoder, images: Tensor, steps: int) -> Iterator[fl
     """Train on the same images at every step, under one cycle of the learning rate, and yield the loss."""
     optimizer = build_adamw(autoencoder.parameters(), lr=1e-3, betas=(0.5, 0.9), weight_decay=0.0)
     for step in range(steps):
-        set_learning_rate(optimizer, learning_rate(step, kind="onecycle", peak=1e-3, total_steps=steps))
+        set_learning_rate(optimizer, RatePlan(kind="onecycle", peak=1e-3, total_steps=steps)(step))
         moments = autoencoder.encode(images)
         mean, _ = split_moments(moments)
         images_hat = autoencoder.decode(sample_posterior(moments, torch.randn_like(mean)))

@@ -81,6 +81,11 @@ FULL_FOLDERS: set[str] = {
     "bench",
 }
 CIRCLES = [("latentart.bench.recipes", "latentart.bench.ldm")]
+MANY_PARAMETERS: set[str] = {
+    "latentart.core.networks.unet: __init__",
+    "latentart.data.cleaning.clean: clean_folder",
+    "latentart.scoring.evaluate_ldm: score",
+}
 # fmt: on
 NAMES_OF_OTHERS = {
     "_functorch",
@@ -94,6 +99,7 @@ HEAVY = {"torch", "torchvision", "torchmetrics", "lpips", "einops", "safetensors
 FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "shared", "base_utils"}
 MAX_FILE_LINES = 330
 MAX_FUNCTION_LINES = 75
+MAX_PARAMETERS = 8
 
 
 @dataclass(frozen=True)
@@ -297,6 +303,21 @@ def test_files_and_functions_stay_small() -> None:
                     wrong.append(f"{path}: {node.name} has {lines} lines")
 
     assert wrong == []
+
+
+def test_functions_take_few_parameters() -> None:
+    """What belongs together is one value; of a command in cli the parameters are its options, so many as it has."""
+    many = set()
+    for path in FILES:
+        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in [] if package_of(name_of(path)) == "cli" else nodes:
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                given, stars = node.args, (node.args.vararg, node.args.kwarg)
+                names = [one.arg for one in (*given.posonlyargs, *given.args, *given.kwonlyargs, *filter(None, stars))]
+                if len(names) - (names[:1] in (["self"], ["cls"])) > MAX_PARAMETERS:
+                    many.add(f"{name_of(path)}: {node.name}")
+
+    assert many == MANY_PARAMETERS
 
 
 def test_library_code_does_not_print() -> None:

@@ -26,6 +26,7 @@ from latentart.process.devices import Placement
 from latentart.training.build import build_optimizer, build_rate_plan
 from latentart.training.ldm_batches import HeldOutLoss, LatentBatches
 from latentart.training.steps.ldm_step import LdmBatch, LdmStep
+from latentart.training.steps.optim import Learner
 
 CLOCK_STEPS = 10_000
 NUM_STYLES = 27  # of the speed part: WikiArt's
@@ -123,9 +124,8 @@ def build_step(
     task = build_task(diffusion).to(placement.device)
     uncertainty = LearnedUncertainty().to(placement.device) if task.weighting == "learned" else None
     return LdmStep(
-        network,  # type: ignore[arg-type]  # a peer keeps the contract without being a Denoiser
-        build_ema(network, ema or EmaConfig()),
-        build_optimizer(network, optimizer),
+        # a peer keeps the contract without being a Denoiser
+        Learner(network, build_ema(network, ema or EmaConfig()), build_optimizer(network, optimizer)),  # type: ignore[arg-type]
         task,
         placement,
         clip_norm=optimizer.clip_norm,

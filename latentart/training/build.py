@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,11 +47,11 @@ from latentart.training.ldm_batches import LatentBatches, load_latent_batches
 from latentart.training.ldm_previews import PREVIEW_CALLS
 from latentart.training.stages import former_stage
 from latentart.training.steps.adversarial_schedule import AdversarialPlan, AdversarialSchedule
-from latentart.training.steps.adversary import Adversary
+from latentart.training.steps.adversary import Adversary, Game
 from latentart.training.steps.ldm_step import LdmStep
 from latentart.training.steps.muon import build_muon
 from latentart.training.steps.numbers import Numbers
-from latentart.training.steps.optim import build_adamw, learning_rate
+from latentart.training.steps.optim import Learner, RatePlan, build_adamw
 from latentart.training.steps.vae_step import VaeStep, VaeTerms
 from latentart.training.vae_batches import VaeBatches, order_seed
 
@@ -160,9 +159,7 @@ def build_vae_step(config: VaeConfig, stage: StageConfig, num_steps: int, placem
     for network in (autoencoder.encoder, autoencoder.decoder):
         prepare_network(network, config.run)
     return VaeStep(
-        autoencoder,
-        ema,
-        build_optimizer(autoencoder, config.optimizer),
+        Learner(autoencoder, ema, build_optimizer(autoencoder, config.optimizer)),
         build_terms(stage, config.optimizer.clip_norm, former_stage(config.stages, stage)),
         placement,
         adversary=adversary,
@@ -195,14 +192,11 @@ def build_ldm_step(
     uncertainty = LearnedUncertainty().to(placement.device) if task.weighting == "learned" else None
     prepare_network(denoiser, settings.run)
     return LdmStep(
-        denoiser,
-        ema,
-        build_optimizer(denoiser, settings.optimizer),
+        Learner(denoiser, ema, build_optimizer(denoiser, settings.optimizer), tracks),
         task,
         placement,
         clip_norm=settings.optimizer.clip_norm,
         seed=seed,
-        tracks=tracks,
         uncertainty=uncertainty,
         numbers=Numbers("denoiser", min(settings.run.max_skipped, num_steps)),
     )
@@ -237,11 +231,13 @@ def build_adversary(
         optimizer,
         AdversarialSchedule(build_adversarial_plan(config, stage, num_steps)),
         placement,
-        lr=lr,
-        kind=config.loss,
-        adaptive_limit=config.adaptive_limit,
-        r1=config.r1,
-        r1_every=config.r1_every,
+        Game(
+            lr=lr,
+            loss=config.loss,
+            adaptive_limit=config.adaptive_limit,
+            r1=config.r1,
+            r1_every=config.r1_every,
+        ),
     )
 
 
@@ -262,22 +258,9 @@ def build_adversarial_plan(config: DiscriminatorConfig, stage: StageConfig, num_
     )
 
 
-@dataclass(frozen=True)
-class RatePlan:
-    """The learning rate as a pure function of the step."""
-
-    settings: dict[str, Any]
-    peak: float
-    total_steps: int
-
-    def __call__(self, step: int) -> float:
-        """Return the rate of update ``step``, counted from 0."""
-        return learning_rate(step, peak=self.peak, total_steps=self.total_steps, **self.settings)
-
-
 def build_rate_plan(config: OptimizerConfig, total_steps: int, peak: float | None = None) -> RatePlan:
     """Return the rate over a run of ``total_steps``; ``peak`` takes the place of the config's."""
-    return RatePlan(config.schedule.model_dump(), peak or config.lr, total_steps)
+    return RatePlan(peak=peak or config.lr, total_steps=total_steps, **config.schedule.model_dump())
 
 
 def build_terms(stage: StageConfig, clip_norm: float, former: StageConfig | None = None) -> VaeTerms:
