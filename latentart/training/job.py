@@ -21,8 +21,8 @@ Batch = TypeVar("Batch")
 BatchIn = TypeVar("BatchIn", contravariant=True)
 
 
-class Step(Protocol[BatchIn]):
-    """One optimizer update: owns networks and optimizers.
+class Update(Protocol[BatchIn]):
+    """One update of a training: owns networks and optimizers.
 
     Attributes:
         numbers: says which updates may be made. notes: sentences for the log; whoever reads them empties the list.
@@ -77,7 +77,7 @@ class Job(Generic[Batch]):
         stage: the stage of the autoencoder that it is.
     """
 
-    step_fn: Step[Batch]
+    step_fn: Update[Batch]
     num_steps: int
     batch_size: int
     rate: Callable[[int], float]

@@ -119,32 +119,29 @@ def keep_run(
         writer.finish()
 
 
+@dataclass(eq=False)
 class RunKeeper(Generic[Batch]):
     """Makes a job's updates and does what belongs to each; saves, and ends the call, as all processes agree.
 
     ``is_ending`` tells that the call ends with the step at hand, ``pause`` at which limit it has ended.
     """
 
-    def __init__(
-        self,
-        job: Job[Batch],
-        start: Start,
-        batches: Iterator[Batch],
-        log: RunLog,
-        progress: Progress,
-        writer: CheckpointWriter,
-        stop: StopSignal,
-        limits: Limits,
-    ) -> None:
-        self.job, self.start, self.log = job, start, log
-        self.pause: Pause | None = None
-        self.is_ending = False
-        self._batches, self._progress, self._writer = batches, progress, writer
-        self._stop, self._limits = stop, limits
-        self._signal, self._is_asked = 0, False
-        self._limit: Literal["time", "steps"] | None = None
-        self._rate: float | None = None
-        self._seconds, self._data_seconds = 0.0, 0.0
+    job: Job[Batch]
+    start: Start
+    batches: Iterator[Batch]
+    log: RunLog
+    progress: Progress
+    writer: CheckpointWriter
+    stop: StopSignal
+    limits: Limits
+    pause: Pause | None = None
+    is_ending: bool = False
+    _is_asked: bool = False
+    _signal: int = 0
+    _limit: Literal["time", "steps"] | None = None
+    _rate: float | None = None
+    _seconds: float = 0.0
+    _data_seconds: float = 0.0
 
     def steps(self) -> Iterator[Moment]:
         """Make each update, show and log it, agree on what follows, and let the story do what it does then.
@@ -158,10 +155,10 @@ class RunKeeper(Generic[Batch]):
         """
         job, step_fn = self.job, self.job.step_fn
         rate, first, last = step_fn.numbers.scale(job.rate), self.start.first, job.num_steps
-        for report in train(step_fn, self._batches, rate, first_step=first, last_step=last, batch_size=job.batch_size):
+        for report in train(step_fn, self.batches, rate, first_step=first, last_step=last, batch_size=job.batch_size):
             moment = Moment(self.start.base + report.step, report.step, is_last=report.step == job.num_steps)
-            self._writer.check()
-            self._limits.count_step()
+            self.writer.check()
+            self.limits.count_step()
             self._report(report, moment)
             self._agree()
             for note in step_fn.notes:
@@ -179,7 +176,7 @@ class RunKeeper(Generic[Batch]):
         self._rate = rate if self._rate is None else 0.95 * self._rate + 0.05 * rate
         self._seconds += report.seconds
         self._data_seconds += report.data_seconds
-        self._progress.update(report.step, loss=report.scalars["loss"], images_per_second=self._rate)
+        self.progress.update(report.step, loss=report.scalars["loss"], images_per_second=self._rate)
         if moment.is_due(job.pace.log_every):
             self.log.metrics(
                 moment.step,
@@ -195,7 +192,7 @@ class RunKeeper(Generic[Batch]):
 
     def _agree(self) -> None:
         """Exchange what came up to now on any process: a signal that comes later is heeded in the next step."""
-        flags = [self._stop.received or 0, int(self._stop.take_request()), _number_of(self._limits.reached())]
+        flags = [self.stop.received or 0, int(self.stop.take_request()), _number_of(self.limits.reached())]
         self._signal, is_asked, limit = largest_of_all(flags)
         self._is_asked, self._limit = bool(is_asked), _limit_from(limit)
         self.is_ending = bool(self._signal or self._limit)
@@ -229,7 +226,7 @@ class RunKeeper(Generic[Batch]):
         error = None
         try:
             milestones = {*done.values(), *job.pace.milestones(0, step)}
-            self._writer.save(step, tensors, {**state, "optimizers": optimizers, **job.saved}, milestones)
+            self.writer.save(step, tensors, {**state, "optimizers": optimizers, **job.saved}, milestones)
         except TrainingDivergedError as raised:
             error = raised
         has_diverged = largest_of_all([int(error is not None)])[0]
@@ -256,7 +253,7 @@ class RunKeeper(Generic[Batch]):
             StoppedBySignal: so it is.
             ResourceError: the checkpoint could not be written.
         """
-        self._writer.finish()
+        self.writer.finish()
         self._agree()
         if self._signal:
             self._leave(step)
@@ -268,10 +265,10 @@ class RunKeeper(Generic[Batch]):
             StoppedBySignal: a signal ends it.
             ResourceError: the checkpoint could not be written.
         """
-        self._writer.finish()
+        self.writer.finish()
         wait_for_all()
         if self._signal or self._limit is None:
-            raise StoppedBySignal(f"stopped by a signal; step {step} is saved in {self._writer.run}.", self._signal)
+            raise StoppedBySignal(f"stopped by a signal; step {step} is saved in {self.writer.run}.", self._signal)
         self.log.note(f"step {step}: stopped and saved, the {self._limit} of this call are used up")
         return Pause(step, self._limit)
 
