@@ -41,7 +41,7 @@ from latentart.training.build import (
     build_terms,
 )
 from latentart.training.steps.adversarial_schedule import AdversarialPlan
-from latentart.training.steps.optim import learning_rate
+from latentart.training.steps.optim import RatePlan
 from latentart.training.steps.vae_step import VaeTerms
 
 BLOCKS: dict[str, Any] = {
@@ -238,7 +238,7 @@ def test_rate_plans_are_the_learning_rate_with_the_configs_numbers(schedule: dic
 
     rates = [plan(step) for step in range(20)]
 
-    assert rates == [learning_rate(step, peak=0.1, total_steps=20, **schedule) for step in range(20)]
+    assert rates == [RatePlan(peak=0.1, total_steps=20, **schedule)(step) for step in range(20)]
     assert max(rates) == pytest.approx(0.1, rel=0.02)
 
 
@@ -290,8 +290,9 @@ def test_the_adversary_has_its_configs_numbers() -> None:
 
     adversary = build_adversary(build_discriminator(config), config, stage, 100, CPU, (0.5, 0.9))
 
-    assert (adversary.lr, adversary.kind, adversary.adaptive_limit) == (3e-4, "non_saturating", None)
-    assert (adversary.r1, adversary.r1_every) == (2.0, 4)
+    game = adversary.game
+    assert (game.lr, game.loss, game.adaptive_limit) == (3e-4, "non_saturating", None)
+    assert (game.r1, game.r1_every) == (2.0, 4)
     assert adversary.schedule.plan == AdversarialPlan(
         start=13,
         warmup=11,

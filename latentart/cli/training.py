@@ -25,7 +25,7 @@ from latentart.cli.options import (
 from latentart.errors import StoppedBySignal, UsageError
 
 if TYPE_CHECKING:
-    from latentart.training.survival.agreement import Pause
+    from latentart.training.loop import Pause
     from latentart.training.survival.resuming import Call
 
 ResumeOption = Annotated[

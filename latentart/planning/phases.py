@@ -35,11 +35,10 @@ from latentart.process.host_memory import file_bytes
 from latentart.scoring.reconstructions import FOLLOWED_PICTURES, PREVIEW_PICTURES, SCORED_PICTURES
 from latentart.storage.checkpoints import list_checkpoints
 from latentart.storage.folders import read_json
-from latentart.training.build import build_adversarial_plan
+from latentart.training.build import build_adversarial_plan, preview_settings, require_perceptual_weights
 from latentart.training.encode import Encoding
 from latentart.training.ldm_batches import HELD_OUT_DRAWS
-from latentart.training.ldm_previews import PREVIEW_COLUMNS, PREVIEW_STYLES, preview_settings
-from latentart.training.stages import require_perceptual_weights
+from latentart.training.ldm_previews import PREVIEW_COLUMNS, PREVIEW_STYLES
 
 logger = logging.getLogger(__name__)
 
@@ -228,7 +227,9 @@ def scratch_workspace(workspace: Workspace, folder: Path) -> Workspace:
 def with_perceptual_weights(workspace: Workspace, names: Sequence[str]) -> tuple[Workspace, list[str]]:
     """Return a workspace with the random stand-in for LPIPS weights that its stages lack, and what to say of that."""
     try:
-        require_perceptual_weights(workspace, [stage for stage in workspace.config.vae.stages if stage.name in names])
+        require_perceptual_weights(
+            workspace.config.vae, [stage for stage in workspace.config.vae.stages if stage.name in names]
+        )
     except DownloadError as error:
         lacking = f"{error.message} {error.hint} LPIPS is tried with the small random backbone until then"
         config = changed(workspace.config, {"vae.perceptual.backbone": "random"})

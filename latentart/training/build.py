@@ -1,9 +1,11 @@
-"""Config → what a training moves: steps with their networks, optimizers, rates and losses."""
+"""Config → what a training is: its job, and the steps, networks, optimizers, rates and losses in it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,29 +13,134 @@ from torch import nn
 
 from latentart.builders import (
     build_autoencoder,
+    build_crop,
     build_denoiser,
     build_discriminator,
     build_ema,
     build_task,
     build_tracks,
+    count_steps,
     prepare_network,
 )
 from latentart.config.ldm import LdmConfig
 from latentart.config.optim import OptimizerConfig
+from latentart.config.sample import SampleConfig
 from latentart.config.vae import DiscriminatorConfig, StageConfig, VaeConfig
 from latentart.core.diffusion.uncertainty import LearnedUncertainty
 from latentart.core.networks.discriminator import PatchDiscriminator
 from latentart.core.randomness import generator_for, seed_for
-from latentart.model.weights.perceptual import build_perceptual
+from latentart.data.datasets import PictureDataset
+from latentart.data.held_out import split_held_out
+from latentart.data.index import IndexEntry
+from latentart.data.latent_cache import LatentCache
+from latentart.layout import Workspace
+from latentart.model.folder import load_autoencoder
+from latentart.model.generate import SamplerSettings
+from latentart.model.labels import ids_in_cache, read_columns
+from latentart.model.weights.perceptual import build_perceptual, check_weights
 from latentart.process.devices import Placement
+from latentart.process.distributed import read_ranks
+from latentart.sampling.sample import settings_from
+from latentart.scoring.reconstructions import Evaluation
+from latentart.training.job import LdmJob, StageJob
+from latentart.training.ldm_batches import LatentBatches, load_latent_batches
+from latentart.training.ldm_previews import PREVIEW_CALLS
 from latentart.training.stages import former_stage
 from latentart.training.steps.adversarial_schedule import AdversarialPlan, AdversarialSchedule
-from latentart.training.steps.adversary import Adversary
+from latentart.training.steps.adversary import Adversary, Game
 from latentart.training.steps.ldm_step import LdmStep
 from latentart.training.steps.muon import build_muon
 from latentart.training.steps.numbers import Numbers
-from latentart.training.steps.optim import build_adamw, learning_rate
+from latentart.training.steps.optim import Learner, RatePlan, build_adamw
 from latentart.training.steps.vae_step import VaeStep, VaeTerms
+from latentart.training.vae_batches import VaeBatches, order_seed
+
+logger = logging.getLogger(__name__)
+
+
+def build_stage_job(
+    workspace: Workspace,
+    stage: StageConfig,
+    entries: list[IndexEntry],
+    data: Mapping[str, Any],
+    placement: Placement,
+) -> StageJob:
+    """Return a stage with fresh weights; ``data`` describes what it is trained on."""
+    config, seed, names = workspace.config, workspace.config.seed, data["style_names"]
+    placement = Placement(placement.device, config.vae.run.precision)
+    evaluation = Evaluation(workspace, entries, names, stage.resolution, placement)
+    pictures = evaluation.training
+    num_steps = count_steps(stage, len(pictures), stage.batch_size)
+    crop = build_crop(stage.resolution, config.data, order_seed(seed, stage.name), stage.crop)
+    side = stage.resolution // config.vae.model.factor
+    batches = VaeBatches(
+        PictureDataset(workspace.data, [entries[i] for i in pictures], names, crop),
+        stage.name,
+        stage.batch_size,
+        (config.vae.model.latent_channels, side, side),
+        seed=seed,
+        is_balanced=config.data.balance_styles,
+        needs_transform=stage.weights.equivariance > 0,
+        ranks=read_ranks(),
+    )
+    return StageJob(
+        step_fn=build_vae_step(config.vae, stage, num_steps, placement, seed),
+        num_steps=num_steps,
+        batch_size=stage.batch_size,
+        rate=build_rate_plan(config.vae.optimizer, num_steps, stage.lr),
+        load=partial(batches.load, placement=placement, names=pictures, workers=config.data.workers),
+        pace=config.vae.run,
+        saved={"data": data, "config": config.to_json()},
+        stage=stage.name,
+        placement=placement,
+        evaluation=evaluation,
+    )
+
+
+def build_ldm_job(workspace: Workspace, cache: LatentCache, data: Mapping[str, Any], placement: Placement) -> LdmJob:
+    """Return the denoiser's training with fresh weights; ``data`` describes what it is trained on.
+
+    Raises:
+        ModelError: there is no trained autoencoder.
+    """
+    config, settings, seed = workspace.config.ldm, workspace.config.ldm.training, workspace.config.seed
+    names, columns = data["style_names"], read_columns(data)
+    placement = Placement(placement.device, settings.run.precision)
+    autoencoder = load_autoencoder(workspace, placement)
+    entries, _ = workspace.read_pictures()
+    labels = ids_in_cache(cache, entries, names, columns)
+    counts = [len(names), *(len(column.values) for column in columns)]
+    pictures, held_out = split_held_out(entries, workspace.config.data.held_out)
+    num_steps = count_steps(settings, len(pictures), settings.batch_size)
+    step_fn = build_ldm_step(config, cache.latent_shape[0], counts, num_steps, placement, seed)
+    step_fn.micro_batch = None if settings.micro_batch == "auto" else settings.micro_batch
+    task, dropout = build_task(config.diffusion), settings.style_dropout
+    load = partial(
+        load_latent_batches,
+        LatentBatches(cache, labels, counts, task, seed=seed, dropout=dropout, ranks=read_ranks()),
+        pictures,
+        settings.batch_size,
+        placement=placement,
+        is_balanced=workspace.config.data.balance_styles,
+        workers=workspace.config.data.workers,
+    )
+    return LdmJob(
+        step_fn=step_fn,
+        num_steps=num_steps,
+        batch_size=settings.batch_size,
+        rate=build_rate_plan(settings.optimizer, num_steps),
+        load=load,
+        pace=settings.run,
+        saved={"data": data, "config": workspace.config.to_json()},
+        placement=placement,
+        autoencoder=autoencoder,
+        cache=cache,
+        labels=labels,
+        style_names=names,
+        columns=columns,
+        num_pictures=len(pictures),
+        held_out=held_out,
+    )
 
 
 def build_vae_step(config: VaeConfig, stage: StageConfig, num_steps: int, placement: Placement, seed: int) -> VaeStep:
@@ -52,10 +159,8 @@ def build_vae_step(config: VaeConfig, stage: StageConfig, num_steps: int, placem
     for network in (autoencoder.encoder, autoencoder.decoder):
         prepare_network(network, config.run)
     return VaeStep(
-        autoencoder,
-        ema,
-        build_optimizer(autoencoder, config.optimizer),
-        build_terms(stage, config.optimizer.clip_norm, former_stage(config, stage)),
+        Learner(autoencoder, ema, build_optimizer(autoencoder, config.optimizer)),
+        build_terms(stage, config.optimizer.clip_norm, former_stage(config.stages, stage)),
         placement,
         adversary=adversary,
         perceptual=perceptual,
@@ -87,14 +192,11 @@ def build_ldm_step(
     uncertainty = LearnedUncertainty().to(placement.device) if task.weighting == "learned" else None
     prepare_network(denoiser, settings.run)
     return LdmStep(
-        denoiser,
-        ema,
-        build_optimizer(denoiser, settings.optimizer),
+        Learner(denoiser, ema, build_optimizer(denoiser, settings.optimizer), tracks),
         task,
         placement,
         clip_norm=settings.optimizer.clip_norm,
         seed=seed,
-        tracks=tracks,
         uncertainty=uncertainty,
         numbers=Numbers("denoiser", min(settings.run.max_skipped, num_steps)),
     )
@@ -129,11 +231,13 @@ def build_adversary(
         optimizer,
         AdversarialSchedule(build_adversarial_plan(config, stage, num_steps)),
         placement,
-        lr=lr,
-        kind=config.loss,
-        adaptive_limit=config.adaptive_limit,
-        r1=config.r1,
-        r1_every=config.r1_every,
+        Game(
+            lr=lr,
+            loss=config.loss,
+            adaptive_limit=config.adaptive_limit,
+            r1=config.r1,
+            r1_every=config.r1_every,
+        ),
     )
 
 
@@ -154,22 +258,9 @@ def build_adversarial_plan(config: DiscriminatorConfig, stage: StageConfig, num_
     )
 
 
-@dataclass(frozen=True)
-class RatePlan:
-    """The learning rate as a pure function of the step."""
-
-    settings: dict[str, Any]
-    peak: float
-    total_steps: int
-
-    def __call__(self, step: int) -> float:
-        """Return the rate of update ``step``, counted from 0."""
-        return learning_rate(step, peak=self.peak, total_steps=self.total_steps, **self.settings)
-
-
 def build_rate_plan(config: OptimizerConfig, total_steps: int, peak: float | None = None) -> RatePlan:
     """Return the rate over a run of ``total_steps``; ``peak`` takes the place of the config's."""
-    return RatePlan(config.schedule.model_dump(), peak or config.lr, total_steps)
+    return RatePlan(peak=peak or config.lr, total_steps=total_steps, **config.schedule.model_dump())
 
 
 def build_terms(stage: StageConfig, clip_norm: float, former: StageConfig | None = None) -> VaeTerms:
@@ -186,3 +277,24 @@ def build_terms(stage: StageConfig, clip_norm: float, former: StageConfig | None
         perceptual_ramp=stage.ramp if is_new else 0,
         clip_norm=clip_norm,
     )
+
+
+def require_perceptual_weights(config: VaeConfig, stages: Sequence[StageConfig]) -> None:
+    """Refuse to start where a stage, even a later one, will want LPIPS weights that are not here, or not whole.
+
+    Raises:
+        DownloadError: they are missing, cut, damaged, or another network's.
+    """
+    perceptual = config.perceptual
+    if not any(stage.weights.perceptual > 0 for stage in stages):
+        return
+    if perceptual.backbone == "random":
+        logger.info("LPIPS runs on the 'random' backbone: untrained features, a stand-in that needs no download")
+        return
+    check_weights(perceptual.backbone, Path(perceptual.weights).expanduser() if perceptual.weights else None)
+
+
+def preview_settings(config: SampleConfig) -> SamplerSettings:
+    """Return the config's sampling settings with no more steps than a page of previews may take."""
+    calls = 2 if config.sampler == "heun" else 1
+    return settings_from(config, {"steps": min(PREVIEW_CALLS // calls, config.steps)})

@@ -15,20 +15,16 @@ from latentart.config.vae import StageConfig
 from latentart.data.latent_cache import LatentCache
 from latentart.data.loading import prefetch
 from latentart.data.pictures.figures import new_figure, save_figure
-from latentart.errors import ModelError
 from latentart.layout import Workspace
 from latentart.model.run_data import describe_latents, describe_pictures
 from latentart.process.devices import Placement
-from latentart.process.limits import Limits
 from latentart.process.progress import Progress
 from latentart.storage.checkpoints import checkpoint_folder, find_checkpoint, load_checkpoint
+from latentart.training.build import build_ldm_job, build_stage_job, require_perceptual_weights
 from latentart.training.encode import encode
-from latentart.training.loop import Step
-from latentart.training.stages import choose_stages, former_stage, require_perceptual_weights, stages_done
+from latentart.training.job import Job, StageJob
+from latentart.training.stages import choose_stages, former_stage, require_former_stage, stages_done
 from latentart.training.steps.range_test import RangeResult, range_test, sweep_rates
-from latentart.training.trackers import Trackers
-from latentart.training.train_ldm import LdmRun
-from latentart.training.train_vae import StageRun
 
 Batch = TypeVar("Batch")
 
@@ -56,19 +52,17 @@ def find_vae_rate(
         DataError: there are no clean pictures.
         DownloadError: the stage needs LPIPS weights that are not here.
     """
-    stage = choose_stages(workspace, stage_name or workspace.config.vae.stages[0].name)[0]
-    require_perceptual_weights(workspace, [stage])
+    config = workspace.config.vae
+    stage = choose_stages(config.stages, stage_name or config.stages[0].name)[0]
+    require_perceptual_weights(config, [stage])
     entries, names = workspace.read_pictures()
     data = describe_pictures(entries, names, workspace.config.data.held_out)
     weights = stage.weights.model_copy(update={"adversarial": 0.0})
     tested = stage.model_copy(update={"weights": weights, "ramp": 0, "steps": sweep.steps, "epochs": None})
-    run = StageRun(
-        _with_stage(workspace, tested), tested, entries, data, placement, Limits(), [], Trackers({}), quiet=True
-    )
-    if former_stage(workspace.config.vae, stage) is not None:
-        _start_from_former(workspace, stage, run)
-    result = _test(run.step_fn, run._batches(0), sweep, f"find-lr vae {stage.name}", quiet=quiet)
-    return result, stage
+    job = build_stage_job(_with_stage(workspace, tested), tested, entries, data, placement)
+    if former_stage(config.stages, stage) is not None:
+        _start_from_former(workspace, stage, job)
+    return _test(job, sweep, f"find-lr vae {stage.name}", quiet=quiet), stage
 
 
 def find_ldm_rate(workspace: Workspace, placement: Placement, sweep: Sweep, *, quiet: bool) -> RangeResult:
@@ -83,10 +77,8 @@ def find_ldm_rate(workspace: Workspace, placement: Placement, sweep: Sweep, *, q
     training = workspace.config.ldm.training.model_copy(update={"steps": sweep.steps, "epochs": None})
     ldm = workspace.config.ldm.model_copy(update={"training": training})
     tested = Workspace(workspace.folder, workspace.config.model_copy(update={"ldm": ldm}))
-    run = LdmRun(tested, cache, data, placement, Limits(), [], Trackers({}), quiet=True)
-    micro_batch = training.micro_batch
-    run.step_fn.micro_batch = None if micro_batch == "auto" else micro_batch
-    return _test(run.step_fn, run._batches(0), sweep, "find-lr ldm", quiet=quiet)
+    job = build_ldm_job(tested, cache, data, placement)
+    return _test(job, sweep, "find-lr ldm", quiet=quiet)
 
 
 def _with_stage(workspace: Workspace, stage: StageConfig) -> Workspace:
@@ -95,18 +87,16 @@ def _with_stage(workspace: Workspace, stage: StageConfig) -> Workspace:
     return Workspace(workspace.folder, workspace.config.model_copy(update={"vae": vae}))
 
 
-def _start_from_former(workspace: Workspace, stage: StageConfig, run: StageRun) -> None:
+def _start_from_former(workspace: Workspace, stage: StageConfig, job: StageJob) -> None:
     """Give a stage the weights that it goes on from; the checkpoint is only read."""
-    former = former_stage(workspace.config.vae, stage)
+    stages, newest = workspace.config.vae.stages, find_checkpoint(workspace.vae_run)
+    require_former_stage(workspace.vae_run, stages, stage, newest, "test its first stage")
+    former = former_stage(stages, stage)
     assert former is not None
-    newest = find_checkpoint(workspace.vae_run)
-    done = stages_done(newest)
-    if newest is None or former.name not in done:
-        msg = f"stage {stage.name} goes on from stage {former.name}, which is not finished in {workspace.vae_run}."
-        raise ModelError(msg, f"Run `latentart train vae --stage {former.name}` first, or test its first stage.")
-    folder = checkpoint_folder(workspace.vae_run, done[former.name])
+    assert newest is not None
+    folder = checkpoint_folder(workspace.vae_run, stages_done(newest)[former.name])
     checkpoint = load_checkpoint(folder) if folder.is_dir() else newest
-    run.step_fn.start_from(
+    job.step_fn.start_from(
         checkpoint.tensors,
         checkpoint.state["optimizers"],
         from_average=stage.start_from == "ema",
@@ -115,15 +105,15 @@ def _start_from_former(workspace: Workspace, stage: StageConfig, run: StageRun) 
     )
 
 
-def _test(step_fn: Step[Batch], batches: Iterator[Batch], sweep: Sweep, label: str, *, quiet: bool) -> RangeResult:
+def _test(job: Job[Batch], sweep: Sweep, label: str, *, quiet: bool) -> RangeResult:
     with (
         Progress(label, sweep.steps, quiet=quiet) as progress,
         _without_warnings("latentart.training.steps.numbers"),  # that a loss explodes is what is looked for
-        closing(prefetch(batches)) as ahead,
+        closing(prefetch(job.batches(0))) as ahead,
     ):
 
         def step(i: int, lr: float) -> float:
-            loss = float(step_fn(next(ahead), i, lr)["loss"])
+            loss = float(job.step_fn(next(ahead), i, lr)["loss"])
             progress.update(i + 1, loss=loss)
             return loss
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -107,22 +106,21 @@ def drop_labels(labels: Tensor, nulls: Sequence[int], seed: int, numbers: Sequen
 
 
 def choose_micro_batch(
-    step_fn: LdmStep, wanted: int | Literal["auto"] | None, latent_shape: tuple[int, ...], labels: Tensor, size: int
+    step_fn: LdmStep, latent_shape: tuple[int, ...], labels: Tensor, size: int, *, is_tried: bool
 ) -> str:
-    """Set how many of a batch of ``size`` go through the network at once; return a sentence for the log, or nothing.
+    """Say how many of a batch of ``size`` go through the network at once: a sentence for the log, or nothing.
 
-    ``auto`` tries what a GPU has room for, with empty latents; elsewhere memory cannot be tried, and all go at once.
+    Where it ``is_tried``, as many as a GPU has room for, with empty latents; elsewhere memory cannot be tried.
 
     Raises:
         ResourceError: not even one image has room.
     """
-    step_fn.micro_batch = None if wanted == "auto" else wanted
     device = step_fn.placement.device
-    if wanted == "auto" and device.type == "cuda":
+    if is_tried and device.type == "cuda":
         x0, t = torch.zeros(size, *latent_shape, device=device), torch.zeros(size, dtype=torch.int64, device=device)
         step_fn.fit_micro_batch(LdmBatch(x0, x0, t, labels[:1].to(device).expand(size, *labels.shape[1:]).contiguous()))
     part = min(step_fn.micro_batch or size, size)
-    return f"batches of {size} go through the network in parts of {part}" if part < size or wanted == "auto" else ""
+    return f"batches of {size} go through the network in parts of {part}" if part < size or is_tried else ""
 
 
 class HeldOutLoss:

@@ -8,25 +8,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from latentart.config.sample import SampleConfig
 from latentart.core.latents import LatentNormalizer
 from latentart.core.networks.autoencoder import Autoencoder
 from latentart.core.networks.conditioning import Denoiser
 from latentart.data.datasets import picture_from
 from latentart.data.pictures.grids import save_png, tile_grid
 from latentart.model.generate import Generator, SamplerSettings
-from latentart.sampling.sample import settings_from
 from latentart.training.steps.ldm_step import LdmStep
 
 PREVIEW_STYLES = 32
 PREVIEW_COLUMNS = 4
 PREVIEW_CALLS = 20  # of the network, for one page
-
-
-def preview_settings(config: SampleConfig) -> SamplerSettings:
-    """Return the config's sampling settings with no more steps than a page of previews may take."""
-    calls = 2 if config.sampler == "heun" else 1
-    return settings_from(config, {"steps": min(PREVIEW_CALLS // calls, config.steps)})
 
 
 @dataclass
@@ -42,7 +34,7 @@ class PreviewPage:
     step_fn: LdmStep
     resolution: int
     style_names: list[str]
-    config: SampleConfig
+    settings: SamplerSettings
     last: Path | None = None
     step: int = 0
     samples: tuple[Tensor, Tensor] | None = None
@@ -55,8 +47,11 @@ class PreviewPage:
         generator = Generator(self.autoencoder, denoiser, self.normalizer, task, placement, self.resolution)
         names = self.style_names[:PREVIEW_STYLES]
         style_ids = [i for i in range(len(names)) for _ in range(PREVIEW_COLUMNS)]
-        pixels = generator(style_ids, list(range(PREVIEW_COLUMNS)) * len(names), preview_settings(self.config))
+        pixels = generator(style_ids, list(range(PREVIEW_COLUMNS)) * len(names), self.settings)
         self.step, self.samples = step, (pixels, torch.tensor(style_ids))
-        path = self.folder / f"step-{step:08d}.png"
-        save_png(tile_grid([picture_from(p) for p in pixels], len(names), PREVIEW_COLUMNS, names), path)
-        self.last = path
+        save_png(tile_grid([picture_from(p) for p in pixels], len(names), PREVIEW_COLUMNS, names), self.path(step))
+        self.last = self.path(step)
+
+    def path(self, step: int) -> Path:
+        """Return where the page of a step lies."""
+        return self.folder / f"step-{step:08d}.png"

@@ -24,14 +24,17 @@ class RunLog:
     """Appends to the two log files of ``folder``; with ``resume_step`` later metrics are cut away first.
 
     A fresh run passes ``resume_step=0``. A log that cannot be written is one warning. What is watched goes to
-    ``trackers`` too, whom others open and close.
+    ``trackers`` too, whom others open and close. Without a folder, as in a process that is not the first, nothing is
+    written.
     """
 
-    def __init__(self, folder: Path, resume_step: int | None = None, trackers: Trackers | None = None) -> None:
+    def __init__(self, folder: Path | None, resume_step: int | None = None, trackers: Trackers | None = None) -> None:
         self._trackers, self._first = trackers or Trackers({}), resume_step or 0
-        self._metrics = folder / "metrics.jsonl"
-        self._text = folder / "log.txt"
+        self._metrics = folder / "metrics.jsonl" if folder else None
+        self._text = folder / "log.txt" if folder else None
         self._warned = False
+        if folder is None or self._metrics is None:
+            return
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if self._metrics.exists():
@@ -79,7 +82,9 @@ class RunLog:
         now = datetime.now(tz=UTC).astimezone().isoformat(sep=" ", timespec="seconds")
         self._append(self._text, f"{now} {printable(text)}")
 
-    def _append(self, path: Path, line: str) -> None:
+    def _append(self, path: Path | None, line: str) -> None:
+        if path is None:
+            return
         try:
             with path.open("a", encoding="utf-8") as file:  # closing flushes, so a killed run loses nothing
                 file.write(line + "\n")

@@ -1,13 +1,13 @@
-"""What both trainings do around their loop: the run's folder, its room on the disk, its checkpoints, the stop."""
+"""A run's folder: who may write there, whether its disk has room, what it says of itself, and who else is told."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import platform
 import sys
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +15,20 @@ import torch
 from torch import Tensor
 
 from latentart import __version__
-from latentart.config.optim import RunConfig
-from latentart.config.workspace import Config
 from latentart.errors import ResourceError
 from latentart.process.distributed import read_ranks, wait_for_all
 from latentart.process.limits import Limits
-from latentart.process.progress import Progress
-from latentart.process.signals import StopSignal, without_harm_from_requests
+from latentart.process.signals import without_harm_from_requests
 from latentart.storage.checkpoints import list_checkpoints, step_of
 from latentart.storage.disk import checkpoint_bytes, folder_bytes, require_room, require_writable, tensor_bytes
 from latentart.storage.folders import remove_leftovers, write_json_atomic
 from latentart.storage.lock import hold_lock
+from latentart.training.job import Pace
 from latentart.training.log import RunLog
-from latentart.training.loop import StepReport
-from latentart.training.survival.agreement import Agreement, Pause
-from latentart.training.survival.writer import CheckpointWriter
+from latentart.training.survival.resuming import READ, Kind
+from latentart.training.trackers import TensorBoard, Tracker, Trackers, WeightsAndBiases
 
-logger = logging.getLogger(__name__)
+PLACES = ("raw", "root", "labels")  # of the group data
 
 
 @contextlib.contextmanager
@@ -67,9 +64,33 @@ def open_run(folder: Path) -> Iterator[None]:
             folder.parent.rmdir()
 
 
-def record_run(folder: Path, config: Config) -> None:
-    """Write the resolved config and the machine into a run's folder."""
-    write_json_atomic(folder / "config.json", config.to_json())
+@dataclass(frozen=True)
+class Session:
+    """What one call brings to a run.
+
+    Attributes:
+        limits: when it ends. trackers: whom else it tells. changes: in words, what is not as at the checkpoint.
+    """
+
+    limits: Limits
+    trackers: Trackers
+    changes: Sequence[str]
+    quiet: bool
+
+
+def open_log(folder: Path, step: int, session: Session, title: str) -> RunLog:
+    """Return the log of a run that goes on from ``step``, begun with its title; of many processes one alone writes."""
+    is_first = read_ranks().is_first
+    log = RunLog(folder if is_first else None, resume_step=step, trackers=session.trackers)
+    log.note(title)
+    for change in session.changes:
+        log.note(change)
+    return log
+
+
+def record_run(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Write the resolved settings and the machine into a run's folder."""
+    write_json_atomic(folder / "config.json", settings)
     write_json_atomic(folder / "machine.json", describe_machine())
 
 
@@ -89,7 +110,7 @@ def describe_machine() -> dict[str, Any]:
 
 def require_disk(
     run: Path,
-    config: RunConfig,
+    pace: Pace,
     tensors: Mapping[str, Mapping[str, Tensor]],
     optimizers: Sequence[torch.optim.Optimizer],
     *,
@@ -104,11 +125,11 @@ def require_disk(
     Raises:
         ResourceError: so it is; the line names the settings that help.
     """
-    keep, size, found = config.keep_checkpoints, checkpoint_bytes(tensors, optimizers), list_checkpoints(run)
+    keep, size, found = pace.keep_checkpoints, checkpoint_bytes(tensors, optimizers), list_checkpoints(run)
     newest = step_of(found[-1]) if found else 0
-    milestones = {*staying, *config.milestones(0, newest)}
+    milestones = {*staying, *pace.milestones(0, newest)}
     going = [folder for folder in found[-keep:] if step_of(folder) not in milestones]  # when others come
-    to_come = keep + 1 + len(config.milestones(newest, last))
+    to_come = keep + 1 + len(pace.milestones(newest, last))
     needed = max(size, to_come * size - sum(map(folder_bytes, going))) + tensor_bytes(tensors["ema"]) + more
     group = "vae.run" if "autoencoder" in tensors else "ldm.training.run"
     hint = f"Make room, lower {group}.keep_checkpoints ({keep}), or have the workspace or data.root on another disk."
@@ -116,97 +137,21 @@ def require_disk(
     require_writable(run / "checkpoints")
 
 
-class RunKeeper:
-    """Says what happens once in a while in a run: numbers to the log, progress to the screen, checkpoints, the end."""
+def open_trackers(run: Path, settings: Mapping[str, Any], kind: Kind) -> Trackers:
+    """Return what the settings ask for, of the first process only; nothing is opened before the training begins."""
+    wanted, told = settings["tracking"], tracked_settings(settings, kind)
+    build: dict[str, Callable[[], Tracker]] = {}
+    if wanted["wandb"]:
+        build["Weights & Biases"] = partial(WeightsAndBiases, run, wanted["project"], told)
+    if wanted["tensorboard"]:
+        build["TensorBoard"] = partial(TensorBoard, run / "tensorboard")
+    return Trackers(build if read_ranks().is_first else {})
 
-    def __init__(
-        self,
-        config: RunConfig,
-        log: RunLog,
-        progress: Progress,
-        writer: CheckpointWriter,
-        stop: StopSignal,
-        limits: Limits,
-    ) -> None:
-        self.config, self.log, self.progress, self.writer = config, log, progress, writer
-        self.limits, self.agreement = limits, Agreement(stop, limits)
-        self._rate: float | None = None
-        self._seconds, self._data_seconds = 0.0, 0.0
 
-    @property
-    def is_ending(self) -> bool:
-        """Whether the call ends with the step at hand."""
-        return self.agreement.is_ending
-
-    def is_due(self, at: int, *, is_last: bool) -> bool:
-        """Tell whether the run's step ``at`` is logged."""
-        return is_last or at % self.config.log_every == 0
-
-    def report(
-        self, report: StepReport, batch_size: int, *, at: int, is_last: bool, **extra: str | float | None
-    ) -> None:
-        """Show a step, log it where it is due, and agree on what follows; ``at`` is the run's own step.
-
-        Raises:
-            ResourceError: the third checkpoint in a row could not be written.
-        """
-        self.writer.check()
-        self.limits.count_step()
-        rate = batch_size / max(report.seconds, 1e-9)
-        self._rate = rate if self._rate is None else 0.95 * self._rate + 0.05 * rate
-        self._seconds += report.seconds
-        self._data_seconds += report.data_seconds
-        self.progress.update(report.step, loss=report.scalars["loss"], images_per_second=self._rate)
-        if self.is_due(at, is_last=is_last):
-            scalars = {name: float(value) for name, value in report.scalars.items()}
-            self.log.metrics(
-                at,
-                **scalars,
-                lr=report.lr,
-                images_per_second=self._rate,
-                data_share=self._data_seconds / max(self._seconds, 1e-9),  # since the line before
-                time=time.time(),
-                **extra,
-            )
-            self._seconds, self._data_seconds = 0.0, 0.0
-        self.agreement.reach()
-
-    def wants_checkpoint(self, step: int, *, is_sound: bool = True) -> bool:
-        """Tell whether one is due: by count, on request, or as the call ends with this step, which ``is_ending`` tells.
-
-        By count only where the last update was made, ``is_sound``: a run may have to go back to it.
-        """
-        if self.agreement.is_asked:
-            self.log.note(f"step {step}: a checkpoint was asked for")
-        return self.agreement.wants_checkpoint(is_due=self.config.is_checkpoint_due(step), is_sound=is_sound)
-
-    def attempt(self, write: Callable[[], object]) -> None:
-        """Write what a run can do without; if the disk does not take it, that is a warning."""
-        try:
-            write()
-        except ResourceError as error:
-            logger.warning("%s", error)
-        except OSError as error:
-            logger.warning("%s cannot be written: %s.", error.filename or "A file", error.strerror or error)
-
-    def leave(self, step: int) -> Pause:
-        """Wait until the step's checkpoint stands, and say which limit ends the call.
-
-        Raises:
-            StoppedBySignal: a signal ends it.
-            ResourceError: the checkpoint could not be written.
-        """
-        self.writer.finish()
-        pause = self.agreement.leave(step, self.writer.run)
-        self.log.note(f"step {step}: stopped and saved, the {pause.limit} of this call are used up")
-        return pause
-
-    def leave_if_stopped(self, step: int) -> None:
-        """End the call where a signal has come since the last step, which is saved.
-
-        Raises:
-            StoppedBySignal: so it is.
-        """
-        self.agreement.reach()
-        if self.agreement.signal:
-            self.leave(step)
+def tracked_settings(settings: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
+    """Return those that a run is trained by, without any place on this machine."""
+    told: dict[str, Any] = {"preset": settings["preset"]} | {name: settings[name] for name in READ[kind]}
+    told["data"] = {name: value for name, value in told["data"].items() if name not in PLACES}
+    if "vae" in told:
+        told["vae"] = {**told["vae"], "perceptual": {**told["vae"]["perceptual"], "weights": None}}
+    return told

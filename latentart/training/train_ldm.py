@@ -5,45 +5,34 @@ Launch: ``latentart train ldm`` in a workspace with a trained autoencoder; a tin
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from latentart.builders import build_task, count_steps
 from latentart.config.denoiser import advise
-from latentart.data.held_out import split_held_out
 from latentart.data.latent_cache import LatentCache
-from latentart.data.loading import prefetch
 from latentart.layout import Workspace
 from latentart.model.averages import drop_averages, save_average
-from latentart.model.folder import load_autoencoder, save_model, trained_steps
-from latentart.model.labels import ids_in_cache, read_columns
+from latentart.model.folder import save_model, trained_steps
 from latentart.model.run_data import describe_latents, settle_data
 from latentart.process.devices import Placement
 from latentart.process.distributed import join_ranks, read_ranks
 from latentart.process.limits import Limits
-from latentart.process.progress import Progress
 from latentart.storage.checkpoints import Checkpoint
 from latentart.storage.disk import tensor_bytes
-from latentart.training.build import build_ldm_step, build_rate_plan
+from latentart.training.build import build_ldm_job, preview_settings
 from latentart.training.encode import encode
-from latentart.training.ldm_batches import HeldOutLoss, LatentBatches, choose_micro_batch, load_latent_batches
+from latentart.training.job import LdmJob, Start
+from latentart.training.ldm_batches import HeldOutLoss, choose_micro_batch
 from latentart.training.ldm_previews import PreviewPage
-from latentart.training.ldm_verdict import LdmVerdict
 from latentart.training.log import RunLog
-from latentart.training.loop import train
-from latentart.training.preflight import check_ldm_memory
-from latentart.training.run import RunKeeper, open_run, record_run, require_disk
-from latentart.training.steps.ldm_step import LdmBatch
-from latentart.training.survival.agreement import Follower, Pause, heed_signals, require_same_start
+from latentart.training.loop import Pause, keep_run
+from latentart.training.run import Session, open_log, open_run, open_trackers, record_run, require_disk
+from latentart.training.steps.memory import ldm_shortage
 from latentart.training.survival.recovery import train_or_go_back
-from latentart.training.survival.resuming import Call, find_start, fitting, require_same_settings
-from latentart.training.survival.writer import CheckpointWriter
-from latentart.training.trackers import Trackers
-from latentart.training.tracking import open_trackers
+from latentart.training.survival.resuming import Call, find_start, fitting, require_same_settings, require_same_start
+from latentart.training.verdicts import LdmVerdict
 
 
 @dataclass(frozen=True)
@@ -71,230 +60,156 @@ def train_ldm(
             denoiser has no room for; or there is no such label column.
     """
     run, call, changes = workspace.ldm_run, call or Call(), list[str]()
-    limits, ranks = Limits(call.max_seconds, call.max_steps), read_ranks()
+    limits, ranks, settings = Limits(call.max_seconds, call.max_steps), read_ranks(), workspace.config.to_json()
     ranks.share_batch(workspace.config.ldm.training.batch_size, "ldm.training.batch_size")
     with (
         join_ranks(ranks, placement.device),
         open_run(run),
-        open_trackers(run, workspace.config, "ldm") as trackers,
+        open_trackers(run, settings, "ldm") as trackers,
     ):
         checkpoint, data = find_start(run, call.resume, "ldm"), describe_latents(workspace)
         require_same_start(checkpoint.step if checkpoint else 0, run)
         if checkpoint is not None:
             saved, may_change = checkpoint.state["data"], call.may_change_data
             data, changes = settle_data(saved, data, run, may_change=may_change, may_grow=False)
-            changes += require_same_settings(run, checkpoint, workspace.config, "ldm")
+            changes += require_same_settings(run, checkpoint, settings, "ldm")
         cache = LatentCache.open(encode(workspace, placement, quiet=quiet))
-        return train_or_go_back(
-            run, lambda: LdmRun(workspace, cache, data, placement, limits, changes, trackers, quiet=quiet), checkpoint
-        )
+        build = partial(build_ldm_job, workspace, cache, data, placement)
+        session = Session(limits, trackers, changes, quiet)
+        return train_or_go_back(run, build, partial(LdmTraining, workspace, session), checkpoint)
 
 
-class LdmRun:
-    """The denoiser's run, from where it stands to its end."""
+@dataclass(frozen=True)
+class LdmTraining:
+    """The denoiser's job in its workspace, from where it stands to its end."""
 
-    def __init__(
-        self,
-        workspace: Workspace,
-        cache: LatentCache,
-        data: dict[str, Any],
-        placement: Placement,
-        limits: Limits,
-        changes: list[str],
-        trackers: Trackers,
-        *,
-        quiet: bool,
-    ) -> None:
-        self.workspace, self.cache, self.data, self.quiet = workspace, cache, data, quiet
-        self.ranks = read_ranks()
-        self.limits, self.changes, self.trackers = limits, changes, trackers
-        self.style_names: list[str] = data["style_names"]
-        self.config, self.seed = workspace.config.ldm, workspace.config.seed
-        self.settings = self.config.training
-        self.run = workspace.ldm_run
-        self.placement = Placement(placement.device, self.settings.run.precision)
-        self.autoencoder = load_autoencoder(workspace, self.placement)
-        entries, _ = workspace.read_pictures()
-        self.columns = read_columns(data)
-        self.counts = [len(self.style_names), *(len(column.values) for column in self.columns)]
-        self.labels = ids_in_cache(cache, entries, self.style_names, self.columns)
-        self.training, self.held_out = split_held_out(entries, workspace.config.data.held_out)
-        self.num_steps = count_steps(self.settings, len(self.training), self.settings.batch_size)
-        self.step_fn = build_ldm_step(
-            self.config, self.cache.latent_shape[0], self.counts, self.num_steps, self.placement, self.seed
-        )
+    workspace: Workspace
+    session: Session
+    job: LdmJob
 
     def train(self, checkpoint: Checkpoint | None) -> LdmResult:
         """Train to the end; leave checkpoints, previews and the model folder."""
+        job, run, is_first = self.job, self.workspace.ldm_run, read_ranks().is_first
+        settings = self.workspace.config.ldm.training.run
         first = self._take(checkpoint)
-        if not self.ranks.is_first:
-            return self._follow(first)
-        if first >= self.num_steps:
-            if trained_steps(self.run / "model", "ldm") != first:  # cut short before the model was written
+        if first >= job.num_steps:
+            if is_first and trained_steps(run / "model", "ldm") != first:  # cut short before the model was written
                 self._save_model(first)
-            return LdmResult(self.run / "model", is_new=False, preview=None)
-        self._require_disk(first)
-        record_run(self.run, self.workspace.config)
-        drop_averages(self.run, after=first)
-        log = RunLog(self.run, resume_step=first, trackers=self.trackers)
-        log.note(f"denoiser: steps {first} to {self.num_steps}, {self.placement.precision}")
-        for change in self.changes:
-            log.note(change)
-        if not self.ranks.is_alone:
-            log.note(f"{self.ranks.world_size} processes, each with {self.share} images of a batch")
-        if parts_note := self._choose_micro_batch():
-            log.note(parts_note)
-        if self.ranks.is_alone:
-            check_ldm_memory(log, self.step_fn, self.cache.latent_shape, self.labels, self.settings.batch_size)
-        held_out = self._build_held_out()
-        if advice := advise(len(self.training), sum(p.numel() for p in self.step_fn.denoiser.parameters())):
-            log.note(advice)
-        run, page = self.settings.run, self._build_page()
-        verdict = LdmVerdict(self.workspace, log, page, self.num_steps)
-        with (
-            Progress("ldm", self.num_steps, first, quiet=self.quiet) as progress,
-            heed_signals() as stop,
-            log.watch(),
-            CheckpointWriter(self.run, run.keep_checkpoints) as writer,
-            closing(prefetch(self._batches(first))) as batches,
-        ):
-            keeper = RunKeeper(run, log, progress, writer, stop, self.limits)
-            for report in train(
-                self.step_fn,
-                batches,
-                self.step_fn.numbers.scale(build_rate_plan(self.settings.optimizer, self.num_steps)),
-                first_step=first,
-                last_step=self.num_steps,
-                batch_size=self.settings.batch_size,
-            ):
-                step, is_last = report.step, report.step == self.num_steps
-                parts = self.step_fn.by_noise.take() if keeper.is_due(step, is_last=is_last) else {}
-                keeper.report(report, self.settings.batch_size, at=step, is_last=is_last, **parts)
-                if step % run.ema.snapshot_interval(self.num_steps) == 0 or is_last:
-                    # before the checkpoint: a run that goes on from it lacks none
-                    keeper.attempt(partial(self._save_averages, step))
-                if keeper.wants_checkpoint(step, is_sound=self.step_fn.numbers.is_sound) or is_last:
-                    self._save(keeper, step, is_last=is_last)
-                if step % run.preview_every == 0 or is_last:
-                    keeper.attempt(partial(page.draw, step))
-                    log.picture(step, page.folder / f"step-{step:08d}.png")
-                if held_out is not None and (step % run.evaluate_every == 0 or is_last):
-                    log.metrics(step, **held_out(self.step_fn.ema.network))
+            return LdmResult(run / "model", is_new=False, preview=None)
+        if is_first:
+            self._prepare_run(first)
+        log = self._open_log(first)
+        held_out, page = self._build_held_out() if is_first else None, self._build_page()
+        verdict = LdmVerdict(self.workspace, log, page, job.num_steps)
+        snapshots = settings.ema.snapshot_interval(job.num_steps)
+        with keep_run(run, job, Start(first), log, self.session.limits, quiet=self.session.quiet) as keeper:
+            for moment in keeper.steps():
+                if moment.is_due(snapshots):  # before the checkpoint: a run that goes on from it lacks none
+                    keeper.attempt(partial(self._save_averages, moment.step))
+                is_saved = keeper.save_if_due(moment)
+                if not is_first:
+                    continue
+                if moment.is_last:
+                    self._save_model(moment.step)
+                elif is_saved:
+                    keeper.attempt(partial(self._save_model, moment.step))
+                if moment.is_due(settings.preview_every):
+                    keeper.attempt(partial(page.draw, moment.step))
+                    log.picture(moment.step, page.path(moment.step))
+                if held_out is not None and moment.is_due(settings.evaluate_every):
+                    log.metrics(moment.step, **held_out(job.step_fn.ema.network))
                 if not keeper.is_ending:
-                    verdict.say(step)
-                if keeper.is_ending and not is_last:
-                    return LdmResult(self.run / "model", is_new=True, preview=page.last, pause=keeper.leave(step))
-            writer.finish()
-        log.note(f"the denoiser is finished at step {self.num_steps}")
-        return LdmResult(self.run / "model", is_new=True, preview=page.last)
-
-    def _follow(self, first: int) -> LdmResult:
-        """Have a part in the training of the first process; nothing is written."""
-        result = LdmResult(self.run / "model", is_new=first < self.num_steps, preview=None)
-        if not result.is_new:
-            return result
-        self._choose_micro_batch()
-        follower = Follower(self.step_fn, self.limits, self.run, self.settings.run.is_checkpoint_due)
-        rate = build_rate_plan(self.settings.optimizer, self.num_steps)
-        return replace(result, pause=follower.train(self._batches(first), rate, first, self.num_steps))
-
-    @property
-    def share(self) -> int:
-        """How many images of a batch are this process's."""
-        return self.ranks.share_batch(self.settings.batch_size, "ldm.training.batch_size")
-
-    def _choose_micro_batch(self) -> str:
-        wanted, shape = self.settings.micro_batch, self.cache.latent_shape
-        return choose_micro_batch(self.step_fn, wanted, shape, self.labels, self.share)
-
-    def _require_disk(self, first: int) -> None:
-        """Refuse a run that its disk has no room for."""
-        tensors, _ = self.step_fn.state()
-        ema = self.settings.run.ema
-        snapshots = self.num_steps // ema.snapshot_interval(self.num_steps) - first // ema.snapshot_interval(
-            self.num_steps
-        )
-        averages = len(ema.tracks) * snapshots * tensor_bytes(tensors["ema"])
-        autoencoder = tensor_bytes(self.autoencoder.autoencoder.state_dict())
-        optimizers, more = [self.step_fn.optimizer], averages + autoencoder
-        require_disk(self.run, self.settings.run, tensors, optimizers, last=self.num_steps, more=more)
-
-    def _build_page(self) -> PreviewPage:
-        return PreviewPage(
-            self.run / "previews",
-            self.autoencoder.autoencoder,
-            self.cache.normalizer,
-            self.step_fn,
-            self.settings.resolution,
-            self.style_names,
-            self.workspace.config.sample,
-        )
-
-    def _build_held_out(self) -> HeldOutLoss | None:
-        """Return what measures the loss on held-out pictures; None where a set is so small that none are."""
-        if not self.held_out:
-            return None
-        return HeldOutLoss(
-            self.cache,
-            self.held_out,
-            self.labels,
-            self.step_fn.task,
-            self.placement,
-            seed=self.seed,
-            batch_size=min(self.step_fn.micro_batch or self.share, self.share),
-        )
+                    verdict.say(moment.step)
+        if keeper.pause is None:
+            log.note(f"the denoiser is finished at step {job.num_steps}")
+        return LdmResult(run / "model", is_new=True, preview=page.last, pause=keeper.pause)
 
     def _take(self, checkpoint: Checkpoint | None) -> int:
         """Take a checkpoint's weights and return the step to go on from."""
         if checkpoint is None:
             return 0
-        with fitting(self.run):
-            self.step_fn.restore(checkpoint.tensors, checkpoint.state["optimizers"])
+        with fitting(self.workspace.ldm_run):
+            self.job.step_fn.restore(checkpoint.tensors, checkpoint.state["optimizers"])
         return checkpoint.step
 
-    def _save(self, keeper: RunKeeper, step: int, *, is_last: bool) -> None:
-        """Write a checkpoint and, from the average, the model that `sample` uses."""
-        tensors, optimizers = self.step_fn.state()
-        state = {"step": step, "optimizers": optimizers, "data": self.data, "config": self.workspace.config.to_json()}
-        milestones = self.settings.run.milestones(0, step)
-        keeper.agreement.save(lambda: keeper.writer.save(step, tensors, state, milestones))
-        if is_last:
-            self._save_model(step)
-        else:
-            keeper.attempt(partial(self._save_model, step))
+    def _prepare_run(self, first: int) -> None:
+        """Refuse a run that its disk has no room for, and make the folder ready for the steps after ``first``."""
+        job, settings = self.job, self.workspace.config.ldm.training.run
+        tensors, _ = job.step_fn.state()
+        every = settings.ema.snapshot_interval(job.num_steps)
+        averages = len(settings.ema.tracks) * (job.num_steps // every - first // every) * tensor_bytes(tensors["ema"])
+        more = averages + tensor_bytes(job.autoencoder.autoencoder.state_dict())
+        run, optimizers = self.workspace.ldm_run, [job.step_fn.optimizer]
+        require_disk(run, settings, tensors, optimizers, last=job.num_steps, more=more)
+        record_run(run, self.workspace.config.to_json())
+        drop_averages(run, after=first)
+
+    def _open_log(self, first: int) -> RunLog:
+        """Return the run's log, begun with what there is to say before the first step."""
+        job, ranks, size = self.job, read_ranks(), self.job.batch_size
+        title = f"denoiser: steps {first} to {job.num_steps}, {job.placement.precision}"
+        log = open_log(self.workspace.ldm_run, first, self.session, title)
+        notes = [] if ranks.is_alone else [f"{ranks.world_size} processes, each with {self._share} images of a batch"]
+        is_tried = self.workspace.config.ldm.training.micro_batch == "auto"
+        given = (job.step_fn, job.cache.latent_shape, job.labels)
+        notes.append(choose_micro_batch(*given, self._share, is_tried=is_tried))
+        notes.append(ldm_shortage(*given, size) if ranks.is_alone else "")
+        notes.append(advise(job.num_pictures, sum(p.numel() for p in job.step_fn.denoiser.parameters())))
+        for note in filter(None, notes):
+            log.note(note)
+        return log
+
+    @property
+    def _share(self) -> int:
+        """How many images of a batch are this process's."""
+        return read_ranks().share_batch(self.job.batch_size, "ldm.training.batch_size")
+
+    def _build_page(self) -> PreviewPage:
+        job, config = self.job, self.workspace.config
+        return PreviewPage(
+            self.workspace.ldm_run / "previews",
+            job.autoencoder.autoencoder,
+            job.cache.normalizer,
+            job.step_fn,
+            config.ldm.training.resolution,
+            job.style_names,
+            preview_settings(config.sample),
+        )
+
+    def _build_held_out(self) -> HeldOutLoss | None:
+        """Return what measures the loss on held-out pictures; None where a set is so small that none are."""
+        job = self.job
+        if not job.held_out:
+            return None
+        return HeldOutLoss(
+            job.cache,
+            job.held_out,
+            job.labels,
+            job.step_fn.task,
+            job.placement,
+            seed=self.workspace.config.seed,
+            batch_size=min(job.step_fn.micro_batch or self._share, self._share),
+        )
 
     def _save_averages(self, step: int) -> None:
-        for track in self.step_fn.tracks.values():
-            save_average(self.run, step, track)
+        for track in self.job.step_fn.tracks.values():
+            save_average(self.workspace.ldm_run, step, track)
 
     def _save_model(self, step: int) -> None:
-        networks = {"autoencoder": self.autoencoder.autoencoder, "denoiser": self.step_fn.ema.network}
-        save_model(self.run / "model", self._about(step), networks)
+        """Write, from the average, the model that `sample` uses."""
+        networks = {"autoencoder": self.job.autoencoder.autoencoder, "denoiser": self.job.step_fn.ema.network}
+        save_model(self.workspace.ldm_run / "model", self._about(step), networks)
 
     def _about(self, step: int) -> dict[str, Any]:
-        normalizer = self.cache.normalizer
-        training = {**self.autoencoder.about["training"], "ldm": {"step": step, "steps": self.num_steps}}
+        job, config = self.job, self.workspace.config.ldm
+        former, normalizer = job.autoencoder.about, job.cache.normalizer
         return {
-            **self.autoencoder.about,
-            "resolution": self.settings.resolution,
+            **former,
+            "resolution": config.training.resolution,
             "latents": {"mean": list(normalizer.mean), "std": list(normalizer.std)},
-            "style_names": self.style_names,
-            **({"labels": [column.to_json() for column in self.columns]} if self.columns else {}),
-            "denoiser": self.config.model.model_dump(mode="json"),
-            "diffusion": self.config.diffusion.model_dump(mode="json"),
-            "training": training,
+            "style_names": job.style_names,
+            **({"labels": [column.to_json() for column in job.columns]} if job.columns else {}),
+            "denoiser": config.model.model_dump(mode="json"),
+            "diffusion": config.diffusion.model_dump(mode="json"),
+            "training": {**former["training"], "ldm": {"step": step, "steps": job.num_steps}},
         }
-
-    def _batches(self, first: int) -> Iterator[LdmBatch]:
-        """Yield the batches from step ``first`` on, on the device."""
-        task, data, dropout = build_task(self.config.diffusion), self.workspace.config.data, self.settings.style_dropout
-        given = (self.cache, self.labels, self.counts, task)
-        return load_latent_batches(
-            LatentBatches(*given, seed=self.seed, dropout=dropout, ranks=self.ranks),
-            self.training,
-            self.settings.batch_size,
-            range(first, self.num_steps),
-            self.placement,
-            is_balanced=data.balance_styles,
-            workers=data.workers,
-        )

@@ -24,6 +24,7 @@ from latentart.process.devices import Placement
 from latentart.training.build import build_optimizer, build_rate_plan
 from latentart.training.ldm_batches import HeldOutLoss, LatentBatches
 from latentart.training.steps.ldm_step import LdmBatch, LdmStep
+from latentart.training.steps.optim import Learner
 from peers.arena import Arena
 from peers.denoisers import build_ours
 from peers.setting import Setting
@@ -135,9 +136,8 @@ def build_step(
     task = build_task(diffusion).to(placement.device)
     uncertainty = LearnedUncertainty().to(placement.device) if task.weighting == "learned" else None
     return LdmStep(
-        network,  # type: ignore[arg-type]  # a peer keeps the contract without being a Denoiser
-        build_ema(network, ema or EmaConfig()),
-        build_optimizer(network, optimizer),
+        # a peer keeps the contract without being a Denoiser
+        Learner(network, build_ema(network, ema or EmaConfig()), build_optimizer(network, optimizer)),  # type: ignore[arg-type]
         task,
         placement,
         clip_norm=optimizer.clip_norm,

@@ -24,8 +24,8 @@ from latentart.layout import Workspace
 from latentart.model.generate import SamplerSettings
 from latentart.process.devices import Placement
 from latentart.process.distributed import Ranks
+from latentart.training.build import preview_settings
 from latentart.training.ldm_batches import HELD_OUT_DRAWS, HeldOutLoss, LatentBatches
-from latentart.training.ldm_previews import preview_settings
 
 Run = Callable[..., Any]
 CPU = Placement(torch.device("cpu"), "fp32")

@@ -36,6 +36,19 @@ def test_metrics_are_json_lines_at_once(tmp_path: Path) -> None:
     ]
 
 
+def test_without_a_folder_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a process of a run that is not the first: every call is taken."""
+    monkeypatch.chdir(tmp_path)
+    log = RunLog(None, resume_step=3)
+
+    with log.watch():
+        log.metrics(4, loss=torch.tensor(1.0))
+        log.note("step 4")
+        log.picture(4, tmp_path / "none.png")
+
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_resumed_log_is_cut_back_to_the_step(tmp_path: Path) -> None:
     """Lines after the resumed step and a line torn by a kill are gone, then the log goes on."""
     log = RunLog(tmp_path)

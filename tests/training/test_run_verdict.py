@@ -18,7 +18,7 @@ from latentart.scoring.run_history import RunHistory
 from latentart.storage.folders import commit_folder
 from latentart.storage.tensors import write_tensors
 from latentart.training.log import RunLog
-from latentart.training.run_verdict import RunVerdict, without_harm
+from latentart.training.verdicts import RunVerdict, without_harm
 
 Run = Callable[..., Any]
 OFTEN = ("ldm.training.run.preview_every=2", "ldm.training.run.evaluate_every=1", "ldm.training.steps=6")

@@ -12,7 +12,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from latentart.config.workspace import resolve
-from latentart.training.tracking import tracked_settings
+from latentart.training.run import tracked_settings
 
 Run = Callable[..., Any]
 BOARD = "tracking.tensorboard=true"
@@ -81,11 +81,11 @@ def test_nothing_is_tracked_unless_asked_for(run: Run, story: Any) -> None:
 def test_settings_go_out_without_places() -> None:
     """What a tracker is told names no folder and no file of this machine."""
     settings = ["data.raw=/secret/raw", "data.root=/secret/data", "data.labels=/secret/table.csv"]
-    config = resolve({"preset": "demo"}, [*settings, "vae.perceptual.weights=/secret/vgg.pth"])
+    tree = resolve({"preset": "demo"}, [*settings, "vae.perceptual.weights=/secret/vgg.pth"]).to_json()
 
     for kind in ("vae", "ldm"):
-        told = tracked_settings(config, kind)
+        told = tracked_settings(tree, kind)
         assert "secret" not in json.dumps(told)
         assert told["seed"] == 0
         assert told.keys() & {"vae", "ldm"} == {kind}
-    assert tracked_settings(config, "vae")["vae"]["model"]["latent_channels"] == 4
+    assert tracked_settings(tree, "vae")["vae"]["model"]["latent_channels"] == 4

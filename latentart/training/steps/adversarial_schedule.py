@@ -100,6 +100,15 @@ class AdversarialSchedule:
         """Return the step of the first influence, as far as it is known; None waits for a plateau."""
         return None if self._state.began is None else self._state.began + self.plan.warmup
 
+    def announce(self, num_steps: int) -> str:
+        """Say when the term will come in, as far as that is known, and whether a stage of so many steps is enough."""
+        entry = self.first_influence()
+        if entry is None:
+            return ""
+        if entry >= num_steps:
+            return "the discriminator moves nothing in this stage: its start and warm-up lie beyond the last step"
+        return f"the discriminator moves the autoencoder from step {entry + 1} of this stage on"
+
     def observe(self, step: int, error: float, gap: float | None, rate: float = 0.0) -> list[str]:
         """Take a step's mean reconstruction error, real minus fake logits and learning rate; say what changed."""
         state, plan = self._state, self.plan

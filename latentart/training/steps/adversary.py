@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,16 +25,27 @@ from latentart.training.steps.optim import (
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Game:
+    """How the discriminator plays.
+
+    Attributes:
+        lr: its learning rate, constant. loss: what both sides play for.
+        adaptive_limit: bound of the factor between both gradients; None leaves the term as it is.
+        r1: γ of the R1 penalty, every ``r1_every`` steps; 0 leaves it out.
+    """
+
+    lr: float = 1e-4
+    loss: Adversarial = "hinge"
+    adaptive_limit: float | None = 10.0
+    r1: float = 0.0
+    r1_every: int = 16
+
+
 class Adversary:
     """Owns the discriminator, its optimizer and its schedule.
 
     Of several processes each looks at its part of a batch; gradients, and the scalars that decide, are the whole's.
-
-    Args:
-        lr: of the discriminator, constant.
-        kind: the game.
-        adaptive_limit: bound of the factor between both gradients; None leaves the term as it is.
-        r1: γ of the R1 penalty, every ``r1_every`` steps; 0 leaves it out.
     """
 
     def __init__(
@@ -42,17 +54,10 @@ class Adversary:
         optimizer: torch.optim.Optimizer,
         schedule: AdversarialSchedule,
         placement: Placement,
-        *,
-        lr: float = 1e-4,
-        kind: Adversarial = "hinge",
-        adaptive_limit: float | None = 10.0,
-        r1: float = 0.0,
-        r1_every: int = 16,
+        game: Game,
     ) -> None:
         self.discriminator, self.optimizer = discriminator, optimizer
-        self.schedule, self.placement = schedule, placement
-        self.lr, self.kind, self.adaptive_limit = lr, kind, adaptive_limit
-        self.r1, self.r1_every = r1, r1_every
+        self.schedule, self.placement, self.game = schedule, placement, game
         self._penalty: Tensor | None = None  # the last one, for the log
 
     def term(self, images_hat: Tensor, other_terms: Tensor, last_layer: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -61,11 +66,11 @@ class Adversary:
         with self.placement.autocast():
             fake_logits = self.discriminator(images_hat)
         self.discriminator.requires_grad_(requires_grad=True)
-        adversarial = generator_loss_per_image(fake_logits, self.kind).mean()
+        adversarial = generator_loss_per_image(fake_logits, self.game.loss).mean()
         scalars = {"adversarial": adversarial}
-        if self.adaptive_limit is None:
+        if self.game.adaptive_limit is None:
             return adversarial, scalars
-        factor = adaptive_weight(other_terms, adversarial, last_layer, self.adaptive_limit, mean_of_all)
+        factor = adaptive_weight(other_terms, adversarial, last_layer, self.game.adaptive_limit, mean_of_all)
         return factor * adversarial, scalars | {"adversarial_factor": factor}
 
     def judge(self, images: Tensor, images_hat: Tensor, step: int) -> dict[str, Tensor]:
@@ -76,12 +81,12 @@ class Adversary:
         is_training = self.schedule.trains(step)
         with self.placement.autocast(), torch.set_grad_enabled(is_training):
             real_logits, fake_logits = self.discriminator(torch.cat([images, images_hat])).chunk(2)
-        loss = discriminator_loss_per_image(real_logits, fake_logits, self.kind).mean()
+        loss = discriminator_loss_per_image(real_logits, fake_logits, self.game.loss).mean()
         scalars = {"discriminator": loss, "real_logits": real_logits.mean(), "fake_logits": fake_logits.mean()}
         if is_training:
-            if self.r1 > 0 and step % self.r1_every == 0:
+            if self.game.r1 > 0 and step % self.game.r1_every == 0:
                 self._penalty = self._r1(images)
-                loss = loss + 0.5 * self.r1 * self.r1_every * self._penalty
+                loss = loss + 0.5 * self.game.r1 * self.game.r1_every * self._penalty
             self.optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
             average_gradients(self.discriminator.parameters())
@@ -93,7 +98,7 @@ class Adversary:
     def learn(self, norm: Tensor, clip_norm: float, rate_factor: float = 1.0) -> None:
         """Update the discriminator by the gradients of that norm."""
         clip_gradients(self.discriminator, norm, clip_norm)
-        set_learning_rate(self.optimizer, rate_factor * self.lr)
+        set_learning_rate(self.optimizer, rate_factor * self.game.lr)
         self.optimizer.step()
 
     def _r1(self, images: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ from latentart.process.reductions import (
 from latentart.storage.tensors import load_matching
 from latentart.training.steps.numbers import Numbers, norms_by_module, read_numbers
 from latentart.training.steps.optim import (
+    Learner,
     clip_gradients,
     flatten_optimizer,
     gradient_norm,
@@ -84,7 +85,7 @@ class LdmStep:
     """Owns the denoiser, its averages and its optimizer; dropped features follow from ``seed`` and the step.
 
     Args:
-        ema: the average that results are made with. tracks: others, each of its own width, for snapshots.
+        learner: the denoiser, its averages and its optimizer.
         uncertainty: what learned weights need; it is trained without decay.
         numbers: says which updates may be made.
 
@@ -96,29 +97,27 @@ class LdmStep:
 
     def __init__(
         self,
-        denoiser: Denoiser,
-        ema: Ema,
-        optimizer: torch.optim.Optimizer,
+        learner: Learner[Denoiser],
         task: DiffusionTask,
         placement: Placement,
         *,
         clip_norm: float = 1.0,
         seed: int = 0,
-        tracks: Sequence[Ema] = (),
         uncertainty: LearnedUncertainty | None = None,
         numbers: Numbers | None = None,
     ) -> None:
         self.seed = seed
+        self.notes: list[str] = []
         self.numbers = numbers or Numbers("denoiser")
         self.micro_batch: int | None = None
-        self.denoiser, self.ema, self.optimizer = denoiser, ema, optimizer
+        self.denoiser, self.ema, self.optimizer = learner.network, learner.ema, learner.optimizer
         self._shared: SharedNetwork | None = None
         self.task, self.placement, self.clip_norm = task, placement, clip_norm
-        self.tracks = {_track_name(track): track for track in tracks}
+        self.tracks = {_track_name(track): track for track in learner.tracks}
         self.uncertainty = uncertainty
         self.by_noise = LossByNoise(task.schedule.num_steps, placement.device)
         if uncertainty is not None:
-            optimizer.add_param_group({"params": list(uncertainty.parameters()), "weight_decay": 0.0})
+            self.optimizer.add_param_group({"params": list(uncertainty.parameters()), "weight_decay": 0.0})
 
     def __call__(self, batch: LdmBatch, step: int, lr: float) -> dict[str, Tensor]:
         """Make one update, unless its numbers are not finite, and return its scalars.
@@ -196,6 +195,10 @@ class LdmStep:
             self._backward(batch, size)
             clip_gradients(self.denoiser, gradient_norm(self.denoiser), self.clip_norm)
             self.optimizer.step()
+
+    def means(self) -> dict[str, float | None]:
+        """Return the mean losses at each part of the noise levels since the last time."""
+        return self.by_noise.take()
 
     def loss_per_image(self, batch: LdmBatch) -> Tensor:
         """Return the weighted loss of every image, ``[B]``."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from latentart.core.ema import Ema
 from latentart.errors import ModelError, TrainingDivergedError
 
+Network = TypeVar("Network", bound=nn.Module)
 Schedule = Literal["onecycle", "multistep", "constant", "cosine"]
 
 
@@ -32,20 +35,9 @@ def build_adamw(
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=lr, betas=betas, fused=True)
 
 
-def learning_rate(
-    step: int,
-    *,
-    kind: Schedule,
-    peak: float,
-    total_steps: int,
-    warmup_share: float = 0.3,
-    div_factor: float = 25.0,
-    final_div_factor: float = 1e4,
-    milestones: Sequence[float] = (),
-    gamma: float = 0.1,
-    warmup_steps: int = 0,
-) -> float:
-    """Return the learning rate of update ``step``, counted from 0.
+@dataclass(frozen=True, kw_only=True)
+class RatePlan:
+    """The learning rate as a pure function of the step.
 
     - ``onecycle``: from peak / div_factor up to peak over ``warmup_share`` of the run, down to
       peak / (div_factor · final_div_factor), both as half a cosine (Smith & Topin 2017, as torch's OneCycleLR).
@@ -55,27 +47,55 @@ def learning_rate(
 
     Over the first ``warmup_steps`` the rate also rises linearly from peak / warmup_steps; with ``cosine`` the
     fall starts after them. Past the end the last rate stays.
-
-    Raises:
-        ValueError: an unknown kind, a negative step or a run of no steps.
     """
-    if step < 0 or total_steps < 1:
-        raise ValueError(f"step, total_steps: got {step}, {total_steps}, expected at least 0, 1")
-    ramp = min(1.0, (step + 1) / warmup_steps) if warmup_steps > 0 else 1.0
-    if kind == "onecycle":
-        lowest = peak / div_factor / final_div_factor
-        rate = _onecycle(min(step, total_steps - 1), total_steps, warmup_share, (peak / div_factor, peak, lowest))
-    elif kind == "multistep":
-        passed = bisect_right(sorted(round(share * total_steps) for share in milestones), step)
-        rate = peak * gamma**passed
-    elif kind == "cosine":
-        progress = (step - warmup_steps) / max(total_steps - warmup_steps, 1)
-        rate = _half_cosine(peak, 0.0, min(max(progress, 0.0), 1.0))
-    elif kind == "constant":
-        rate = peak
-    else:
-        raise ValueError(f"kind: got {kind!r}, expected 'onecycle', 'multistep', 'constant' or 'cosine'")
-    return rate * ramp
+
+    kind: Schedule
+    peak: float
+    total_steps: int
+    warmup_share: float = 0.3
+    div_factor: float = 25.0
+    final_div_factor: float = 1e4
+    milestones: Sequence[float] = ()
+    gamma: float = 0.1
+    warmup_steps: int = 0
+
+    def __call__(self, step: int) -> float:
+        """Return the learning rate of update ``step``, counted from 0.
+
+        Raises:
+            ValueError: an unknown kind, a negative step or a run of no steps.
+        """
+        kind, peak, total_steps, warmup_steps = self.kind, self.peak, self.total_steps, self.warmup_steps
+        if step < 0 or total_steps < 1:
+            raise ValueError(f"step, total_steps: got {step}, {total_steps}, expected at least 0, 1")
+        ramp = min(1.0, (step + 1) / warmup_steps) if warmup_steps > 0 else 1.0
+        if kind == "onecycle":
+            first, lowest = peak / self.div_factor, peak / self.div_factor / self.final_div_factor
+            rate = _onecycle(min(step, total_steps - 1), total_steps, self.warmup_share, (first, peak, lowest))
+        elif kind == "multistep":
+            passed = bisect_right(sorted(round(share * total_steps) for share in self.milestones), step)
+            rate = peak * self.gamma**passed
+        elif kind == "cosine":
+            progress = (step - warmup_steps) / max(total_steps - warmup_steps, 1)
+            rate = _half_cosine(peak, 0.0, min(max(progress, 0.0), 1.0))
+        elif kind == "constant":
+            rate = peak
+        else:
+            raise ValueError(f"kind: got {kind!r}, expected 'onecycle', 'multistep', 'constant' or 'cosine'")
+        return rate * ramp
+
+
+@dataclass(frozen=True)
+class Learner(Generic[Network]):
+    """A network, the average of its weights that results are made with, and the optimizer that moves it.
+
+    ``tracks``: more averages, each of its own width, for snapshots.
+    """
+
+    network: Network
+    ema: Ema
+    optimizer: torch.optim.Optimizer
+    tracks: Sequence[Ema] = ()
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

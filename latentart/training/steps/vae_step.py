@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentart.core.ema import Ema
 from latentart.core.equivariance import Transform
 from latentart.core.latents import kl_per_image, sample_posterior, split_moments
 from latentart.core.losses import reconstruction_per_image
@@ -25,6 +24,7 @@ from latentart.training.steps.adversarial_schedule import ramp_share
 from latentart.training.steps.adversary import Adversary
 from latentart.training.steps.numbers import Numbers, norms_by_module, read_numbers
 from latentart.training.steps.optim import (
+    Learner,
     clip_gradients,
     flatten_optimizer,
     gradient_norm,
@@ -90,9 +90,7 @@ class VaeStep:
 
     def __init__(
         self,
-        autoencoder: Autoencoder,
-        ema: Ema,
-        optimizer: torch.optim.Optimizer,
+        learner: Learner[Autoencoder],
         terms: VaeTerms,
         placement: Placement,
         *,
@@ -103,7 +101,7 @@ class VaeStep:
     ) -> None:
         self.seed = seed
         self.numbers = numbers or Numbers("autoencoder")
-        self.autoencoder, self.ema, self.optimizer = autoencoder, ema, optimizer
+        self.autoencoder, self.ema, self.optimizer = learner.network, learner.ema, learner.optimizer
         self.terms, self.placement = terms, placement
         self.adversary, self.perceptual = adversary, perceptual
         self.notes: list[str] = []
@@ -229,6 +227,10 @@ class VaeStep:
             images_hat = self.autoencoder.decode(transform.latents(z))
         wanted = transform.images(images, self.autoencoder.factor)
         return reconstruction_per_image(images_hat, wanted, self.terms.reconstruction_kind).mean()
+
+    def means(self) -> dict[str, float | None]:
+        """Return what is followed over several updates: nothing."""
+        return {}
 
     def state(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
         """Return everything a checkpoint needs: tensors by file, and JSON."""

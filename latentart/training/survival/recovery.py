@@ -13,57 +13,52 @@ from latentart.process.distributed import read_ranks, wait_for_all
 from latentart.storage.checkpoints import Checkpoint, list_checkpoints, load_checkpoint, step_of
 from latentart.storage.folders import read_json, write_json_atomic
 from latentart.storage.old_checkpoints import set_aside_later
+from latentart.training.job import Job
 from latentart.training.log import RunLog
 from latentart.training.steps.numbers import LOWER_RATE, RATE_FACTOR, LostNumbersError, Numbers
 
+AJob = TypeVar("AJob", bound=Job[Any])
 Result = TypeVar("Result", covariant=True)
 
 REPORT, REPORT_PASSED = "diverged.json", "diverged-passed.json"
 
 
-class Step(Protocol):
-    """An update that knows which of its numbers were finite."""
-
-    numbers: Numbers
-
-
-class Trainer(Protocol[Result]):
-    """One training, from where it stands to its end."""
-
-    @property
-    def step_fn(self) -> Step:
-        """Return the update."""
-        ...
+class Training(Protocol[Result]):
+    """A job in its run, from where it stands to its end."""
 
     def train(self, checkpoint: Checkpoint | None) -> Result:
         """Train to the end, going on from a checkpoint."""
         ...
 
 
-def train_or_go_back(run: Path, build: Callable[[], Trainer[Result]], checkpoint: Checkpoint | None) -> Result:
+def train_or_go_back(
+    run: Path, build: Callable[[], AJob], prepare: Callable[[AJob], Training[Result]], checkpoint: Checkpoint | None
+) -> Result:
     """Train; where too many updates in a row were left out, go back once to what was sound, at half the rate.
 
-    Many processes leave out the same updates and go back alike; the first alone writes.
+    ``build`` makes a job with fresh weights, ``prepare`` what trains it. Many processes leave out the same updates and
+    go back alike; the first alone writes.
 
     Raises:
         TrainingDivergedError: that was no help; ``diverged.json`` in the run says what was seen.
     """
     has_gone_back, is_first = False, read_ranks().is_first
     while True:
-        trainer = build()
+        job = build()
+        numbers = job.step_fn.numbers
         if has_gone_back:
-            trainer.step_fn.numbers.go_back()
+            numbers.go_back()
         try:
-            result = trainer.train(checkpoint)
+            result = prepare(job).train(checkpoint)
             if is_first:
                 _set_report_aside(run)
             return result
         except TrainingDivergedError as error:
-            if trainer.step_fn.numbers.has_gone_back:
-                error = _ended(run, error, trainer.step_fn.numbers) if is_first else error
+            if numbers.has_gone_back:
+                error = _ended(run, error, numbers) if is_first else error
                 wait_for_all()
                 raise error from None
-        del trainer  # out of the handler, whose traceback keeps the networks: the new ones need their room
+        del job  # out of the handler, whose traceback keeps the networks: the new ones need their room
         wait_for_all()  # for the last checkpoint that the first process was writing
         checkpoint, has_gone_back = find_sound_checkpoint(run, checkpoint), True
         wait_for_all()

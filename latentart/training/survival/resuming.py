@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from latentart.config.workspace import Config
 from latentart.errors import ModelError, UsageError
+from latentart.process.reductions import largest_of_all
 from latentart.storage.checkpoints import (
     Checkpoint,
     checkpoint_folder,
@@ -134,13 +134,25 @@ def _is_data(data: dict[str, Any]) -> bool:
     return False
 
 
-def require_same_settings(run: Path, checkpoint: Checkpoint, config: Config, kind: Kind) -> list[str]:
+def require_same_start(step: int, run: Path) -> None:
+    """Refuse to train where the processes see different checkpoints.
+
+    Raises:
+        ModelError: they do.
+    """
+    newest, oldest = largest_of_all([step, -step])
+    if newest != -oldest:
+        msg = f"the processes see different checkpoints in {run}: steps {-oldest} and {newest}."
+        raise ModelError(msg, "All machines must work in the same folder, on a disk that they share.")
+
+
+def require_same_settings(run: Path, checkpoint: Checkpoint, settings: Mapping[str, Any], kind: Kind) -> list[str]:
     """Return in words which settings have changed since a checkpoint, all of them such as may change.
 
     Raises:
         ModelError: others have; all are named.
     """
-    changes = _changes(checkpoint, config, kind)
+    changes = _changes(checkpoint, settings, kind)
     refused = [change for path, change in changes if _is_shaping(path, change)]
     if refused:
         msg = f"the checkpoint in {run} does not fit the config: {'; '.join(refused)}."
@@ -173,12 +185,12 @@ def _is_shaping(path: str, change: str) -> bool:
     return any(f"{path}.".startswith(f"{group}.") for group in SHAPING) and path not in FREE
 
 
-def _changes(checkpoint: Checkpoint, config: Config, kind: Kind) -> list[tuple[str, str]]:
+def _changes(checkpoint: Checkpoint, settings: Mapping[str, Any], kind: Kind) -> list[tuple[str, str]]:
     """Return (path, words) of every setting with another value than then; one that only one of both knows is none."""
     saved = dict(_leaves(checkpoint.state.get("config", {})))
     return [
         (path, f"{path} was {json.dumps(saved[path])} and is {json.dumps(value)}")
-        for path, value in _leaves(config.to_json())
+        for path, value in _leaves(settings)
         if path.partition(".")[0] in READ[kind] and path in saved and saved[path] != value
     ]
 

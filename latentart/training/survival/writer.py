@@ -28,11 +28,12 @@ class CheckpointWriter:
     """Writes a run's checkpoints in a thread, one at a time, and lets the oldest go once a new one stands.
 
     A write that fails is a warning: the older checkpoints stay, training goes on, and the next one tries again. Left
-    by an error it ends the write it is at; left by Ctrl-C it does not wait for it.
+    by an error it ends the write it is at; left by Ctrl-C it does not wait for it. One that ``is_idle``, of a process
+    that is not the first, writes nothing.
     """
 
-    def __init__(self, run: Path, keep: int = 2) -> None:
-        self.run, self.keep = run, keep
+    def __init__(self, run: Path, keep: int = 2, *, is_idle: bool = False) -> None:
+        self.run, self.keep, self.is_idle = run, keep, is_idle
         self._failures = 0
         self._error: BaseException | None = None  # of the last write
         self._thread: threading.Thread | None = None
@@ -63,6 +64,8 @@ class CheckpointWriter:
             TrainingDivergedError: a tensor holds NaN or infinity; nothing is written.
             ResourceError: the third write in a row has failed.
         """
+        if self.is_idle:
+            return
         self.wait()
         snapshot = take_snapshot(step, tensors, state)
         # a daemon, as nothing may hold up a process that is told twice to end

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from latentart.training.steps.adversarial_schedule import AdversarialPlan, AdversarialSchedule, ramp_share
-from latentart.training.steps.optim import learning_rate
+from latentart.training.steps.optim import RatePlan
 
 
 def follow(schedule: AdversarialSchedule, errors: list[float], first: int = 0, gap: float | None = 1.0) -> list[str]:
@@ -170,7 +170,7 @@ def test_batch_noise_pauses_nothing_even_at_the_start_of_a_stage() -> None:
 
 def test_an_error_that_rises_with_the_learning_rate_is_not_the_terms_doing() -> None:
     """OneCycle over 700 steps raises the error by a tenth and lets it fall again: nothing pauses."""
-    rates = [learning_rate(step, kind="onecycle", peak=1.0, total_steps=700) for step in range(700)]
+    rates = [RatePlan(kind="onecycle", peak=1.0, total_steps=700)(step) for step in range(700)]
     schedule = AdversarialSchedule(AdversarialPlan())
 
     notes = [

@@ -25,7 +25,7 @@ from latentart.storage.tensors import read_tensors, write_tensors
 from latentart.training.steps.ldm_step import LdmBatch, LdmStep, LossByNoise
 from latentart.training.steps.muon import build_muon
 from latentart.training.steps.numbers import LostNumbersError, Numbers
-from latentart.training.steps.optim import build_adamw
+from latentart.training.steps.optim import Learner, build_adamw
 
 CPU = Placement(torch.device("cpu"), "fp32")
 SCHEDULE = NoiseSchedule.from_betas(make_betas("cosine", 1000))
@@ -85,12 +85,9 @@ def build(
         optimizer = build_muon(denoiser, lr=1e-3, muon_lr=2e-3, betas=(0.9, 0.99), weight_decay=1e-2)  # type: ignore[assignment]
     task = task or DiffusionTask(SCHEDULE)
     return LdmStep(
-        denoiser,  # type: ignore[arg-type]
-        Ema(denoiser),
-        optimizer,
+        Learner(denoiser, Ema(denoiser), optimizer, [Ema(denoiser, relative_std=std) for std in tracks]),  # type: ignore[arg-type]
         task,
         CPU,
-        tracks=[Ema(denoiser, relative_std=std) for std in tracks],
         uncertainty=LearnedUncertainty() if task.weighting == "learned" else None,
     )
 

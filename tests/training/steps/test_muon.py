@@ -18,9 +18,9 @@ from latentart.storage.tensors import load_matching
 from latentart.training.build import build_optimizer
 from latentart.training.steps.muon import Muon, build_muon, inner_matrices, orthogonalize
 from latentart.training.steps.optim import (
+    RatePlan,
     build_adamw,
     flatten_optimizer,
-    learning_rate,
     restore_optimizer,
     set_learning_rate,
 )
@@ -48,7 +48,7 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> l
     """Train on noise that depends on the step alone and return the losses."""
     losses = []
     for step in steps:
-        set_learning_rate(optimizer, learning_rate(step, kind="onecycle", peak=1e-2, total_steps=10))
+        set_learning_rate(optimizer, RatePlan(kind="onecycle", peak=1e-2, total_steps=10)(step))
         loss = functional.mse_loss(model(normal_for(0, "x", [step], (2, 4, 4))), torch.ones(1, 4))
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

@@ -17,9 +17,9 @@ from latentart.errors import ModelError
 from latentart.storage.checkpoints import checkpoint_folder, load_checkpoint, save_checkpoint
 from latentart.storage.tensors import load_matching
 from latentart.training.steps.optim import (
+    RatePlan,
     build_adamw,
     flatten_optimizer,
-    learning_rate,
     restore_optimizer,
     set_learning_rate,
 )
@@ -37,7 +37,7 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> l
     """Train on noise that depends on the step alone and return the losses."""
     losses = []
     for step in steps:
-        set_learning_rate(optimizer, learning_rate(step, kind="onecycle", peak=1e-2, total_steps=10))
+        set_learning_rate(optimizer, RatePlan(kind="onecycle", peak=1e-2, total_steps=10)(step))
         loss = functional.mse_loss(model(normal_for(0, "x", [step], (2, 6, 6))), torch.ones(1, 2, 4, 4))
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -159,15 +159,14 @@ def test_onecycle_is_torchs(total_steps: int, share: float, div: float, final_di
         cycle_momentum=False,
     )
     ours = [
-        learning_rate(
-            step,
+        RatePlan(
             kind="onecycle",
             peak=3e-4,
             total_steps=total_steps,
             warmup_share=share,
             div_factor=div,
             final_div_factor=final_div,
-        )
+        )(step)
         for step in range(total_steps)
     ]
 
@@ -180,7 +179,7 @@ def test_multistep_is_torchs(shares: tuple[float, ...]) -> None:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=3e-4)
     scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [round(s * 200) for s in shares], gamma=0.3)
     ours = [
-        learning_rate(step, kind="multistep", peak=3e-4, total_steps=200, milestones=shares, gamma=0.3)
+        RatePlan(kind="multistep", peak=3e-4, total_steps=200, milestones=shares, gamma=0.3)(step)
         for step in range(200)
     ]
 
@@ -189,7 +188,7 @@ def test_multistep_is_torchs(shares: tuple[float, ...]) -> None:
 
 def test_onecycle_at_a_top_on_the_first_step_starts_at_the_peak() -> None:
     """Where torch divides by zero (a warm-up of exactly one step) the run starts at the peak and only falls."""
-    rates = [learning_rate(step, kind="onecycle", peak=1.0, total_steps=10, warmup_share=0.1) for step in range(12)]
+    rates = [RatePlan(kind="onecycle", peak=1.0, total_steps=10, warmup_share=0.1)(step) for step in range(12)]
 
     assert rates[0] == 1.0
     assert all(later < earlier for earlier, later in pairwise(rates[:10]))
@@ -198,8 +197,8 @@ def test_onecycle_at_a_top_on_the_first_step_starts_at_the_peak() -> None:
 
 def test_cosine_and_constant_with_warmup() -> None:
     """A linear rise over the first steps, then half a cosine to zero or a constant."""
-    cosine = [learning_rate(step, kind="cosine", peak=2.0, total_steps=104, warmup_steps=4) for step in range(110)]
-    constant = [learning_rate(step, kind="constant", peak=2.0, total_steps=9, warmup_steps=4) for step in range(9)]
+    cosine = [RatePlan(kind="cosine", peak=2.0, total_steps=104, warmup_steps=4)(step) for step in range(110)]
+    constant = [RatePlan(kind="constant", peak=2.0, total_steps=9, warmup_steps=4)(step) for step in range(9)]
 
     assert cosine[:5] == pytest.approx([0.5, 1.0, 1.5, 2.0, 2.0], rel=1e-12)
     assert cosine[4 + 25] == pytest.approx(1 + math.cos(math.pi / 4), rel=1e-12)
@@ -211,8 +210,8 @@ def test_cosine_and_constant_with_warmup() -> None:
 def test_nonsense_is_refused() -> None:
     """A negative step, a run of no steps and an unknown kind are errors."""
     with pytest.raises(ValueError, match="got -1, 5"):
-        learning_rate(-1, kind="constant", peak=1.0, total_steps=5)
+        RatePlan(kind="constant", peak=1.0, total_steps=5)(-1)
     with pytest.raises(ValueError, match="got 0, 0"):
-        learning_rate(0, kind="constant", peak=1.0, total_steps=0)
+        RatePlan(kind="constant", peak=1.0, total_steps=0)(0)
     with pytest.raises(ValueError, match="'steps'"):
-        learning_rate(0, kind="steps", peak=1.0, total_steps=5)  # type: ignore[arg-type]
+        RatePlan(kind="steps", peak=1.0, total_steps=5)(0)  # type: ignore[arg-type]

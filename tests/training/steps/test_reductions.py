@@ -86,7 +86,7 @@ def cases() -> dict[str, Any]:
     def build_vae(quantizer: Any = None, r1: float = 0.0, **terms: Any) -> Any:
         plan = {"start": 1, "warmup": 1, "window": 1}
         step = vae["build"](vae["VaeTerms"](kl=1e-3, **terms), quantizer=quantizer, plan=plan)
-        step.adversary.r1, step.adversary.r1_every = r1, 2
+        step.adversary.game = vae["dataclasses"].replace(step.adversary.game, r1=r1, r1_every=2)
         return step
 
     def vae_batch(number: int) -> Any:

@@ -24,9 +24,9 @@ from latentart.core.networks.quantizer import VectorQuantizer
 from latentart.errors import ModelError, TrainingDivergedError
 from latentart.process.devices import Placement
 from latentart.training.steps.adversarial_schedule import AdversarialPlan, AdversarialSchedule
-from latentart.training.steps.adversary import Adversary
+from latentart.training.steps.adversary import Adversary, Game
 from latentart.training.steps.numbers import LostNumbersError, Numbers
-from latentart.training.steps.optim import build_adamw, clip_finite
+from latentart.training.steps.optim import Learner, build_adamw, clip_finite
 from latentart.training.steps.vae_step import VaeBatch, VaeStep, VaeTerms
 
 CPU = Placement(torch.device("cpu"), "fp32")
@@ -75,7 +75,7 @@ def build_adversary(discriminator: PatchDiscriminator, **plan: Any) -> Adversary
         build_adamw(discriminator.parameters(), lr=1e-3, betas=(0.5, 0.9), weight_decay=1e-2),
         AdversarialSchedule(AdversarialPlan(**plan)),
         CPU,
-        lr=1e-3,
+        Game(lr=1e-3),
     )
 
 
@@ -86,10 +86,9 @@ def build(terms: VaeTerms, *, quantizer: VectorQuantizer | None = None, plan: An
     fill(discriminator, 1000)
     given: dict[str, Any] = {"adversary": build_adversary(discriminator, **plan or {})}
     given |= {"perceptual": build_perceptual()} | others
+    optimizer = build_adamw(autoencoder.parameters(), lr=1e-3, betas=(0.5, 0.9), weight_decay=1e-2)
     return VaeStep(
-        autoencoder,
-        Ema(autoencoder, decay=0.9),
-        build_adamw(autoencoder.parameters(), lr=1e-3, betas=(0.5, 0.9), weight_decay=1e-2),
+        Learner(autoencoder, Ema(autoencoder, decay=0.9), optimizer),
         terms,
         CPU,
         adversary=given["adversary"],
@@ -366,7 +365,7 @@ def test_r1_moves_the_discriminator_on_its_steps_only() -> None:
     """Every third step has a new penalty, in between the log keeps the last; without r1 there is none."""
     with_r1, without = build(FULL), build(FULL)
     assert with_r1.adversary is not None
-    with_r1.adversary.r1, with_r1.adversary.r1_every = 5.0, 3
+    with_r1.adversary.game = dataclasses.replace(with_r1.adversary.game, r1=5.0, r1_every=3)
 
     found = [with_r1(batch(number), number, 1e-3) for number in range(4)]
     without(batch(0), 0, 1e-3)

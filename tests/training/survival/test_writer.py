@@ -54,6 +54,16 @@ def slow_disk(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     return event
 
 
+def test_an_idle_one_writes_nothing(tmp_path: Path) -> None:
+    """Nor does it look at the numbers: the first process does, and tells."""
+    with CheckpointWriter(tmp_path, is_idle=True) as writer:
+        writer.save(5, big(float("nan")), {})
+        writer.check()
+        writer.finish()
+
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_changes_after_the_save_does_not_leak(tmp_path: Path, slow_disk: threading.Event) -> None:
     """Weights, moments and JSON go on while the disk is still at it: the checkpoint is that of its moment."""
     weights, state = torch.zeros(1000), {"losses": [1.0], "step": 5}

@@ -1,4 +1,4 @@
-"""Before a run on a CPU: a warning where the memory cannot hold a step. A GPU says so itself, in the first step."""
+"""Before a run on a CPU: what to say where memory cannot hold a step. A GPU says so itself, in the first step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from latentart.core.latents import split_moments
 from latentart.process.host_memory import activation_bytes, available_bytes
-from latentart.training.log import RunLog
 from latentart.training.steps.ldm_step import LdmBatch, LdmStep
 from latentart.training.steps.vae_step import VaeStep
 
@@ -17,8 +16,8 @@ GB = 1e9
 STATE = 3  # tensors as large as the weights that the first step makes: gradients and two moments
 
 
-def check_vae_memory(log: RunLog, step_fn: VaeStep, name: str, resolution: int, batch_size: int) -> None:
-    """Note in the log where a step of a stage needs more memory than there is, by what one picture needs."""
+def vae_shortage(step_fn: VaeStep, name: str, resolution: int, batch_size: int) -> str:
+    """Return a warning where a step of a stage needs more memory than there is, by what one picture needs."""
     autoencoder = step_fn.autoencoder
 
     def forward() -> Tensor:
@@ -28,11 +27,11 @@ def check_vae_memory(log: RunLog, step_fn: VaeStep, name: str, resolution: int, 
             return images_hat if step_fn.perceptual is None else step_fn.perceptual(images_hat, images)
 
     hint = f"lower vae.stages.{name}.batch_size, or set vae.run.recompute=true"
-    _check(log, autoencoder, step_fn.placement.device, forward, batch_size, hint)
+    return _shortage(autoencoder, step_fn.placement.device, forward, batch_size, hint)
 
 
-def check_ldm_memory(log: RunLog, step_fn: LdmStep, latent_shape: tuple[int, ...], labels: Tensor, size: int) -> None:
-    """Note in the log where a step of the denoiser needs more memory than there is; ``size`` is its whole batch."""
+def ldm_shortage(step_fn: LdmStep, latent_shape: tuple[int, ...], labels: Tensor, size: int) -> str:
+    """Return a warning where a step of the denoiser needs more memory than there is; ``size`` is its whole batch."""
 
     def forward() -> Tensor:
         x0, t = torch.zeros(1, *latent_shape), torch.zeros(1, dtype=torch.int64)
@@ -40,18 +39,16 @@ def check_ldm_memory(log: RunLog, step_fn: LdmStep, latent_shape: tuple[int, ...
 
     size = min(step_fn.micro_batch or size, size)
     hint = "set ldm.training.micro_batch, a part of the batch that goes through the network at once"
-    _check(log, step_fn.denoiser, step_fn.placement.device, forward, size, hint)
+    return _shortage(step_fn.denoiser, step_fn.placement.device, forward, size, hint)
 
 
-def _check(
-    log: RunLog, network: nn.Module, device: torch.device, forward: Callable[[], Tensor], size: int, hint: str
-) -> None:
+def _shortage(network: nn.Module, device: torch.device, forward: Callable[[], Tensor], size: int, hint: str) -> str:
     left = available_bytes(device) if device.type == "cpu" else None
     is_compiled = any(module._compiled_call_impl is not None for module in network.modules())
     if left is None or is_compiled:  # one picture would be compiled for, too
-        return
+        return ""
     weights = list(network.parameters())
     needed = STATE * sum(weight.nbytes for weight in weights) + size * activation_bytes(forward, weights)
-    if needed > left:
-        text = f"a step needs {needed / GB:.3g} GB of memory at least, and {left / GB:.3g} GB are left: {hint}"
-        log.note(f"warning: {text}")
+    if needed <= left:
+        return ""
+    return f"warning: a step needs {needed / GB:.3g} GB of memory at least, and {left / GB:.3g} GB are left: {hint}"

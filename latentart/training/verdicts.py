@@ -1,8 +1,14 @@
-"""The verdict on the denoiser's run: what its previews show is measured, then judged together with the losses."""
+"""The verdict on a run in training, at every preview: in its metrics, in its log, and never in its way.
+
+What the denoiser's previews show is measured, then judged together with the losses; a stage of the autoencoder is
+judged by its losses and its error on held-out pictures.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -13,11 +19,51 @@ from latentart.scoring.metrics.judge import judge_in_batches
 from latentart.scoring.metrics.memorization import CopyLimits, find_neighbors, to_thumbnails
 from latentart.scoring.metrics.spread import relative_spread
 from latentart.scoring.real_pictures import find_real
+from latentart.scoring.reconstructions import FOLLOWED_PICTURES, Evaluation
+from latentart.scoring.run_history import RunHistory, What
+from latentart.scoring.verdict import Kind, judge_run
 from latentart.training.ldm_previews import PreviewPage
 from latentart.training.log import RunLog
-from latentart.training.run_verdict import RunVerdict, without_harm
+
+logger = logging.getLogger(__name__)
 
 BLANK_LOSS = {"v": 1.0}  # x_t and v have no covariance at any noise level, so knowing nothing is guessing 0
+
+
+class RunVerdict:
+    """Judges a run by its metrics; it reads only what is new, and a resumed run goes on where it was."""
+
+    def __init__(self, run: Path, log: RunLog, what: What, num_steps: int) -> None:
+        self.log, self.num_steps = log, num_steps
+        self.history = RunHistory(run, what)
+        self._kind: Kind | None = None
+
+    def say(self, step: int, measured: Mapping[str, float | None], **extra: str) -> None:
+        """Write down what was measured at a step and the verdict; a line of the log says a new one, or a grave one."""
+        if measured:
+            self.log.metrics(step, **measured, **extra)
+        self.history.read()
+        if self._kind is None and self.history.said:
+            self._kind = self.history.said[-1].verdict.kind
+        verdict = judge_run(self.history.to_history(self.num_steps))
+        self.log.metrics(step, verdict=verdict.kind, evidence=verdict.evidence, advice=verdict.advice, **extra)
+        text = f"step {step}: {verdict}"
+        if verdict.is_warning:
+            logger.warning("%s", text)
+        elif verdict.kind != self._kind:
+            self.log.note(text)
+        self._kind = verdict.kind
+
+
+def without_harm(work: Callable[[], object], what: str = "No verdict on the run this time") -> None:
+    """Do what a run can do without: whatever goes wrong in it, memory and bugs too, is a warning.
+
+    Days of training are worth more than a verdict.
+    """
+    try:
+        work()
+    except Exception as error:
+        logger.warning("%s: %s", what, str(error).strip() or type(error).__name__)
 
 
 class LdmVerdict:
@@ -84,3 +130,30 @@ class PreviewJudge:
             neighbors = find_neighbors(self.real.searched, to_thumbnails(pixels))
             found["copies"] = float(self.limits.find(neighbors).double().mean())
         return found
+
+
+class VaeVerdict:
+    """Judges a stage at its previews; stages differ in their losses and their resolution, so each stands alone."""
+
+    def __init__(self, evaluation: Evaluation, run: Path, log: RunLog, stage: str, num_steps: int) -> None:
+        self.evaluation, self.stage = evaluation, stage
+        self.verdict = RunVerdict(run, log, "autoencoder", num_steps)
+        self._blank: float | None = None
+
+    def say(self, step: int) -> None:
+        """Judge the stage at a step of the run."""
+        without_harm(lambda: self.verdict.say(step, self._measure(), stage=self.stage))
+
+    def _measure(self) -> dict[str, float | None]:
+        if self._blank is None:
+            self._blank = blank_error(self.evaluation)
+        return {"blank_loss": self._blank}
+
+
+def blank_error(evaluation: Evaluation) -> float:
+    """Return the mean absolute error of one who knows each scored picture's mean color alone, in image units."""
+    errors = [
+        (images - images.mean((2, 3), keepdim=True)).abs().mean((1, 2, 3)).cpu()
+        for images in evaluation.images(evaluation.scored, FOLLOWED_PICTURES)
+    ]
+    return float(torch.cat(errors).mean())
