@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from dataclasses import dataclass, replace
 from functools import partial
@@ -9,6 +10,8 @@ from statistics import median
 from typing import Any
 
 import torch
+import torch._dynamo
+import torch._functorch.config
 from torch import Tensor, nn
 from torchvision.models import vgg16
 
@@ -209,11 +212,13 @@ class Autoencoders:
                 if mode == "compiled" and not self.part.rehearses and self.part.left() < 15:
                     self.part.figure(f"autoencoder, {name}, {mode}", "no time was left")
                     continue
+                gc.collect()
+                before = torch.cuda.memory_allocated() if self.part.device.type == "cuda" else 0
                 step_fn = build()
                 if mode == "compiled":
                     compile_halves(step_fn, self.part)
                 key = f"{name}, {mode}"
-                rates[key], memories[key] = self._say(key, step_fn)
+                rates[key], memories[key] = self._say(key, step_fn, before / 1e9)
                 del step_fn
         self.best = max(rate for key, rate in rates.items() if key.startswith("ours"))
         fastest = [max(keys, key=rates.__getitem__) for keys in split_by(rates, "ours")]
@@ -248,7 +253,7 @@ class Autoencoders:
             perceptual=random_lpips(placement),
         )
 
-    def _say(self, key: str, step_fn: VaeStep) -> tuple[float, float]:
+    def _say(self, key: str, step_fn: VaeStep, others: float) -> tuple[float, float]:
         sizes, device = self.sizes, self.part.device
 
         def update(first: int, count: int) -> None:
@@ -261,7 +266,7 @@ class Autoencoders:
         warm = time.monotonic() - began
         self.part.peak()
         seconds = median(seconds_of(partial(update, 10, sizes.steps)) for _ in range(ROUNDS))
-        rate, memory = sizes.steps * sizes.pictures / seconds, self.part.peak()
+        rate, memory = sizes.steps * sizes.pictures / seconds, self.part.peak() - others
         value = f"{rate:.1f} images/s, {memory:.2f} GB, {warm:.0f} s to start"
         self.part.figure(f"autoencoder, {key}", value, numbers={"images/s": rate, "GB": memory})
         return rate, memory
@@ -280,8 +285,6 @@ def compile_network(network: nn.Module, part: Part) -> None:
 
 def compile_halves(step_fn: VaeStep, part: Part) -> None:
     """Compile encoder and decoder, as `vae.run.compile` does."""
-    import torch._functorch.config
-
     torch._functorch.config.donated_buffer = False  # the adaptive weight goes backward twice
     for half in (step_fn.autoencoder.encoder, step_fn.autoencoder.decoder):
         compile_network(half, part)
