@@ -32,7 +32,7 @@ def rehearse(out: Path, *parts: str) -> subprocess.CompletedProcess[str]:
     """Rehearse parts of it, one thread each, as other tests run beside."""
     command = [sys.executable, str(SCRIPT), "--rehearse", "--out", str(out), *parts]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900, check=False)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=3600, check=False)
 
 
 def test_one_part_is_rehearsed(tmp_path: Path) -> None:
