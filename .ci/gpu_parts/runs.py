@@ -20,8 +20,8 @@ from latentart.recipes.workspace import Workspace
 from part import ONE_STAGE, Part, distance, environment, read_lines
 
 COMPILED = ("vae.run.compile=true", "ldm.training.run.compile=true")
-# two workers for the pictures: more take longer to start than a quick run needs them
-QUICK = ("data.workers=2", "ldm.training.micro_batch=auto", "ldm.training.run.log_every=1")
+WORKERS = "data.workers=2"  # more take longer to start than a quick run needs them
+QUICK = ("ldm.training.micro_batch=auto", "ldm.training.run.log_every=1")
 PLAN_SECONDS, REHEARSED_PLAN_SECONDS = 12, 1
 
 
@@ -56,11 +56,11 @@ class Run:
 def main() -> None:
     """Run all of it."""
     part = Part()
-    more = (ONE_STAGE,) if part.rehearses else ()
+    more = (ONE_STAGE,) if part.rehearses else (WORKERS,)
     demo = Run(part, "demo", ("demo", "demo", "--quick", "--quiet", *QUICK, *more), part.work)
     compiled = None
     if not part.rehearses:  # compiling for a CPU takes longer than the rest together
-        words = ("demo", "compiled", "--quick", "--quiet", *QUICK, ONE_STAGE, *COMPILED)
+        words = ("demo", "compiled", "--quick", "--quiet", *QUICK, WORKERS, ONE_STAGE, *COMPILED)
         compiled = Run(part, "compiled-demo", words, part.work)
     works: dict[str, Run] = {}
     with part.trying("demo --quick"):
@@ -186,7 +186,7 @@ def check_micro_batch(part: Part) -> None:
 def check_plan(part: Part) -> None:
     """What `plan` says beforehand of the denoiser's time and memory, beside what then happens."""
     steps = 8 if part.rehearses else 600
-    words = [f"ldm.training.steps={steps}", "ldm.training.run.preview_every=100000", "data.workers=2"]
+    words = [f"ldm.training.steps={steps}", "ldm.training.run.preview_every=100000"]
     folder = copy_workspace(part, "planned")
     seconds = REHEARSED_PLAN_SECONDS if part.rehearses else PLAN_SECONDS
     command = part.command("plan", "--json", "--seconds", str(seconds), *words)
