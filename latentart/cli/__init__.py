@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import errno
 import io
+import os
 import sys
 
 import typer
@@ -111,6 +112,8 @@ def bytes_of_paths(error: UnicodeError) -> tuple[bytes, int]:
 
 def main() -> None:
     """Run the command line; known errors end in one line and their exit code, others keep their traceback."""
+    # read as torch is loaded, by this process and those it starts: a thread that waits leaves its core to others
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if isinstance(sys.stdout, io.TextIOWrapper):
         codecs.register_error("paths", bytes_of_paths)
         sys.stdout.reconfigure(errors="paths")

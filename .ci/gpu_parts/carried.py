@@ -1,0 +1,105 @@
+"""What a GPU machine without a network is brought: wheels that are missing there, and emoji cut into categories."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+# what .ci/gpu needs, by the name to import and by that of the wheel; torch and torchvision must be there
+NEEDED = {
+    "annotated_types": "annotated-types",
+    "diffusers": "diffusers",
+    "einops": "einops",
+    "huggingface_hub": "huggingface-hub",
+    "lpips": "lpips",
+    "matplotlib": "matplotlib",
+    "PIL": "pillow",
+    "pydantic": "pydantic",
+    "pydantic_core": "pydantic-core",
+    "rich": "rich",
+    "safetensors": "safetensors",
+    "torchmetrics": "torchmetrics",
+    "typer": "typer",
+    "typing_inspection": "typing-inspection",
+}
+CARRIED = ("annotated-types", "diffusers", "lpips", "pydantic", "typing-inspection")
+PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
+EMOJI = "emoji-datasource-google@16.0.0"
+FEWEST = 8  # pictures of a category
+
+
+def missing() -> list[str]:
+    """Return the wheels that this Python lacks."""
+    return [wheel for name, wheel in NEEDED.items() if find_spec(name) is None]
+
+
+def fetch_wheels(folder: Path, python: str = "3.12") -> float:
+    """Fetch the wheels for CPython on Linux, x86-64, and return their size in MB."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for_there = ["--python-version", python, "--implementation", "cp", "--only-binary=:all:", "--no-deps"]
+    for platform in PLATFORMS:
+        for_there += ["--platform", platform]
+    download = [sys.executable, "-m", "pip", "download", "--quiet", *for_there, "--dest", str(folder)]
+    subprocess.run([*download, *CARRIED], check=True)
+    # pydantic wants one very version of its core
+    (pydantic,) = folder.glob("pydantic-[0-9]*.whl")
+    subprocess.run([*download, f"pydantic-core=={core_of(pydantic)}"], check=True)
+    return sum(path.stat().st_size for path in folder.glob("*.whl")) / 1e6
+
+
+def core_of(wheel: Path) -> str:
+    """Return the version of pydantic-core that a wheel of pydantic asks for."""
+    import zipfile
+
+    with zipfile.ZipFile(wheel) as opened:
+        (name,) = (one for one in opened.namelist() if one.endswith(".dist-info/METADATA"))
+        found = re.search(r"Requires-Dist: pydantic-core==([\w.]+)", opened.read(name).decode())
+    assert found is not None, f"{wheel.name} names no version of pydantic-core"
+    return found[1]
+
+
+def install_wheels(wheels: Path, target: Path) -> None:
+    """Unpack carried wheels into a folder for PYTHONPATH."""
+    found = sorted(map(str, wheels.glob("*.whl")))
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", str(target)]
+    subprocess.run([*install, *found], check=True)
+
+
+def fetch_emoji(folder: Path) -> tuple[int, float]:
+    """Fetch pictures of 64 px and lay them by category; return how many there are, and their size in MB."""
+    npm = shutil.which("npm")
+    if npm is None:
+        sys.exit("npm is not here; it fetches the package that the emoji are in")
+    with tempfile.TemporaryDirectory() as scratch:
+        subprocess.run([npm, "pack", "--silent", EMOJI], cwd=scratch, check=True)
+        (packed,) = Path(scratch).glob("*.tgz")
+        with tarfile.open(packed) as archive:
+            archive.extractall(scratch, filter="data")
+        return lay_by_category(Path(scratch) / "package", folder)
+
+
+def lay_by_category(package: Path, folder: Path) -> tuple[int, float]:
+    """Copy every emoji, in its one usual color of skin, into the folder of its category."""
+    known = json.loads((package / "emoji.json").read_text(encoding="utf-8"))
+    by_category: dict[str, list[Path]] = {}
+    for one in known:
+        source = package / "img/google/64" / one["image"]
+        if one["has_img_google"] and source.is_file():
+            by_category.setdefault(one["category"], []).append(source)
+    count, size = 0, 0
+    for category, sources in by_category.items():
+        if len(sources) < FEWEST:
+            continue
+        target = folder / re.sub(r"\W+", "_", category)
+        target.mkdir(parents=True, exist_ok=True)
+        for source in sources:
+            shutil.copyfile(source, target / source.name)
+            count, size = count + 1, size + source.stat().st_size
+    return count, size / 1e6

@@ -1,0 +1,23 @@
+"""How threads wait: said to the library before it is loaded, unless the user has said it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_that_wait_leave_their_cores(given: str | None, expected: str) -> None:
+    """The OpenMP library that torch brings tells what it has read as it was loaded."""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {"OMP_DISPLAY_ENV": "true", **({"OMP_WAIT_POLICY": given} if given else {})}
+    command = [sys.executable, "-m", "latentart", "doctor", "--json"]
+
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=True)
+
+    if "OMP_WAIT_POLICY" not in done.stderr:
+        pytest.skip("this OpenMP library shows no settings")
+    assert f"OMP_WAIT_POLICY = '{expected}'" in done.stderr
