@@ -49,7 +49,7 @@ def bench(
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say how many pictures a second this machine cleans, encodes, trains on and draws. Changes nothing."""
+    """Say how fast this machine is. Pictures a second that it cleans, encodes, trains on and draws; changes nothing."""
     with choose_workspace(preset, config, overrides) as workspace:
         from latentart.planning.bench import bench as run_bench
 
