@@ -17,7 +17,9 @@ NEEDED = {
     "annotated_types": "annotated-types",
     "diffusers": "diffusers",
     "einops": "einops",
+    "filelock": "filelock",
     "huggingface_hub": "huggingface-hub",
+    "jinja2": "jinja2",
     "lpips": "lpips",
     "matplotlib": "matplotlib",
     "PIL": "pillow",
@@ -29,7 +31,7 @@ NEEDED = {
     "typer": "typer",
     "typing_inspection": "typing-inspection",
 }
-CARRIED = ("annotated-types", "diffusers", "lpips", "pydantic", "typing-inspection")
+CARRIED = ("annotated-types", "diffusers", "filelock", "lpips", "pydantic", "typing-inspection")
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 EMOJI = "emoji-datasource-google@16.0.0"
 FEWEST = 8  # pictures of a category

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from latentart.training.devices import Placement
+from latentart.process.devices import Placement
 
 # the demo's autoencoder in one stage in place of four, for what is about other things
 ONE_STAGE = (

@@ -6,16 +6,16 @@ import json
 import time
 from pathlib import Path
 
-from latentart.data.synthetic_art import write_raw_folder
-from latentart.recipes.clean_data import clean_data
-from latentart.recipes.encode import encode
-from latentart.recipes.evaluate_ldm import evaluate_ldm
-from latentart.recipes.init import init_workspace
-from latentart.recipes.resuming import Call
-from latentart.recipes.sample import SampleRequest, sample_pictures, settings_from
-from latentart.recipes.train_ldm import train_ldm
-from latentart.recipes.train_vae import train_vae
-from latentart.recipes.workspace import Workspace
+from latentart.data.synthetic.art import write_raw_folder
+from latentart.layout import Workspace
+from latentart.sampling.sample import SampleRequest, sample_pictures, settings_from
+from latentart.scoring.evaluate_ldm import evaluate_ldm
+from latentart.training.encode import encode
+from latentart.training.survival.resuming import Call
+from latentart.training.train_ldm import train_ldm
+from latentart.training.train_vae import train_vae
+from latentart.workspace.clean_data import clean_data
+from latentart.workspace.init import init_workspace
 from part import Part, read_lines
 
 VAE_SHARE, LDM_SHARE = 0.32, 0.7  # of the time that is left when each begins; then come the grid and the judge
@@ -40,7 +40,7 @@ def main() -> None:
     train_denoiser(part, workspace)
     with part.trying("grid"):
         sample_settings = settings_from(workspace.config.sample, {})
-        request = SampleRequest(("all",), count=2 if part.rehearses else 8)
+        request = SampleRequest(styles=("all",), count=2 if part.rehearses else 8)
         model = workspace.ldm_run / "model"
         drawn = sample_pictures(model, workspace.samples, request, sample_settings, part.placement, quiet=True)
         part.picture(drawn.paths[0], "samples")

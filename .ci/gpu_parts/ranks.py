@@ -15,14 +15,14 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from latentart.recipes.clean_data import clean_data
-from latentart.recipes.demo import QUICK, draw_raw
-from latentart.recipes.encode import encode
-from latentart.recipes.init import init_workspace
-from latentart.recipes.train_ldm import train_ldm
-from latentart.recipes.train_vae import train_vae
-from latentart.recipes.workspace import Workspace
-from latentart.training.devices import Placement
+from latentart.layout import Workspace
+from latentart.process.devices import Placement
+from latentart.training.encode import encode
+from latentart.training.train_ldm import train_ldm
+from latentart.training.train_vae import train_vae
+from latentart.workspace.clean_data import clean_data
+from latentart.workspace.demo import QUICK, draw_raw
+from latentart.workspace.init import init_workspace
 from part import ONE_STAGE, Part, distance, environment
 
 MEETS = "LATENTART_GPU_MEETS"

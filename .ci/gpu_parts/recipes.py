@@ -8,6 +8,8 @@ from dataclasses import replace
 from statistics import fmean
 
 import torch
+from peers.arena import Arena, Scores, compare
+from peers.training import LdmRun, build_step, train_in_turns
 
 from latentart.builders import build_denoiser
 from latentart.config.ldm import LdmConfig
@@ -15,18 +17,17 @@ from latentart.config.workspace import resolve
 from latentart.core.latents import sample_posterior
 from latentart.data.held_out import split_held_out
 from latentart.data.latent_cache import LatentCache
-from latentart.data.synthetic_art import write_raw_folder
-from latentart.recipes.bench_arena import Arena, Scores, compare
-from latentart.recipes.bench_training import TimedRun, build_step, train_in_turns
-from latentart.recipes.clean_data import clean_data
-from latentart.recipes.encode import encode, load_autoencoder
-from latentart.recipes.generate import SamplerSettings
-from latentart.recipes.init import init_workspace
-from latentart.recipes.judging import alternate, read_middles, spread
-from latentart.recipes.train_vae import train_vae
-from latentart.recipes.workspace import Workspace
-from latentart.scoring.judge import recognition, train_judge
-from latentart.training.ldm_step import LdmBatch
+from latentart.data.synthetic.art import write_raw_folder
+from latentart.layout import Workspace
+from latentart.model.folder import load_autoencoder
+from latentart.model.generate import SamplerSettings
+from latentart.scoring.judging import alternate, read_middles, spread
+from latentart.scoring.metrics.judge import recognition, train_judge
+from latentart.training.encode import encode
+from latentart.training.steps.ldm_step import LdmBatch
+from latentart.training.train_vae import train_vae
+from latentart.workspace.clean_data import clean_data
+from latentart.workspace.init import init_workspace
 from part import Part
 
 SEEDS = (0, 1)
@@ -136,7 +137,7 @@ def open_pictures(part: Part, workspace: Workspace) -> tuple[object, ...]:
     return training, held_out, judge, known, known_style, ceiling
 
 
-def start(part: Part, arena: Arena, config: LdmConfig, name: str, seed: int, seconds: float) -> TimedRun:
+def start(part: Part, arena: Arena, config: LdmConfig, name: str, seed: int, seconds: float) -> LdmRun:
     """Return a run of a recipe from scratch; its weights and batches follow from the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -144,7 +145,7 @@ def start(part: Part, arena: Arena, config: LdmConfig, name: str, seed: int, sec
     part.placement.place(network)
     training = config.training
     step_fn = build_step(network, config.diffusion, training.optimizer, part.placement, training.run.ema)
-    return TimedRun(name, step_fn, batches_on_device(arena, config, seed), training.optimizer, seconds)
+    return LdmRun(name, step_fn, batches_on_device(arena, config, seed), training.optimizer, seconds)
 
 
 def batches_on_device(arena: Arena, config: LdmConfig, seed: int) -> Callable[[int], LdmBatch]:
@@ -167,13 +168,13 @@ def batches_on_device(arena: Arena, config: LdmConfig, seed: int) -> Callable[[i
     return draw
 
 
-def score(part: Part, arena: Arena, run: TimedRun, seed: int) -> Scores:
+def score(part: Part, arena: Arena, run: LdmRun, seed: int) -> Scores:
     """Return how near samples of a run's average come to real pictures."""
     settings = SamplerSettings(sampler="ddim", steps=2 if part.rehearses else 20, guidance=1.5, batch_size=SAMPLES)
     return arena.score(arena.draw(run.step_fn.ema.network, run.step_fn.task, settings, seed))
 
 
-def say(part: Part, name: str, found: list[Scores], run: TimedRun, base: list[Scores]) -> None:
+def say(part: Part, name: str, found: list[Scores], run: LdmRun, base: list[Scores]) -> None:
     """Say how a recipe did by the seeds it has had."""
     distances = [one.frechet for one in found]
     mean, other = fmean(distances), fmean(one.frechet for one in base)

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import torch
 
-from latentart.recipes.generate import SamplerSettings
-from latentart.recipes.model import load_model, require_denoiser
-from latentart.recipes.sample import Studio
-from latentart.recipes.train_ldm import train_ldm
-from latentart.recipes.workspace import Workspace
+from latentart.layout import Workspace
+from latentart.model.folder import load_model, require_denoiser
+from latentart.model.generate import SamplerSettings
+from latentart.sampling.sample import Studio
+from latentart.training.train_ldm import train_ldm
 from part import ONE_STAGE, Part, distance, environment, read_lines
 
 COMPILED = ("vae.run.compile=true", "ldm.training.run.compile=true")

@@ -12,26 +12,27 @@ from typing import Any
 import torch
 import torch._dynamo
 import torch._functorch.config
+from peers.contenders import build_peer
+from peers.denoisers import build_diffusers_unet, build_ours
+from peers.limits import count_flops
+from peers.setting import Setting, count_parameters
+from peers.training import NUM_STYLES, build_step, noise_batch, update_often
 from torch import Tensor, nn
 from torchvision.models import vgg16
 
 from hours import Counted, describe_hours
-from latentart.builders import build_ema, build_optimizer, build_terms
+from latentart.builders import build_ema
 from latentart.config.ldm import DiffusionConfig
 from latentart.config.optim import OptimizerConfig
 from latentart.config.workspace import resolve
 from latentart.core.networks.perceptual import PerceptualDistance
-from latentart.recipes.bench_contenders import Setting as AutoencoderSetting
-from latentart.recipes.bench_contenders import build_peer
-from latentart.recipes.bench_denoisers import build_diffusers_unet, build_ours, count_parameters
-from latentart.recipes.bench_figures import seconds_of
-from latentart.recipes.bench_limits import count_flops, matrix_rate, products_of, wait_for
-from latentart.recipes.bench_training import NUM_STYLES, Setting, build_step, noise_batch, update_often
-from latentart.recipes.vae_networks import build_vae_step
-from latentart.training.devices import Placement
-from latentart.training.ldm_step import LdmStep
-from latentart.training.randomness import normal_for
-from latentart.training.vae_step import VaeBatch, VaeStep
+from latentart.core.randomness import normal_for
+from latentart.planning.rates import matrix_rate, products_of, seconds_of, wait_for
+from latentart.process.devices import Placement
+from latentart.training.build import build_optimizer, build_terms, build_vae_step
+from latentart.training.steps.ldm_step import LdmStep
+from latentart.training.steps.optim import Learner
+from latentart.training.steps.vae_step import VaeBatch, VaeStep
 from part import Part
 
 LPIPS_CUTS = (4, 9, 16, 23, 30)  # of VGG16's layers, after its five blocks
@@ -237,15 +238,11 @@ class Autoencoders:
 
     def _peer(self) -> VaeStep:
         config, placement = self.config.model, self.part.placement
-        size = AutoencoderSetting(
-            "peer", config.widths, self.sizes.pixels, self.sizes.pictures, config.latent_channels, config.groups
-        )
+        size = Setting("peer", config, self.sizes.pixels, self.sizes.pictures)
         network = PeerAutoencoder(build_peer(size, placement).network, config.factor)
         ours = build_vae_step(self.config, self.stage, 1000, placement, 0)
         return VaeStep(
-            network,  # type: ignore[arg-type]
-            build_ema(network, self.config.run.ema),
-            build_optimizer(network, self.config.optimizer),
+            Learner(network, build_ema(network, self.config.run.ema), build_optimizer(network, self.config.optimizer)),  # type: ignore[arg-type]
             build_terms(self.stage, self.config.optimizer.clip_norm, self.stage),
             placement,
             adversary=ours.adversary,

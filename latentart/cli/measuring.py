@@ -49,7 +49,7 @@ def bench(
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure what this machine does in a second. Cleaned, encoded, trained on, drawn; changes nothing."""
+    """Say how fast this machine is. Pictures a second that it cleans, encodes, trains on and draws; changes nothing."""
     with choose_workspace(preset, config, overrides) as workspace:
         from latentart.planning.bench import bench as run_bench
 
