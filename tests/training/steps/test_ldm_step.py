@@ -199,8 +199,9 @@ def test_channels_last_weights_go_on_bit_for_bit_through_files(tmp_path: Path) -
 
     assert kernel.is_contiguous(memory_format=torch.channels_last)
     assert moment.stride() == kernel.stride()
+    expected = whole.state()[0]
     for name, part in second.state()[0].items():
-        assert all(torch.equal(value, whole.state()[0][name][key]) for key, value in part.items())
+        assert all(torch.equal(value, expected[name][key]) for key, value in part.items())
 
 
 def test_an_update_with_numbers_that_are_not_finite_is_left_out() -> None:
@@ -230,9 +231,8 @@ def test_a_gradient_that_is_not_finite_is_left_out_where_the_loss_is_sound() -> 
     step(batch(1), 1, 1e-3)
     twin(batch(1), 1, 1e-3)
 
-    assert all(
-        torch.equal(value, twin.state()[0]["denoiser"][key]) for key, value in step.state()[0]["denoiser"].items()
-    )
+    expected = twin.state()[0]["denoiser"]
+    assert all(torch.equal(value, expected[key]) for key, value in step.state()[0]["denoiser"].items())
 
 
 def test_too_many_updates_left_out_end_it() -> None:
@@ -307,10 +307,11 @@ def test_the_largest_part_that_fits_is_found_and_nothing_moves(room: int, expect
     for number in range(1, 3):
         step(batch(number), number, 1e-3)
         twin(batch(number), number, 1e-3)
-    assert step.state()[1] == twin.state()[1]
-    for name, part in step.state()[0].items():
-        assert part.keys() == twin.state()[0][name].keys()
-        assert all(torch.equal(value, twin.state()[0][name][key]) for key, value in part.items())
+    (ours, our_values), (others, other_values) = step.state(), twin.state()
+    assert our_values == other_values
+    for name, part in ours.items():
+        assert part.keys() == others[name].keys()
+        assert all(torch.equal(value, others[name][key]) for key, value in part.items())
 
 
 def test_a_style_learns_from_its_own_pictures_only() -> None:
