@@ -1,4 +1,4 @@
-"""What people read: text that may hold a stranger's file name, made safe to show, and times."""
+"""What people read: text that may hold a stranger's file name, made safe to show, numbers of things, and times."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ def printable(text: str) -> str:
     if text.isprintable():  # nearly always; a page of charts has millions of letters
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def counted(number: int, noun: str) -> str:
+    """Return so many of something: 1 picture, 2,000 pictures."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:

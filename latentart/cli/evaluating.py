@@ -119,8 +119,9 @@ def show_ldm(found: LdmEvaluation) -> None:
         console.print(measures)
     if found.inception is not None:
         fid = found.inception
+        error = math.nan if fid.kid_error is None else 1000 * fid.kid_error
         console.print(
-            f"FID {fid.fid:.2f}, KID x 1000 {with_error(1000 * fid.kid, 1000 * fid.kid_error)}: {found.samples.total} "
+            f"FID {fid.fid:.2f}, KID x 1000 {with_error(1000 * fid.kid, error)}: {found.samples.total} "
             f"samples against {fid.real_pictures} real pictures; compare only with as many"
         )
     if copies.found is not None:
@@ -143,8 +144,10 @@ def share(value: float | None) -> str:
 
 
 def with_error(value: float, error: float) -> str:
-    """Return a number with its standard error."""
-    return f"{value:.3g} ± {error:.2g}" if math.isfinite(value) else "-"
+    """Return a number with its standard error, or that there are too few pictures to tell one."""
+    if not math.isfinite(value):
+        return "-"
+    return f"{value:.3g} ± {error:.2g}" if math.isfinite(error) else f"{value:.3g} (too few pictures for an error)"
 
 
 def show_vae(found: VaeEvaluation) -> None:

@@ -17,8 +17,9 @@ def split_held_out(entries: Sequence[IndexEntry], share: float) -> tuple[list[in
 
     Held out are ``min(max(round(share · N), min(64, N // 8)), 4096)`` of N pictures, none for a share of 0, and fewer
     where they would take the last picture of a style. Which ones depends on the content of the pictures alone, never
-    on their order or names: those first by a hash of ``sha256``, so that a few pictures more change little. A clean
-    set holds no bytes twice, but a near-duplicate that was kept may be held out while its like is trained on.
+    on their order or names: those first by a hash of ``sha256``, so that a few pictures more change little. Pictures
+    that look the same stay together, or what is measured on held-out pictures would flatter: all of them are held out,
+    or none where they are more than are still wanted.
 
     Args:
         entries: the whole clean set.
@@ -30,15 +31,30 @@ def split_held_out(entries: Sequence[IndexEntry], share: float) -> tuple[list[in
     wanted = _how_many(len(entries), share)
     left = Counter(entry.style for entry in entries)
     held_out: list[int] = []
-    ranks = [_rank(entry.sha256) for entry in entries] if wanted else []
-    for i in sorted(range(len(ranks)), key=ranks.__getitem__):
+    members: dict[int, list[int]] = {}
+    for i, first in enumerate(group_twins(entries) if wanted else []):
+        members.setdefault(first, []).append(i)
+    groups = [(_rank(min(entries[i].sha256 for i in group)), group) for group in members.values()]
+    for _, group in sorted(groups):
         if len(held_out) == wanted:
             break
-        if left[entries[i].style] > 1:
-            left[entries[i].style] -= 1
-            held_out.append(i)
+        taken = Counter(entries[i].style for i in group)
+        if len(held_out) + len(group) <= wanted and all(left[style] > count for style, count in taken.items()):
+            left -= taken
+            held_out += group
     is_held_out = set(held_out)
     return [i for i in range(len(entries)) if i not in is_held_out], sorted(held_out)
+
+
+def group_twins(entries: Sequence[IndexEntry]) -> list[int]:
+    """Return of each picture the index of the first that looks the same: its own for most."""
+    originals = {entry.twin for entry in entries if entry.twin}
+    firsts: dict[str, int] = {}
+    groups = []
+    for i, entry in enumerate(entries):
+        name = entry.twin or (entry.sha256 if entry.sha256 in originals else "")
+        groups.append(firsts.setdefault(name, i) if name else i)
+    return groups
 
 
 def _how_many(count: int, share: float) -> int:

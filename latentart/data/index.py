@@ -21,7 +21,7 @@ class IndexEntry:
     ``file`` lies relative to the index's folder, ``source`` relative to the raw folder, both with ``/``.
     ``style`` is the name as the user wrote it, ``sha256`` that of the source's bytes, ``width`` and ``height`` are
     the clean picture's, in pixels, and ``labels`` are all it has in the user's table. Names that are not UTF-8 hold
-    surrogate escapes.
+    surrogate escapes. ``twin`` is the ``sha256`` of the picture that it looks like; most have none.
     """
 
     file: str
@@ -31,6 +31,7 @@ class IndexEntry:
     width: int
     height: int
     labels: dict[str, str] = field(default_factory=dict)
+    twin: str = ""
 
 
 FIELDS = tuple(item.name for item in fields(IndexEntry))
@@ -38,7 +39,12 @@ FIELDS = tuple(item.name for item in fields(IndexEntry))
 
 def write_index(path: Path, entries: Iterable[IndexEntry]) -> None:
     """Write the entries in the given order; the file appears whole or not at all."""
-    write_lines(path, (json.dumps({name: getattr(entry, name) for name in FIELDS}) for entry in entries))
+    write_lines(path, (json.dumps(_to_json(entry)) for entry in entries))
+
+
+def _to_json(entry: IndexEntry) -> dict[str, Any]:
+    values = {name: getattr(entry, name) for name in FIELDS}
+    return values if entry.twin else {name: value for name, value in values.items() if name != "twin"}
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
@@ -77,6 +83,12 @@ def index_fingerprint(entries: Iterable[IndexEntry]) -> str:
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()
 
 
+def twins_fingerprint(entries: Iterable[IndexEntry]) -> str:
+    """Return a SHA-256 over which pictures look like which, empty where none do."""
+    rows = sorted(f"{entry.sha256} {entry.twin}" for entry in entries if entry.twin)
+    return hashlib.sha256("\n".join(rows).encode()).hexdigest() if rows else ""
+
+
 def style_names(entries: Iterable[IndexEntry]) -> list[str]:
     """Return the different styles, sorted, as the user wrote them."""
     return sorted({entry.style for entry in entries})
@@ -96,7 +108,7 @@ def _entry_from_line(line: bytes, place: str) -> IndexEntry:
 
 
 def _has_right_types(entry: IndexEntry) -> bool:
-    strings: list[Any] = [entry.file, entry.source, entry.style, entry.sha256]
+    strings: list[Any] = [entry.file, entry.source, entry.style, entry.sha256, entry.twin]
     if not isinstance(entry.labels, dict):
         return False
     strings += [*entry.labels, *entry.labels.values()]

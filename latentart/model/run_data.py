@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from latentart.data.index import IndexEntry, index_fingerprint
+from latentart.data.index import IndexEntry, index_fingerprint, twins_fingerprint
 from latentart.errors import DataError, LatentArtError, ModelError, ResourceError
 from latentart.layout import Workspace
 from latentart.model.folder import find_autoencoder, weights_hash
@@ -26,11 +26,13 @@ ALLOW = "--allow-changed-data"
 
 def describe_pictures(entries: Sequence[IndexEntry], style_names: list[str], held_out: float) -> dict[str, Any]:
     """Return what a run is trained on: one that goes on must find it unchanged, unless its call allows a change."""
+    twins = twins_fingerprint(entries)
     return {
         "fingerprint": index_fingerprint(entries),
         "num_pictures": len(entries),
         "style_names": style_names,
         "held_out": held_out,
+        **({"twins": twins} if twins else {}),  # what look the same are held out together
     }
 
 
@@ -63,13 +65,16 @@ def settle_data(
     changed = {name for name in saved.keys() | settled.keys() if saved.get(name) != settled.get(name)}
     if not changed:
         return settled, []
+    flatter = "pictures held out from here on may have been trained on, so their numbers may flatter"
+    if changed == {"twins"}:
+        return settled, [f"warning: other pictures count as looking the same than when {run} began; {flatter}"]
     if not may_change or "autoencoder" in changed or _columns(saved) != _columns(now):
         raise _refusal(saved, now, run, changed, may_change=may_change)
     if not may_grow and (new := _new_names(saved, settled)):
         msg = f"the denoiser in {run} has no room for what is new: {', '.join(new)}."
         raise DataError(msg, f"Leave these out of the clean set, or move {run} away to begin anew.")
     said = f"warning: the data have changed, as {ALLOW} allows: {_differences(saved, now)}"
-    return settled, [f"{said}; pictures held out from here on may have been trained on, so their numbers may flatter"]
+    return settled, [f"{said}; {flatter}"]
 
 
 def warn_if_held_out_was_seen(workspace: Workspace, run: Path, model: Path) -> None:
@@ -81,7 +86,7 @@ def warn_if_held_out_was_seen(workspace: Workspace, run: Path, model: Path) -> N
     now = describe_pictures(entries, names, workspace.config.data.held_out)
     with contextlib.suppress(ModelError, ResourceError, LookupError, TypeError):  # a damaged one says nothing
         saved = read_json(there[-1] / "state.json")["state"]["data"]
-        if any(saved[name] != now[name] for name in ("fingerprint", "held_out")):
+        if any(saved.get(name) != now.get(name) for name in ("fingerprint", "held_out", "twins")):
             logger.warning(
                 "the data have changed since %s was trained (%s): pictures held out now may have been trained on",
                 run,
@@ -140,4 +145,6 @@ def _differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     held_out = saved.get("held_out", 0), now["held_out"]
     if held_out[0] != held_out[1]:
         changes.append(f"data.held_out was {held_out[0]} and is {held_out[1]}")
+    if not changes and saved.get("twins") != now.get("twins"):
+        changes.append("other pictures count as looking the same")
     return "; ".join(changes) or "other labels"

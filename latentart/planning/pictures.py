@@ -109,7 +109,7 @@ def rate_beyond(timed: list[tuple[float, float]]) -> float:
 
 def _as_many(entries: list[IndexEntry], count: int) -> list[IndexEntry]:
     """Return so many entries like these, to be counted only."""
-    return [replace(entries[i % len(entries)], sha256=f"{i}") for i in range(count)]
+    return [replace(entries[i % len(entries)], sha256=f"{i}", twin="") for i in range(count)]
 
 
 def take_some(pictures: Pictures, number: int, folder: Path) -> Path:

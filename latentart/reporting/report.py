@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from latentart.errors import ResourceError, UsageError
-from latentart.printable import duration
+from latentart.printable import counted, duration
 from latentart.reporting.page import MARK, Page, Preview, render
 from latentart.reporting.run_charts import draw_charts
 from latentart.reporting.thumbnails import make_thumbnail, make_thumbnails, thin_evenly
 from latentart.scoring.run_history import METRICS, RunHistory, Trace, What
-from latentart.scoring.verdict import Verdict, judge_run
+from latentart.scoring.verdict import judge_run
 from latentart.storage.whole import whole_file
 
 OUT = "report.html"
@@ -236,10 +236,10 @@ def _network(run: Path) -> What:
 
 
 def _verdict(history: RunHistory, planned: int | None) -> tuple[str, str, str] | None:
-    """Return the verdict by all that is known now; the last one that was said where now is too early to tell."""
+    """Return the verdict by all that is known now, none where that is too early; without a plan nothing is finished."""
     if not history.traces:
         return None
-    now: Verdict = judge_run(history.to_history(planned or max(1, history.last_step - history.first_step)))
+    now = judge_run(history.to_history(planned or history.last_step - history.first_step + 1))
     if now.kind == "too_early" and not history.said:
         return None
     return now.kind.replace("_", " "), now.evidence, now.advice
@@ -248,11 +248,13 @@ def _verdict(history: RunHistory, planned: int | None) -> tuple[str, str, str] |
 def _notes(history: RunHistory, unreadable: int) -> list[str]:
     notes = [] if history.traces else ["There are no numbers of this run yet."]
     if history.reader.torn:
-        notes.append(f"{history.reader.torn:,} lines of {METRICS} are torn or foreign and were left out.")
+        are, were = ("is", "was") if history.reader.torn == 1 else ("are", "were")
+        lines = counted(history.reader.torn, "line")
+        notes.append(f"{lines} of {METRICS} {are} torn or foreign and {were} left out.")
     if history.reader.stride > 1:
         notes.append(f"Of the lines of single steps one in {history.reader.stride:,} was read.")
     if unreadable:
-        notes.append(f"{unreadable} previews could not be read.")
+        notes.append(f"{counted(unreadable, 'preview')} could not be read.")
     return notes
 
 

@@ -30,11 +30,11 @@ AT_ONCE = 16
 
 @dataclass(frozen=True)
 class InceptionScores:
-    """FID, KID with its standard error, and how many real pictures they are taken against."""
+    """FID, KID with its standard error, None of too few pictures, and how many real ones they are taken against."""
 
     fid: float
     kid: float
-    kid_error: float
+    kid_error: float | None
     real_pictures: int
 
 
@@ -82,6 +82,7 @@ def score_inception(real: Tensor, fake: Tensor, *, seed: int = 0) -> InceptionSc
     Heusel et al. 1706.08500, Bińkowski et al. 1801.01401. FID of few pictures is too high: compare only equal sizes.
     KID's error is the deviation over subsets of 1,000 too, as others give it. Of fewer than 2,000 pictures it is that
     over halves, which estimates the standard error of the whole (delete-d jackknife): larger subsets would be alike.
+    Of fewer than four pictures in a set there are no halves to take it of, and no error can be told.
 
     Raises:
         ValueError: there are fewer than two pictures in a set.
@@ -90,9 +91,11 @@ def score_inception(real: Tensor, fake: Tensor, *, seed: int = 0) -> InceptionSc
     for one, features in zip(statistics, (real, fake), strict=True):
         one.update(features)
     size = min(SUBSET, len(real), len(fake))
-    half = max(2, min(SUBSET, len(real) // 2, len(fake) // 2))
+    half = min(SUBSET, len(real) // 2, len(fake) // 2)
     kids = _kids(real, fake, size, seed)
-    deviation = float((kids if half == size else _kids(real, fake, half, seed)).std())
+    deviation = None
+    if half > 1:
+        deviation = float((kids if half == size else _kids(real, fake, half, seed)).std())
     return InceptionScores(frechet_distance(*statistics), float(kids.mean()), deviation, len(real))
 
 

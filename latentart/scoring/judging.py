@@ -17,8 +17,8 @@ from torch import Tensor
 from latentart.builders import build_crop
 from latentart.core.randomness import seed_for
 from latentart.data.datasets import PictureDataset
-from latentart.data.held_out import split_held_out
-from latentart.data.index import IndexEntry, index_fingerprint
+from latentart.data.held_out import group_twins, split_held_out
+from latentart.data.index import IndexEntry, index_fingerprint, twins_fingerprint
 from latentart.data.loading import choose_workers, load_batches
 from latentart.errors import DataError
 from latentart.layout import Workspace
@@ -46,7 +46,7 @@ class Halves:
     """Which real pictures teach the judge, and which samples are compared with: indexes of entries, rising.
 
     Attributes:
-        training: all pictures that are not held out. rest: those that did not teach the judge.
+        training: all pictures that are not held out. rest: those that did not teach the judge, nor look like one.
         is_borrowed: training pictures teach it, as too few are held out; then all of these are the reference.
     """
 
@@ -114,6 +114,7 @@ def judge_key(workspace: Workspace, entries: Sequence[IndexEntry]) -> str:
     config = workspace.config
     source: list[Any] = [VERSION, index_fingerprint(entries), config.data.held_out]
     source += [config.ldm.training.resolution, config.seed]
+    source += [twins] if (twins := twins_fingerprint(entries)) else []
     return key_of(source)
 
 
@@ -140,19 +141,24 @@ def choose_halves(workspace: Workspace, entries: Sequence[IndexEntry]) -> Halves
     # half of a style at most: the rest is compared with the reference as other real pictures
     lent = [spread(found, max(1, min(each, len(found) // 2))) for found in by_style.values()]
     borrowed = sorted(i for found in lent for i in found)
-    taken = set(borrowed)
-    rest = [i for i in training if i not in taken]
+    groups = group_twins(entries)
+    taken = {groups[i] for i in borrowed}
+    rest = [i for i in training if groups[i] not in taken]
     return Halves(borrowed, spread(held_out, MAX_REFERENCE), training, rest, is_borrowed=True)
 
 
 def alternate(entries: Sequence[IndexEntry], indexes: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Return two halves of the pictures; of each style every other one goes to the second."""
+    """Return two halves of the pictures; of each style every other one goes to the second, with what looks like it."""
     count: dict[str, int] = {}
     halves: tuple[list[int], list[int]] = ([], [])
+    groups, side_of = group_twins(entries), dict[int, int]()
     for i in indexes:
-        number = count.get(entries[i].style, 0)
-        halves[number % 2].append(i)
-        count[entries[i].style] = number + 1
+        group, style = groups[i], entries[i].style
+        if group not in side_of:
+            number = count.get(style, 0)
+            side_of[group] = number % 2
+            count[style] = number + 1
+        halves[side_of[group]].append(i)
     return halves
 
 

@@ -14,7 +14,13 @@ from latentart.scoring.evaluation_samples import SampleSet
 from latentart.scoring.metrics.comparison import LabeledFeatures, Measured, compare_sets
 from latentart.scoring.metrics.confusion import confusion_matrix, most_mistaken, recognized_by_style
 from latentart.scoring.metrics.judge import Judge, judge_in_batches
-from latentart.scoring.metrics.memorization import CopyLimits, Neighbors, find_neighbors, to_thumbnails
+from latentart.scoring.metrics.memorization import (
+    CopyLimits,
+    Neighbors,
+    find_neighbors,
+    leave_out_twins,
+    to_thumbnails,
+)
 from latentart.scoring.real_pictures import RealPictures
 
 
@@ -47,12 +53,14 @@ class Copies:
         found: None where too few pictures are held out to say what a copy is.
         by_chance: the share of pictures that training never saw which count as copies too.
         searched: among how many training pictures, of ``training``.
+        twins: pictures held out that have their like among these, and say nothing of chance.
     """
 
     found: int | None
     by_chance: float | None
     searched: int
     training: int
+    twins: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,14 +129,16 @@ def score_samples(drawn: Drawn, real: RealPictures, judge: Judge, names: Sequenc
     known = torch.isin(real.unseen.style_id, labeled.style_id)
     real_matrix = confusion_matrix(judge.decide(real.unseen.features[known]), real.unseen.style_id[known])
     neighbors = find_neighbors(real.searched, drawn.thumbnails)
-    new = find_neighbors(real.searched, real.unseen_thumbnails)
-    limits = CopyLimits.from_new(new)
+    unseen = find_neighbors(real.searched, real.unseen_thumbnails)
+    new = leave_out_twins(unseen)
+    limits = CopyLimits.from_new(unseen)
     is_copy = None if limits is None else limits.find(neighbors)
     copies = Copies(
         None if is_copy is None else int(is_copy.sum()),
         None if limits is None else float(limits.find(new).double().mean()),
         len(real.searched),
         real.num_training,
+        len(unseen.ratio) - len(new.ratio),
     )
     try:
         (measures, real_measures), count = compare_sets(real.reference, [labeled, real.others])

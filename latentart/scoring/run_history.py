@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from latentart.kinds import ModelPart
-from latentart.scoring.verdict import KINDS, History, Verdict
+from latentart.scoring.evidence import KINDS, History, Verdict
 
 What = ModelPart
 
@@ -215,6 +215,7 @@ class RunHistory:
             self.what,
             num_steps,
             begun=self.first_step,
+            reached=self.last_step,
             training=series(TRAINING_LOSS[self.what]),
             held_out=series(HELD_OUT_LOSS[self.what]),
             gradient_norm=series("gradient_norm"),

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import math
 import statistics
-from dataclasses import dataclass
-from typing import Literal
 
-from latentart.kinds import ModelPart
+from latentart.printable import counted
+from latentart.scoring.evidence import History, Verdict
 from latentart.scoring.trends import (
     MIN_POINTS,
     SURE,
-    Series,
     Trend,
     find_best,
     finite,
@@ -23,9 +21,6 @@ from latentart.scoring.trends import (
     measure_noise,
 )
 
-Kind = Literal["too_early", "learning", "stalled", "overfitting", "memorizing", "diverging"]
-
-KINDS: tuple[Kind, ...] = ("too_early", "learning", "stalled", "overfitting", "memorizing", "diverging")
 LEAST_FALL = 0.005  # of the level over a third of the run: less is no progress that anybody waits for
 EXPLODED = 0.25  # of the best loss, our choice: far beyond what one batch or one change of the rate does
 EXPLODED_NORM = 10.0  # times the usual gradient, our choice
@@ -37,65 +32,6 @@ KNOWS_NOTHING = 0.9  # of the loss of one who knows nothing
 COPIES = 0.1  # of the samples; 1 % of the held-out pictures lie as near to a training picture
 COPIES_BY_CHANCE = 0.01
 ALIKE = 0.3  # of the spread of real pictures, our choice
-
-
-@dataclass(frozen=True)
-class History:
-    """What is known of a run so far: series of (step, value) by rising step; None is a number that was not finite.
-
-    Attributes:
-        num_steps: how long the run, or its present stage, is to be. begun: the step it began at.
-        training, held_out: losses, always of the same kind. gradient_norm; skipped: updates left out so far.
-        recognition: share of the samples that a judge takes for their own style. samples: how many it sees each time.
-        chance, ceiling: the recognition of a guess, and of real pictures that the judge was not trained on.
-        spread: distance between samples of one style, as a share of that between real pictures.
-        copies: share of samples nearer to a training picture than all but 1 % of held-out pictures are.
-        blank_loss: the held-out loss of one who knows nothing.
-    """
-
-    what: ModelPart
-    num_steps: int
-    training: Series = ()
-    held_out: Series = ()
-    gradient_norm: Series = ()
-    skipped: Series = ()
-    recognition: Series = ()
-    spread: Series = ()
-    copies: Series = ()
-    samples: int = 0
-    chance: float | None = None
-    ceiling: float | None = None
-    blank_loss: float | None = None
-    begun: int = 0
-
-    @property
-    def step(self) -> int:
-        """Return how far the run is."""
-        series = (self.training, self.held_out, self.recognition)
-        return max((points[-1][0] for points in series if points), default=self.begun)
-
-    @property
-    def share(self) -> float:
-        """Return how much of the run is over, 0…1."""
-        return (self.step - self.begun) / max(self.num_steps, 1)
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What is to be thought of a run: a word, what it rests on, and what to do."""
-
-    kind: Kind
-    evidence: str
-    advice: str
-
-    @property
-    def is_warning(self) -> bool:
-        """Tell whether something should be done."""
-        return self.kind not in ("too_early", "learning")
-
-    def __str__(self) -> str:
-        """Say all three."""
-        return f"{self.kind.replace('_', ' ')}: {self.evidence}. {self.advice}"
 
 
 def judge_run(history: History) -> Verdict:
@@ -178,9 +114,9 @@ def _find_overfitting(history: History) -> Verdict | None:
         f"the held-out loss rose {best.rise:.1%} over its best, {best.value:.4g} at step {best.step:,}, with a noise "
         f"of {best.noise / best.value:.1%}, while the training loss falls"
     )
+    first = "Use" if history.is_finished else "Stop, and use"
     advice = (
-        f"Stop, and use what stood near step {best.step:,}; then more pictures, {group}.model.dropout or a smaller "
-        "network."
+        f"{first} what stood near step {best.step:,}; then more pictures, {group}.model.dropout or a smaller network."
     )
     return Verdict("overfitting", evidence, advice)
 
@@ -198,9 +134,11 @@ def _find_stall(history: History) -> Verdict | None:
         evidence = f"{flat}, and knowing nothing gives {history.blank_loss:.4g}"
     else:
         return None
-    group, word = ("ldm.training", "ldm") if history.what == "denoiser" else ("vae", "vae")
+    group, word = "ldm.training" if history.what == "denoiser" else "vae", _command(history)
     then = ", then fewer and clearer styles" if _can_ask(history) else ""
     advice = f"Stop: after {history.share:.0%} of the run, more steps will not help. Try another"
+    if history.is_finished:
+        advice = "More steps will not help. Try another"
     return Verdict(
         "stalled", evidence, f"{advice} {group}.optimizer.lr (`latentart find-lr {word}`), then a larger network{then}."
     )
@@ -216,8 +154,7 @@ def _find_learning(history: History) -> Verdict:
         said.append(f"the spread within a style is {spread[-1][1]:.0%} of real pictures'")
     is_flat = trend is not None and not _is_progress(trend)
     if trend is None:
-        counted = len(finite(history.held_out or history.training))
-        said.insert(0, f"there are {counted} measurements of the loss, {MIN_POINTS} are needed")
+        said.insert(0, _say_measurements(history))
     elif is_flat:
         said.insert(0, f"the loss stays at {trend.level:.4g}")
     else:
@@ -228,14 +165,45 @@ def _find_learning(history: History) -> Verdict:
         said.append("no pictures are held out, so that overfitting would not be seen")
     evidence = "; ".join(said)
     if trend is None and not is_recognized:
-        return Verdict("too_early", evidence, "Wait.")
+        return _judge_end(history, evidence) if history.is_finished else Verdict("too_early", evidence, "Wait.")
     if spread and spread[-1][1] < ALIKE and is_recognized:
         return Verdict("learning", evidence, "Samples of one style are too much alike: lower sample.guidance.")
     if is_flat and is_recognized:
         return Verdict("learning", evidence, "It has converged: more steps change little, a lower learning rate may.")
     if is_flat:
         return Verdict("learning", evidence, "Look at the previews: the loss alone says little more.")
+    if history.is_finished:
+        more = "" if trend is None else "; the loss still fell, so that more steps may help"
+        return Verdict(
+            "learning", evidence, f"It is finished: judge it by `latentart evaluate {_command(history)}`{more}."
+        )
     return Verdict("learning", evidence, "Go on.")
+
+
+def _say_measurements(history: History) -> str:
+    """Say how often the loss was measured, where that is too seldom to see where it goes."""
+    points = finite(history.held_out or history.training)
+    if not history.is_finished:
+        are = "is" if len(points) == 1 else "are"
+        return f"there {are} {counted(len(points), 'measurement')} of the loss, {MIN_POINTS} are needed"
+    if not points:
+        return "its loss was never measured"
+    knows_nothing = "" if history.blank_loss is None else f" (knowing nothing gives {history.blank_loss:.4g})"
+    often = f"{counted(len(points), 'measurement')}, too few to say where it went"
+    return f"the loss is {points[-1][1]:.4g}{knows_nothing} at the end, by {often}"
+
+
+def _judge_end(history: History, evidence: str) -> Verdict:
+    """Return what became of a run that was measured too seldom for a trend, and whose samples are not recognized."""
+    points = finite(history.held_out or history.training)
+    is_blank = bool(points) and history.blank_loss is not None and points[-1][1] > KNOWS_NOTHING * history.blank_loss
+    if is_blank or _can_ask(history):
+        return Verdict("finished", evidence, "It has learned little so far: give it many more steps.")
+    return Verdict("finished", evidence, f"Judge it by `latentart evaluate {_command(history)}`.")
+
+
+def _command(history: History) -> str:
+    return "ldm" if history.what == "denoiser" else "vae"
 
 
 def _recent_trend(history: History) -> Trend | None:

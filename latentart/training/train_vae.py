@@ -144,7 +144,11 @@ class StageTraining:
             last = max(start.first, job.num_steps)
             keeper.save(last)
             keeper.leave_if_stopped(start.base + last)
-        return self._finish(start.base + last, log) if is_first else VaeResult(run / "model", [name], None, None)
+        if not is_first:
+            return VaeResult(run / "model", [name], None, None)
+        result = self._finish(start.base + last, log)
+        verdict.say(start.base + last)
+        return result
 
     def _take(self, checkpoint: Checkpoint | None) -> Start:
         """Take a checkpoint's weights, and return where the stage stands."""

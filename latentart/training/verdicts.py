@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from latentart.layout import Workspace
+from latentart.scoring.evidence import Kind
 from latentart.scoring.judging import find_judge
 from latentart.scoring.metrics.judge import judge_in_batches
 from latentart.scoring.metrics.memorization import CopyLimits, find_neighbors, to_thumbnails
@@ -21,7 +22,7 @@ from latentart.scoring.metrics.spread import relative_spread
 from latentart.scoring.real_pictures import find_real
 from latentart.scoring.reconstructions import FOLLOWED_PICTURES, Evaluation
 from latentart.scoring.run_history import RunHistory, What
-from latentart.scoring.verdict import Kind, judge_run
+from latentart.scoring.verdict import judge_run
 from latentart.training.ldm_previews import PreviewPage
 from latentart.training.log import RunLog
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latentart.data.held_out import split_held_out
+from latentart.data.held_out import group_twins, split_held_out
 from latentart.data.index import IndexEntry
 
 
@@ -124,3 +124,40 @@ def test_it_is_instant() -> None:
     split_held_out(entries, 0.02)
 
     assert time.process_time() - start < 2
+
+
+@given(styles, shares, st.lists(st.tuples(st.integers(0, 199), st.integers(0, 199)), max_size=60))
+def test_pictures_that_look_the_same_stay_together(
+    names: list[str], share: float, pairs: list[tuple[int, int]]
+) -> None:
+    """All of them are trained on or none; every style keeps one, and no more are held out than are wanted."""
+    entries = [entry(i, name) for i, name in enumerate(names)]
+    for original, twin in sorted(pairs):
+        if original < twin < len(entries) and not entries[original].twin:
+            entries[twin] = replace(entries[twin], twin=entries[original].sha256)
+    groups = group_twins(entries)
+
+    training, held_out = split_held_out(entries, share)
+
+    assert not {groups[i] for i in training} & {groups[i] for i in held_out}
+    assert sorted(training + held_out) == list(range(len(entries)))
+    assert {names[i] for i in training} == set(names)
+    assert len(held_out) <= max(round(share * len(names)), min(64, len(names) // 8))
+
+
+def test_twins_leave_the_choice_of_the_others_as_it_was() -> None:
+    """One pair among a thousand pictures moves at most itself and those that take its place."""
+    entries = [entry(i) for i in range(1000)]
+    paired = [*entries[:999], replace(entries[999], twin=entries[0].sha256)]
+
+    assert len(held_out_contents(entries, 0.1) ^ held_out_contents(paired, 0.1)) <= 4
+    assert split_held_out(paired[:999], 0.1) == split_held_out(entries[:999], 0.1)
+
+
+def test_the_choice_of_before_stays_without_twins() -> None:
+    """Of an existing set the same hundred are held out as in every release: a hash over their indices."""
+    entries = [entry(i, "abc"[i % 3] if i else "lone") for i in range(1000)]
+
+    held_out = split_held_out(entries, 0.1)[1]
+
+    assert hashlib.sha256(repr(held_out).encode()).hexdigest()[:16] == "c87203f41cafc48b"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from latentart.data.index import IndexEntry, index_fingerprint, read_index, style_names, write_index
+from latentart.data.index import IndexEntry, index_fingerprint, read_index, style_names, twins_fingerprint, write_index
 from latentart.errors import DataError
 
 ENTRY = IndexEntry("Cubism/0.jpg", "Cubism/a.jpg", "Cubism", "0" * 64, 640, 480)
@@ -18,9 +18,14 @@ def test_entries_survive_a_round_trip(tmp_path: Path) -> None:
     """Names with newlines, markup and bytes that are not UTF-8 come back as they were, one line each."""
     path = tmp_path / "index.jsonl"
 
+    twin = replace(ENTRY, file="Cubism/2.jpg", twin="1" * 64)
+
     write_index(path, [OTHER, ENTRY])
+    write_index(tmp_path / "twins.jsonl", [OTHER, ENTRY, twin])
 
     assert read_index(path) == [OTHER, ENTRY]
+    assert read_index(tmp_path / "twins.jsonl") == [OTHER, ENTRY, twin]
+    (tmp_path / "twins.jsonl").unlink()
     assert path.read_bytes().isascii()
     assert path.read_bytes().count(b"\n") == 2
     assert [file.name for file in tmp_path.iterdir()] == ["index.jsonl"]
@@ -75,6 +80,15 @@ def test_the_fingerprint_follows_what_training_reads() -> None:
     for change in ({"file": "x"}, {"style": "x"}, {"sha256": "x"}, {"width": 1}, {"height": 1}):
         assert fingerprint != index_fingerprint([replace(ENTRY, **change), OTHER])
     assert fingerprint != index_fingerprint([ENTRY])
+
+
+def test_only_twins_have_a_fingerprint() -> None:
+    """Of which is like which; what training reads is the same with them."""
+    twin = replace(OTHER, twin=ENTRY.sha256)
+
+    assert twins_fingerprint([ENTRY, OTHER]) == ""
+    assert twins_fingerprint([ENTRY, twin]) == twins_fingerprint([twin, ENTRY]) != ""
+    assert index_fingerprint([ENTRY, twin]) == index_fingerprint([ENTRY, OTHER])
 
 
 def test_style_names_are_sorted_and_as_written() -> None:

@@ -65,6 +65,15 @@ def test_what_is_unchanged_says_nothing() -> None:
         assert settle_data(THEN, now, RUN, may_change=may_change, may_grow=False) == (THEN, [])
 
 
+def test_twins_found_since_are_no_refusal() -> None:
+    """A run of before goes on, and a line says that its held-out pictures may have been seen."""
+    settled, said = settle_data(THEN, {**THEN, "twins": "t"}, RUN, may_change=False, may_grow=False)
+
+    assert settled["twins"] == "t"
+    assert len(said) == 1
+    assert "may have been trained on" in said[0]
+
+
 def test_names_that_are_gone_keep_their_ids() -> None:
     """Styles and labels stay where they were; the note says what has changed."""
     now = {**THEN, **OTHERS, "style_names": ["c"], **labels("n")}

@@ -124,6 +124,19 @@ def test_everything_is_on_the_page(learned: Path) -> None:
     assert "rows" not in page.text
 
 
+@pytest.mark.parametrize(("planned", "kind"), [(10, "finished"), (20, None), (None, None)])
+def test_a_finished_run_is_judged_on_the_page(tmp_path: Path, planned: int | None, kind: str | None) -> None:
+    """By its one measurement; without a plan nobody knows that it is finished."""
+    run = tmp_path / "art/runs/ldm"
+    run.mkdir(parents=True)
+    (run / "metrics.jsonl").write_text('{"step": 10, "loss": 0.4}\n{"step": 10, "held_out_loss": 0.5}\n')
+    (run / "config.json").write_text(json.dumps({"ldm": {"training": {"steps": planned}}}))
+
+    verdict = build_page(run).verdict
+
+    assert (verdict and verdict[0]) == kind
+
+
 def test_verdicts_that_are_alike_are_one_row(learned: Path) -> None:
     """With the steps from the first to the last of them, and the evidence of the last."""
     assert build_page(learned).verdicts == [
@@ -218,7 +231,7 @@ def test_what_is_no_file_is_left_alone(tmp_path: Path, name: str, make: Callable
 
     assert "Denoiser: art" in page.text
     assert ("metrics.jsonl cannot be read" in page.text) == (name == "metrics.jsonl")
-    assert ("1 previews could not be read." in page.text) == name.startswith("previews")
+    assert ("1 preview could not be read." in page.text) == name.startswith("previews")
 
 
 def test_what_could_not_be_read_is_said(learned: Path) -> None:
@@ -231,7 +244,7 @@ def test_what_could_not_be_read_is_said(learned: Path) -> None:
     page = read(learned)
 
     assert "2 lines of metrics.jsonl are torn or foreign and were left out." in page.text
-    assert "1 previews could not be read." in page.text
+    assert "1 preview could not be read." in page.text
     assert len(page.all("img")) == 2
 
 

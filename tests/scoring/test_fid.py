@@ -53,6 +53,7 @@ def test_scores_are_those_of_the_formulas() -> None:
 
     assert found.fid == pytest.approx(9.0, abs=1.0)
     assert found.kid == pytest.approx(kernel_distance(real, fake))
+    assert found.kid_error is not None
     assert 0.01 * found.kid < found.kid_error < 0.5 * found.kid
     assert found.real_pictures == 400
 
@@ -67,6 +68,26 @@ def test_the_error_of_kid_is_that_of_repeated_draws() -> None:
 
     kids, errors = torch.tensor([[one.kid, one.kid_error] for one in found]).unbind(1)
     assert 0.5 < float(errors.mean() / kids.std()) < 2
+
+
+@pytest.mark.parametrize(("num_real", "num_fake"), [(2, 2), (3, 3), (2, 50), (50, 3)])
+def test_too_few_pictures_have_no_error(num_real: int, num_fake: int) -> None:
+    """Of fewer than four there are no two halves: nothing is said, where it was once exactly 0."""
+    draw = torch.Generator().manual_seed(2)
+
+    found = score_inception(torch.randn(num_real, 3, generator=draw), torch.randn(num_fake, 3, generator=draw))
+
+    assert found.kid_error is None
+
+
+def test_four_pictures_have_an_error() -> None:
+    """It is more than 0."""
+    draw = torch.Generator().manual_seed(2)
+
+    found = score_inception(torch.randn(4, 3, generator=draw), torch.randn(4, 3, generator=draw))
+
+    assert found.kid_error is not None
+    assert found.kid_error > 0
 
 
 def test_what_is_missing_is_said(

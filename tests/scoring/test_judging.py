@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,11 @@ import pytest
 import torch
 from torch import nn
 
-from latentart.data.held_out import split_held_out
+from latentart.data.held_out import group_twins, split_held_out
 from latentart.errors import DataError
 from latentart.layout import Workspace
 from latentart.scoring import judging, real_pictures
-from latentart.scoring.judging import choose_halves, find_judge, read_reference
+from latentart.scoring.judging import alternate, choose_halves, find_judge, read_reference
 from latentart.scoring.real_pictures import find_real
 
 
@@ -62,6 +64,26 @@ def test_of_few_held_out_none_teaches(cleaned: Path) -> None:
     assert halves.reference == held_out
     assert sorted(halves.teaching + halves.rest) == training
     assert {entries[i].style for i in halves.teaching} == set(names)
+
+
+@pytest.mark.parametrize("held_out", [0.3, 0.5])
+def test_what_looks_the_same_plays_one_part(cleaned: Path, monkeypatch: pytest.MonkeyPatch, held_out: float) -> None:
+    """No picture that is like another is trained on, teaches or is compared with where that one plays another part."""
+    if held_out == 0.5:
+        monkeypatch.setattr(judging, "FEWEST_TAUGHT", 1)
+    workspace = open_with(cleaned, held_out)
+    entries, _ = workspace.read_pictures()
+    entries = [replace(one, twin=entries[i - i % 2].sha256) if i % 2 else one for i, one in enumerate(entries)]
+    groups = group_twins(entries)
+
+    halves = choose_halves(workspace, entries)
+    reference, others = alternate(entries, sorted(halves.reference + halves.rest))
+
+    assert halves.is_borrowed == (held_out == 0.3)
+    sets = [halves.teaching, halves.reference, halves.rest]
+    for one, other in [*itertools.combinations(sets, 2), (halves.reference, halves.training), (reference, others)]:
+        assert one
+        assert not {groups[i] for i in one} & {groups[i] for i in other}
 
 
 def test_nothing_held_out_is_said(cleaned: Path) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from latentart.scoring.evidence import History
 from latentart.scoring.trends import find_best, fit_trend, last_third, measure_noise
-from latentart.scoring.verdict import History, judge_run
+from latentart.scoring.verdict import judge_run
 
 STEPS = 100_000
 Curve = Callable[[float], float]
@@ -58,7 +59,7 @@ def test_a_sound_run_is_learning(share: float, seed: int) -> None:
 
     assert verdict.kind == "learning"
     assert not verdict.is_warning
-    assert verdict.advice == "Go on."
+    assert verdict.advice.startswith("It is finished" if share == 1.0 else "Go on.")
 
 
 def test_the_evidence_has_the_numbers() -> None:
@@ -204,6 +205,54 @@ def test_it_waits_for_five_measurements(end: int) -> None:
 
     assert judge_run(early).kind == "too_early"
     assert judge_run(scripted(end=end, recognition=[(1000, 0.6)], spread=[])).kind == "learning"
+
+
+@pytest.mark.parametrize(("count", "words"), [(0, "there are 0 measurements"), (1, "there is 1 measurement of")])
+def test_measurements_are_counted_as_people_do(count: int, words: str) -> None:
+    """One measurement is one."""
+    early = scripted(end=0, held_out=series(fall, end=count * 1000))
+
+    assert judge_run(early).evidence.startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "evidence", "advice"),
+    [
+        (
+            {},
+            "finished",
+            "the loss is 0.4 (knowing nothing gives 1) at the end, by 1 measurement, too few",
+            "evaluate ldm",
+        ),
+        ({"held_out": [], "training": []}, "too_early", "there are 0 measurements", "Wait."),
+        ({"held_out": [(STEPS, 0.95)]}, "finished", "the loss is 0.95", "learned little"),
+        ({"recognition": [(STEPS, 0.12)]}, "finished", "12% of the samples are recognized", "learned little"),
+        ({"recognition": [(STEPS, 0.9)]}, "learning", "90% of the samples", "It is finished: judge it by"),
+    ],
+)
+def test_a_finished_run_is_told_what_it_became(changes: dict[str, Any], kind: str, evidence: str, advice: str) -> None:
+    """Not to wait: there is nothing to wait for."""
+    bare: dict[str, Any] = {"held_out": [(STEPS, 0.4)], "training": [(STEPS, 0.3)], "recognition": [], "spread": []}
+    bare |= {"copies": [], "gradient_norm": [], "skipped": []}
+
+    verdict = judge_run(scripted(**{**bare, **changes}))
+
+    assert verdict.kind == kind
+    assert evidence in verdict.evidence
+    assert advice in verdict.advice
+    assert not verdict.is_warning
+
+
+def test_a_finished_run_is_not_told_to_go_on_or_stop() -> None:
+    """What still fell may fall on; what is flat, or rose, is told what to do without "stop"."""
+    rising = {"held_out": series(lambda share: 0.5 + 0.3 * abs(share - 0.5), noise=0.002)}
+    still = {"held_out": series(flat(0.95), noise=0.002), "training": series(flat(0.95), noise=0.1)}
+    for changes in ({}, rising, still | {"recognition": series(flat(0.12))}):
+        finished = judge_run(scripted(**changes))
+
+        assert "Go on" not in finished.advice
+        assert "Stop" not in finished.advice
+        assert "Wait" not in finished.advice
 
 
 def test_samples_that_are_alike_are_named() -> None:

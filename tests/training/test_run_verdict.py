@@ -107,6 +107,7 @@ def test_an_autoencoders_stages_are_judged(run: Run, cleaned: Path) -> None:
     assert [(line["step"], line["stage"], line["verdict"]) for line in said] == [
         (1, "l1", "too_early"),
         (2, "l1", "too_early"),
+        (3, "l1", "finished"),
     ]
     assert blank[0] == blank[-1] > 0
 

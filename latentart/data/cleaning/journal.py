@@ -128,18 +128,19 @@ class Journal:
             self._db.execute(
                 f"INSERT INTO marks SELECT source, 'duplicate', 1, twin FROM ({twins}) WHERE twin <> source"
             )
-            if near_duplicates != "keep":
-                self._mark_near_duplicates(is_dropped=near_duplicates == "drop")
+            self._mark_near_duplicates(near_duplicates)
 
-    def _mark_near_duplicates(self, *, is_dropped: bool) -> None:
+    def _mark_near_duplicates(self, near_duplicates: NearDuplicates) -> None:
+        """Note what looks like what; where these are wanted, an empty mark is no remark, but the index tells them."""
         order = f"WHERE {KEPT} ORDER BY raw_width * raw_height DESC, source"
+        mark, is_dropped = "" if near_duplicates == "keep" else "near_duplicate", near_duplicates == "drop"
         repeats = first_of_kind([phash for (phash,) in self._db.execute(f"SELECT phash FROM files {order}")])
         wanted = set(repeats) | set(repeats.values())
         names = self._db.execute(f"SELECT source FROM files {order}")
         sources = {place: source for place, (source,) in enumerate(names) if place in wanted}
         self._db.executemany(
-            "INSERT INTO marks VALUES (?, 'near_duplicate', ?, ?)",
-            [(sources[place], is_dropped, sources[first]) for place, first in repeats.items()],
+            "INSERT INTO marks VALUES (?, ?, ?, ?)",
+            [(sources[place], mark, is_dropped, sources[first]) for place, first in repeats.items()],
         )
 
     def forget_unwritten(self, out: Path, folders: dict[str, str]) -> None:
@@ -157,11 +158,12 @@ class Journal:
 
     def entries(self) -> Iterator[IndexEntry]:
         """Yield the index of what is kept, without labels, in the order of styles and files."""
+        like = "(SELECT sha256 FROM files AS other JOIN marks ON other.source = twin WHERE marks.source = files.source)"
         for source, style, *rest in self._db.execute(
-            f"SELECT source, style, file, sha256, width, height FROM files WHERE {KEPT} ORDER BY style, file"
+            f"SELECT source, style, file, sha256, width, height, {like} FROM files WHERE {KEPT} ORDER BY style, file"
         ):
-            file, sha256, width, height = rest
-            yield IndexEntry(file, _text(source), _text(style), sha256, width, height)
+            file, sha256, width, height, twin = rest
+            yield IndexEntry(file, _text(source), _text(style), sha256, width, height, twin=twin or "")
 
     def kept(self) -> dict[str, int]:
         """Return the number of pictures kept of each style that has any."""

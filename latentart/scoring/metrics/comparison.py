@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -28,7 +29,7 @@ class LabeledFeatures:
 
 @dataclass(frozen=True)
 class Measured:
-    """A number and its standard error."""
+    """A number and its standard error, NaN where there are too few pictures to tell it."""
 
     value: float
     error: float
@@ -53,7 +54,16 @@ def compare_sets(
         for one, rows, values in zip(others, chosen[1:], found, strict=True):
             for name, value in measure(base, one.features[rows], counts).items():
                 values[name].append(value)
-    return [{name: _summarize(values) for name, values in one.items()} for one in found], sum(counts)
+    summaries = [{name: _summarize(values) for name, values in one.items()} for one in found]
+    if all(_is_whole(one.style_id, counts) for one in (real, *others)):  # every draw is the same
+        summaries = [{name: replace(one, error=math.nan) for name, one in each.items()} for each in summaries]
+    return summaries, sum(counts)
+
+
+def _is_whole(style_id: Tensor, counts: Sequence[int]) -> bool:
+    """Tell whether ``counts`` pictures of the styles are all that a set has of these."""
+    present = torch.bincount(style_id, minlength=len(counts)).tolist()
+    return all(count in (0, there) for count, there in zip(counts, present, strict=False))
 
 
 def counts_alike(style_ids: Sequence[Tensor]) -> list[int]:
@@ -108,4 +118,4 @@ def measure(real: Tensor, other: Tensor, counts: Sequence[int]) -> dict[str, flo
 
 def _summarize(values: Sequence[float]) -> Measured:
     found = torch.tensor(values, dtype=torch.float64)
-    return Measured(float(found.mean()), float(found.std()) if len(found) > 1 else 0.0)
+    return Measured(float(found.mean()), float(found.std()) if len(found) > 1 else math.nan)

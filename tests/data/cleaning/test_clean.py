@@ -523,6 +523,20 @@ def test_pictures_that_look_the_same_are_flagged(alike: Path, out: Path) -> None
     }
 
 
+@pytest.mark.parametrize("wanted", ["flag", "keep"])
+def test_the_index_tells_what_looks_the_same(alike: Path, out: Path, wanted: str) -> None:
+    """By the content of the picture that is repeated, flagged or not; other lines are what they always were."""
+    clean(alike, out, max_side=256, near_duplicates=wanted)
+
+    entries = {entry.source: entry for entry in read_index(out / "index.jsonl")}
+    large = entries["Cubism/z/large.png"].sha256
+    assert {source: entry.twin for source, entry in entries.items() if entry.twin} == {
+        "Cubism/a_smaller.jpg": large,
+        "Pop Art/a_worse.jpg": large,
+    }
+    assert (out / "index.jsonl").read_bytes().count(b'"twin"') == 2
+
+
 def test_near_duplicates_can_be_dropped_or_let_alone(alike: Path, out: Path) -> None:
     """The largest is kept; a change of mind needs no look at what is still there."""
     dropped = clean(alike, out, max_side=256, near_duplicates="drop")

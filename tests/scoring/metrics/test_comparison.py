@@ -133,6 +133,22 @@ def test_errors_are_those_of_the_whole_set() -> None:
     assert 0.5 < sum(errors) / len(errors) / float(whole.std()) < 2
 
 
+def test_draws_that_are_all_the_same_have_no_error() -> None:
+    """One picture of each style in every set: the numbers are told, their error is not, instead of exactly 0."""
+    draw = torch.Generator().manual_seed(3)
+    style_id = torch.arange(3)
+    real, other = (LabeledFeatures(torch.randn(3, 4, generator=draw), style_id) for _ in range(2))
+    more = LabeledFeatures(torch.randn(9, 4, generator=draw), style_id.repeat(3))
+
+    (alike,), count = compare_sets(real, [other])
+    (drawn,), _ = compare_sets(real, [more])
+
+    assert count == 3
+    assert math.isfinite(alike["frechet"].value)
+    assert all(math.isnan(one.error) for one in alike.values())
+    assert drawn["frechet"].error > 0
+
+
 def test_sets_without_styles_in_common_are_refused() -> None:
     """There is nothing to draw."""
     with pytest.raises(ValueError, match=r"got \[0, 0\] pictures"):

@@ -10,7 +10,13 @@ from torch.nn import functional
 from latentart.data.datasets import pixels_from
 from latentart.data.synthetic.art import draw_picture
 from latentart.scoring.metrics import memorization
-from latentart.scoring.metrics.memorization import CopyLimits, Neighbors, find_neighbors, to_thumbnails
+from latentart.scoring.metrics.memorization import (
+    CopyLimits,
+    Neighbors,
+    find_neighbors,
+    leave_out_twins,
+    to_thumbnails,
+)
 
 STYLES = ("Cubism", "High_Renaissance", "Minimalism", "Pointillism")
 SIDE = 32
@@ -104,3 +110,28 @@ def test_a_bank_of_one_is_refused() -> None:
     """There is no next one to compare to."""
     with pytest.raises(ValueError, match="bank: got 1 pictures"):
         find_neighbors(torch.zeros(1, 3, 16, 16, dtype=torch.uint8), torch.zeros(1, 3, 16, 16, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.02, 0.05, 0.1])
+def test_twins_among_the_new_pictures_do_not_blind(share: float) -> None:
+    """With up to a tenth of them in training too, nine of ten of two hundred planted copies are found all the same."""
+    bank, new = to_thumbnails(draw(0, 60)), to_thumbnails(draw(1, 50))
+    count = round(share * len(new))
+    planted = spoil(draw(0, 60)[:200], "noisy")
+    with_twins = torch.cat([new[count:], bank[-count:]]) if count else new
+
+    limits = CopyLimits.from_new(find_neighbors(bank, with_twins))
+
+    assert limits is not None
+    assert float(limits.find(find_neighbors(bank, to_thumbnails(planted))).double().mean()) >= 0.9
+    assert float(limits.find(find_neighbors(bank, to_thumbnails(draw(2, 50)))).double().mean()) <= 0.05
+
+
+def test_twins_are_left_out_and_others_stay(training: Tensor) -> None:
+    """Exact copies go; of new pictures at most one of fifty does."""
+    bank, new = to_thumbnails(training), to_thumbnails(draw(1, 30))
+
+    assert len(leave_out_twins(find_neighbors(bank, torch.cat([new, bank[:6]]))).ratio) == len(
+        leave_out_twins(find_neighbors(bank, new)).ratio
+    )
+    assert len(leave_out_twins(find_neighbors(bank, new)).ratio) >= 0.98 * len(new)
