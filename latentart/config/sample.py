@@ -48,6 +48,11 @@ class SampleConfig(StrictConfig):
     x0_limit: Positive | None = 5.0
     """Predicted clean latents are clamped to this many standard deviations; null leaves them alone."""
 
+    noise_limit: Positive | None = 164.0
+    """Where the network predicts noise (eps), drawing begins at a timestep of no more noise against signal than this:
+    that many times as large is an error of its in the picture. 164 = e^5.1 is where Lu et al. 2206.00927 begin on the
+    cosine schedule, which goes on to 20,291; Ho et al.'s linear one ends at 157. null: at the last timestep."""
+
     batch_size: Count = 16
     """Pictures made at once; it changes speed and memory, not the pictures."""
 

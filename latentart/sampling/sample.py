@@ -67,7 +67,8 @@ def settings_in(about: Mapping[str, Any]) -> SamplerSettings:
         ValueError: one is of another kind or out of range.
     """
     known = SamplerSettings.__dataclass_fields__.keys() - set(NOT_DESCRIBED)
-    config = SampleConfig.model_validate({name: about[name] for name in known if name in about})
+    found = {"noise_limit": None} | {name: about[name] for name in known if name in about}  # there was none at first
+    config = SampleConfig.model_validate(found)
     return SamplerSettings(**config.model_dump(include=set(known), exclude_unset=True))
 
 

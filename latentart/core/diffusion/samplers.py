@@ -33,6 +33,15 @@ def usual_spacing(sampler: Sampler) -> Spacing:
     return "log_snr" if sampler in ("dpmpp_2m", "unipc") else "trailing"
 
 
+def is_noise_limited(target: Target) -> bool:
+    """Tell whether a walk keeps to timesteps within a limit of noise.
+
+    An error of the network is √((1-ᾱ)/ᾱ) times as large in the x0_hat of eps, without bound towards pure noise; it is
+    as large in that of x0, and never larger in those of v and of the flow.
+    """
+    return target == "eps"
+
+
 def make_denoise(
     predict: Callable[[Tensor, Tensor], Tensor],
     schedule: NoiseSchedule,
