@@ -51,7 +51,7 @@ class SamplerSettings:
 
     def noise_limit_for(self, target: Target) -> float | None:
         """Return the largest √((1-ᾱ)/ᾱ) of the timesteps that are visited, None where each may be."""
-        return self.noise_limit if is_noise_limited(target) else None
+        return self.noise_limit if is_noise_limited(target, self.spacing) else None
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def settings_from(config: SampleConfig, changes: dict[str, Any]) -> SamplerSetti
     if "guidance" in changes:  # asked for on its own, it is what the config's autoguidance gives way to
         changes = {"autoguidance": None} | changes
     values = config.model_dump(exclude={"precision"}) | changes
-    values["spacing"] = values["spacing"] or usual_spacing(values["sampler"])
+    values["spacing"] = values["spacing"] or usual_spacing(values["sampler"], values["steps"])
     return SamplerSettings(**values)
 
 

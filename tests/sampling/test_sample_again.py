@@ -108,12 +108,14 @@ def test_the_form_of_earlier_versions_is_read(run: Run, studio: Path, is_separat
     assert (studio / done.out.strip()).read_bytes() == path.read_bytes()
 
 
-def test_an_older_picture_by_predicted_noise_is_repeated(run: Run, studio: Path) -> None:
-    """It began at the last timestep, and named no limit of noise; one of today names it, and is another picture."""
-    _predict_noise(studio / "runs/ldm/model")
+@pytest.mark.parametrize("sampler", ["ddim", "unipc"])
+def test_an_older_picture_from_the_last_timestep_is_repeated(run: Run, studio: Path, sampler: str) -> None:
+    """By predicted noise, or even in log-SNR: it named no limit of noise; one of today does, and is another picture."""
+    if sampler == "ddim":
+        _predict_noise(studio / "runs/ldm/model")
     path = studio / "latentart.json"
     asked = json.loads(path.read_text())
-    words = ("sample", "-s", "Cubism", "-n", "1", "--steps", "4", "--out")
+    words = ("sample", "-s", "Cubism", "-n", "1", "--sampler", sampler, "--steps", "12", "--out")
     run(studio, *words, "new.png")
     path.write_text(json.dumps({**asked, "sample": {**asked.get("sample", {}), "noise_limit": None}}))
     run(studio, *words, "old.png")
