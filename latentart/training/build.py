@@ -128,7 +128,7 @@ def build_ldm_job(workspace: Workspace, cache: LatentCache, data: Mapping[str, A
         step_fn=step_fn,
         num_steps=num_steps,
         batch_size=settings.batch_size,
-        rate=build_rate_plan(settings.optimizer, num_steps),
+        rate=build_rate_plan(settings.optimizer, num_steps, new_cycle_at=settings.new_cycle_at),
         load=load,
         pace=settings.run,
         saved={"data": data, "config": workspace.config.to_json()},
@@ -258,9 +258,9 @@ def build_adversarial_plan(config: DiscriminatorConfig, stage: StageConfig, num_
     )
 
 
-def build_rate_plan(config: OptimizerConfig, total_steps: int, peak: float | None = None) -> RatePlan:
+def build_rate_plan(config: OptimizerConfig, total_steps: int, peak: float | None = None, **more: int) -> RatePlan:
     """Return the rate over a run of ``total_steps``; ``peak`` takes the place of the config's."""
-    return RatePlan(peak=peak or config.lr, total_steps=total_steps, **config.schedule.model_dump())
+    return RatePlan(peak=peak or config.lr, total_steps=total_steps, **config.schedule.model_dump(), **more)
 
 
 def build_terms(stage: StageConfig, clip_norm: float, former: StageConfig | None = None) -> VaeTerms:

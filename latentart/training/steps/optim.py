@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, TypeVar
 
 import torch
@@ -46,7 +46,8 @@ class RatePlan:
     - ``constant``: peak.
 
     Over the first ``warmup_steps`` the rate also rises linearly from peak / warmup_steps; with ``cosine`` the
-    fall starts after them. Past the end the last rate stays.
+    fall starts after them. Past the end the last rate stays. With ``new_cycle_at`` all of it happens twice: up to that
+    step as in a run that ends there, and from it on anew to the end.
     """
 
     kind: Schedule
@@ -58,6 +59,7 @@ class RatePlan:
     milestones: Sequence[float] = ()
     gamma: float = 0.1
     warmup_steps: int = 0
+    new_cycle_at: int = 0
 
     def __call__(self, step: int) -> float:
         """Return the learning rate of update ``step``, counted from 0.
@@ -68,6 +70,10 @@ class RatePlan:
         kind, peak, total_steps, warmup_steps = self.kind, self.peak, self.total_steps, self.warmup_steps
         if step < 0 or total_steps < 1:
             raise ValueError(f"step, total_steps: got {step}, {total_steps}, expected at least 0, 1")
+        if 0 < self.new_cycle_at < total_steps:
+            skipped = self.new_cycle_at if step >= self.new_cycle_at else 0
+            length = total_steps - skipped if skipped else self.new_cycle_at
+            return replace(self, total_steps=length, new_cycle_at=0)(step - skipped)
         ramp = min(1.0, (step + 1) / warmup_steps) if warmup_steps > 0 else 1.0
         if kind == "onecycle":
             first, lowest = peak / self.div_factor, peak / self.div_factor / self.final_div_factor

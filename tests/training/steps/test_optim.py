@@ -18,6 +18,7 @@ from latentart.storage.checkpoints import checkpoint_folder, load_checkpoint, sa
 from latentart.storage.tensors import load_matching
 from latentart.training.steps.optim import (
     RatePlan,
+    Schedule,
     build_adamw,
     flatten_optimizer,
     restore_optimizer,
@@ -193,6 +194,17 @@ def test_onecycle_at_a_top_on_the_first_step_starts_at_the_peak() -> None:
     assert rates[0] == 1.0
     assert all(later < earlier for earlier, later in pairwise(rates[:10]))
     assert rates[9] == rates[10] == rates[11] == pytest.approx(1 / 25 / 1e4, rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["onecycle", "cosine", "constant"])
+def test_a_new_cycle_is_a_run_of_its_own(kind: Schedule) -> None:
+    """Up to its step the rate is that of the run that ended there, then that of a run of the steps that are left."""
+    made, left, whole = (
+        [RatePlan(kind=kind, peak=0.1, total_steps=total, warmup_steps=3, new_cycle_at=cycle)(s) for s in range(total)]
+        for total, cycle in ((20, 0), (30, 0), (50, 20))
+    )
+
+    assert whole == made + left
 
 
 def test_cosine_and_constant_with_warmup() -> None:
