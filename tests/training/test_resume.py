@@ -165,7 +165,7 @@ def rates(workspace: Path) -> list[float]:
 
 @pytest.mark.parametrize("other", [ONE_CYCLE, 'ldm.training.optimizer.schedule={"kind":"constant","warmup_steps":0}'])
 def test_a_finished_cycle_made_longer_does_not_leap(run: Run, finished: Path, snapshot: Run, other: str) -> None:
-    """From 8e-9 to the heights in one update: it is refused, with the word that begins a new cycle, and nothing changes."""
+    """From 8e-9 to the heights at once: refused, with the word that begins a new cycle, and nothing changes."""
     before = snapshot(finished)
 
     line = run(finished, "train", "ldm", other, "ldm.training.steps=40").error(6)
@@ -188,6 +188,22 @@ def test_a_finished_cycle_goes_on_with_a_new_one(run: Run, finished: Path) -> No
     found = rates(finished)
     assert len(found) == 40
     assert found[20:] == found[:20]
+
+
+def test_a_cycled_momentum_reaches_the_optimizers(run: Run, cleaned: Path) -> None:
+    """Of both trainings: their checkpoints hold the β1 of their last updates; by default it is that of the config."""
+    for kind, optimizer in (("vae", "vae.optimizer"), ("ldm", "ldm.training.optimizer")):
+        cycled = f'{optimizer}.schedule={{"kind":"onecycle","cycle_momentum":true}}'
+        for setting, first in ((cycled, 0.95), (f'{optimizer}.schedule={{"kind":"onecycle"}}', None)):
+            stage = ["--stage", "l1"] if kind == "vae" else []
+            assert run(cleaned, "train", kind, *stage, setting).code == 0
+            (state,) = (cleaned / "runs" / kind / "checkpoints").glob("*/state.json")
+            config = json.loads(state.read_text())["config"][kind]
+            wanted = (config["training"] if kind == "ldm" else config)["optimizer"]["betas"]
+            for group in json.loads(state.read_text())["optimizers"]["optimizer"]["param_groups"]:
+                assert group["betas"] == pytest.approx([first or wanted[0], wanted[1]])
+            if first:
+                shutil.rmtree(cleaned / "runs" / kind)
 
 
 def test_a_cycle_may_be_stretched_before_it_has_come_down(run: Run, workspace: Path) -> None:
