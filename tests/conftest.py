@@ -55,6 +55,8 @@ TINY = (
     "ldm.training.resolution=32",
     "ldm.training.batch_size=4",
     "ldm.training.steps=3",
+    # a run that is made longer goes on as it was
+    'ldm.training.optimizer.schedule={"kind":"constant","warmup_steps":0}',
     "ldm.training.run.log_every=1",
     "ldm.training.run.precision=fp32",
     "sample.steps=3",

@@ -50,6 +50,7 @@ class SampleOptions(TypedDict, total=False):
         guidance_rescale: back to the contrast of unguided predictions, 0…1.
         autoguidance: pull away from an early average of the run, in place of guidance; 1 is none.
         x0_limit: predicted clean latents are clamped to so many standard deviations.
+        noise_limit: most noise against signal that drawing begins at, where the network predicts noise or with log_snr.
         batch_size: pictures drawn at once; it changes speed and memory, not the pictures.
         compile: compile the denoiser first, which takes a minute.
     """
@@ -63,6 +64,7 @@ class SampleOptions(TypedDict, total=False):
     guidance_rescale: float | None
     autoguidance: float | None
     x0_limit: float | None
+    noise_limit: float | None
     batch_size: int | None
     compile: bool | None
 

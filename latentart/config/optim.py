@@ -26,6 +26,9 @@ class OneCycle(StrictConfig):
     """The first rate is the peak divided by this; PyTorch's default."""
     final_div_factor: Annotated[float, Field(ge=1)] = 1e4
     """The last rate is the first divided by this; PyTorch's default."""
+    cycle_momentum: bool = False
+    """Whether Adam's β1 goes from 0.95 to 0.85 at the peak and back, as in PyTorch unless it is told not to. Off: β1 is
+    that of betas."""
 
 
 class MultiStep(StrictConfig):

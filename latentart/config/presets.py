@@ -137,7 +137,8 @@ _WIKIART: dict[str, Any] = {
 # stages at 256, 256, 256 and 512 px with one epoch of the last, files under 5 kB dropped, linear attention in every
 # UNet stage and in the middle. Open in the seed, chosen here: widths, latent channels and loss weights (latent
 # diffusion's), step counts and autoencoder batch sizes (about ten days on one RTX 3090, as the seed reports),
-# the moving average (ema-pytorch's defaults), guidance.
+# the moving average (ema-pytorch's defaults), guidance. Left at its β1 of 0.5, though torch's OneCycleLR, unless told
+# not to, cycles it from 0.95 to 0.85 and back, and the seed may have been trained so: schedule.cycle_momentum=true.
 _SEED: dict[str, Any] = {
     "vae": {
         "optimizer": {"lr": 8e-3, "betas": [0.5, 0.9], "weight_decay": 1e-4, "schedule": {"kind": "onecycle"}},

@@ -24,8 +24,8 @@ class SampleConfig(StrictConfig):
 
     spacing: Spacing | None = None
     """Which of the T timesteps are visited: trailing begins at pure noise (Lin et al. 2305.08891); log_snr is even in
-    the log of signal over noise (Lu et al. 2206.00927). null is log_snr for dpmpp_2m and unipc, whose few steps come
-    nearest so, and trailing for the others."""
+    the log of signal over noise, from noise_limit on (Lu et al. 2206.00927). null is log_snr for 12 and more steps of
+    dpmpp_2m and unipc, which come nearest so, and trailing for fewer and for the others."""
 
     eta: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Noise added at each DDIM step: 0 is deterministic, 1 is DDPM. No other sampler takes it."""
@@ -47,6 +47,12 @@ class SampleConfig(StrictConfig):
 
     x0_limit: Positive | None = 5.0
     """Predicted clean latents are clamped to this many standard deviations; null leaves them alone."""
+
+    noise_limit: Positive | None = 164.0
+    """Where the network predicts noise (eps), drawing begins at a timestep of no more noise against signal than this:
+    that many times as large is an error of its in the picture. So it does with log_snr, whose steps would else all be
+    noise. 164 = e^5.1 is where Lu et al. 2206.00927 begin on the cosine schedule, which goes on to 20,291; Ho et al.'s
+    linear one ends at 157. null: at the last timestep."""
 
     batch_size: Count = 16
     """Pictures made at once; it changes speed and memory, not the pictures."""

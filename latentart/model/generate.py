@@ -14,7 +14,7 @@ from latentart.core.diffusion.editing import feather, invert, keep_known, mask_l
 from latentart.core.diffusion.guidance import guided, timesteps_within
 from latentart.core.diffusion.objective import DiffusionTask
 from latentart.core.diffusion.process import add_noise
-from latentart.core.diffusion.samplers import make_denoise, sample
+from latentart.core.diffusion.samplers import is_noise_limited, make_denoise, sample
 from latentart.core.diffusion.schedules import NoiseSchedule, timestep_pairs
 from latentart.core.diffusion.solvers import Denoise
 from latentart.core.latents import LatentNormalizer
@@ -22,7 +22,7 @@ from latentart.core.networks.autoencoder import Autoencoder
 from latentart.core.networks.conditioning import Denoiser
 from latentart.core.randomness import normal_for
 from latentart.errors import ResourceError
-from latentart.kinds import Sampler, Spacing
+from latentart.kinds import Sampler, Spacing, Target
 from latentart.model.codec import decode_latents, encode_pixels
 from latentart.process.devices import Placement
 
@@ -47,6 +47,11 @@ class SamplerSettings:
     batch_size: int = 16
     autoguidance: float | None = None
     compile: bool = False
+    noise_limit: float | None = 164.0
+
+    def noise_limit_for(self, target: Target) -> float | None:
+        """Return the largest √((1-ᾱ)/ᾱ) of the timesteps that are visited, None where each may be."""
+        return self.noise_limit if is_noise_limited(target, self.spacing) else None
 
 
 @dataclass(frozen=True)
@@ -149,7 +154,8 @@ class Generator:
 
     def _plan(self, settings: SamplerSettings, size: tuple[int, int] | None, origin: Origin | None) -> _Route:
         schedule = self.task.schedule.to("cpu")  # its numbers reach any device's kernels without waiting
-        pairs = timestep_pairs(schedule, settings.steps, settings.spacing)
+        noise_limit = settings.noise_limit_for(self.task.target)
+        pairs = timestep_pairs(schedule, settings.steps, settings.spacing, noise_limit)
         height, width = size or (self.resolution, self.resolution)
         factor = self.autoencoder.factor
         shape = (self.autoencoder.latent_channels, height // factor, width // factor)

@@ -56,7 +56,7 @@ def settings_from(config: SampleConfig, changes: dict[str, Any]) -> SamplerSetti
     if "guidance" in changes:  # asked for on its own, it is what the config's autoguidance gives way to
         changes = {"autoguidance": None} | changes
     values = config.model_dump(exclude={"precision"}) | changes
-    values["spacing"] = values["spacing"] or usual_spacing(values["sampler"])
+    values["spacing"] = values["spacing"] or usual_spacing(values["sampler"], values["steps"])
     return SamplerSettings(**values)
 
 
@@ -67,7 +67,8 @@ def settings_in(about: Mapping[str, Any]) -> SamplerSettings:
         ValueError: one is of another kind or out of range.
     """
     known = SamplerSettings.__dataclass_fields__.keys() - set(NOT_DESCRIBED)
-    config = SampleConfig.model_validate({name: about[name] for name in known if name in about})
+    found = {"noise_limit": None} | {name: about[name] for name in known if name in about}  # there was none at first
+    config = SampleConfig.model_validate(found)
     return SamplerSettings(**config.model_dump(include=set(known), exclude_unset=True))
 
 

@@ -53,6 +53,8 @@ def describe(drawing: Drawing, model: Model) -> list[str]:
     common = {name: value for name, value in asdict(settings).items() if name not in NOT_DESCRIBED}
     if settings.autoguidance is None:
         del common["autoguidance"]
+    if model.task is None or settings.noise_limit_for(model.task.target) is None:
+        del common["noise_limit"]
     common |= {"latentart": __version__, **drawing.hashes}
     if plan.labels:
         common["labels"] = dict(plan.labels)

@@ -128,7 +128,7 @@ def build_ldm_job(workspace: Workspace, cache: LatentCache, data: Mapping[str, A
         step_fn=step_fn,
         num_steps=num_steps,
         batch_size=settings.batch_size,
-        rate=build_rate_plan(settings.optimizer, num_steps),
+        rate=build_rate_plan(settings.optimizer, num_steps, new_cycle_at=settings.new_cycle_at),
         load=load,
         pace=settings.run,
         saved={"data": data, "config": workspace.config.to_json()},
@@ -155,11 +155,11 @@ def build_vae_step(config: VaeConfig, stage: StageConfig, num_steps: int, placem
     if stage.weights.perceptual > 0:
         perceptual = build_perceptual(config.perceptual.backbone, config.perceptual.weights)
         placement.place(perceptual)
-    ema = build_ema(autoencoder, config.run.ema)
+    ema, plan = build_ema(autoencoder, config.run.ema), build_rate_plan(config.optimizer, num_steps, stage.lr)
     for network in (autoencoder.encoder, autoencoder.decoder):
         prepare_network(network, config.run)
     return VaeStep(
-        Learner(autoencoder, ema, build_optimizer(autoencoder, config.optimizer)),
+        Learner(autoencoder, ema, build_optimizer(autoencoder, config.optimizer), first_beta=plan.first_beta),
         build_terms(stage, config.optimizer.clip_norm, former_stage(config.stages, stage)),
         placement,
         adversary=adversary,
@@ -191,8 +191,9 @@ def build_ldm_step(
     ema, tracks = build_ema(denoiser, settings.run.ema), build_tracks(denoiser, settings.run.ema)
     uncertainty = LearnedUncertainty().to(placement.device) if task.weighting == "learned" else None
     prepare_network(denoiser, settings.run)
+    plan = build_rate_plan(settings.optimizer, num_steps, new_cycle_at=settings.new_cycle_at)
     return LdmStep(
-        Learner(denoiser, ema, build_optimizer(denoiser, settings.optimizer), tracks),
+        Learner(denoiser, ema, build_optimizer(denoiser, settings.optimizer), tracks, plan.first_beta),
         task,
         placement,
         clip_norm=settings.optimizer.clip_norm,
@@ -205,13 +206,8 @@ def build_ldm_step(
 def build_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
     """Return AdamW over a network's weights, or Muon with AdamW for the weights that are not its."""
     if config.kind == "muon":
-        return build_muon(
-            network,
-            lr=config.lr,
-            muon_lr=config.muon_lr or config.lr,
-            betas=config.betas,
-            weight_decay=config.weight_decay,
-        )
+        muon_lr = config.muon_lr or config.lr
+        return build_muon(network, lr=config.lr, muon_lr=muon_lr, betas=config.betas, weight_decay=config.weight_decay)
     return build_adamw(network.parameters(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)
 
 
@@ -258,9 +254,9 @@ def build_adversarial_plan(config: DiscriminatorConfig, stage: StageConfig, num_
     )
 
 
-def build_rate_plan(config: OptimizerConfig, total_steps: int, peak: float | None = None) -> RatePlan:
+def build_rate_plan(config: OptimizerConfig, total_steps: int, peak: float | None = None, **more: int) -> RatePlan:
     """Return the rate over a run of ``total_steps``; ``peak`` takes the place of the config's."""
-    return RatePlan(peak=peak or config.lr, total_steps=total_steps, **config.schedule.model_dump())
+    return RatePlan(peak=peak or config.lr, total_steps=total_steps, **config.schedule.model_dump(), **more)
 
 
 def build_terms(stage: StageConfig, clip_norm: float, former: StageConfig | None = None) -> VaeTerms:

@@ -31,7 +31,14 @@ from latentart.training.loop import Pause, keep_run
 from latentart.training.run import Session, open_log, open_run, open_trackers, record_run, require_disk
 from latentart.training.steps.memory import ldm_shortage
 from latentart.training.survival.recovery import train_or_go_back
-from latentart.training.survival.resuming import Call, find_start, fitting, require_same_settings, require_same_start
+from latentart.training.survival.resuming import (
+    Call,
+    find_start,
+    fitting,
+    require_no_leap,
+    require_same_settings,
+    require_same_start,
+)
 from latentart.training.verdicts import LdmVerdict
 
 
@@ -130,6 +137,9 @@ class LdmTraining:
             return 0
         with fitting(self.workspace.ldm_run):
             self.job.step_fn.restore(checkpoint.tensors, checkpoint.state["optimizers"])
+        if checkpoint.step < self.job.num_steps:
+            peak = self.workspace.config.ldm.training.optimizer.lr
+            require_no_leap(self.workspace.ldm_run, checkpoint, self.job.rate, peak, checkpoint.step)
         return checkpoint.step
 
     def _prepare_run(self, first: int) -> None:

@@ -28,7 +28,14 @@ from latentart.training.run import Session, open_log, open_run, open_trackers, r
 from latentart.training.stages import choose_stages, is_model_behind, require_former_stage, stages_done
 from latentart.training.steps.memory import vae_shortage
 from latentart.training.survival.recovery import train_or_go_back
-from latentart.training.survival.resuming import Call, find_start, fitting, require_same_settings, require_same_start
+from latentart.training.survival.resuming import (
+    Call,
+    find_start,
+    fitting,
+    require_no_leap,
+    require_same_settings,
+    require_same_start,
+)
 from latentart.training.verdicts import VaeVerdict
 
 logger = logging.getLogger(__name__)
@@ -119,6 +126,10 @@ class StageTraining:
         settings, network = self.workspace.config.vae.run, job.step_fn.ema.network
         with fitting(run):
             start = self._take(checkpoint)
+        if checkpoint is not None and start.first < job.num_steps:
+            require_no_leap(
+                run, checkpoint, job.rate, self.stage.lr or self.workspace.config.vae.optimizer.lr, start.first
+            )
         job.step_fn.numbers.steps_before = start.base
         if is_first:
             self._prepare_run(start)

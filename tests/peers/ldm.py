@@ -146,7 +146,7 @@ def bench_steps(arena: Arena, ours: LdmRun, turns: int) -> Iterator[Figure]:
     fast: tuple[Sampler, ...] = ("dpmpp_2m", "unipc")
     contenders = {"DDIM, 100 steps": replace(peer_settings(), steps=100)}
     for sampler in fast:
-        settings = replace(peer_settings(), sampler=sampler, spacing=usual_spacing(sampler), steps=20)
+        settings = replace(peer_settings(), sampler=sampler, spacing=usual_spacing(sampler, 20), steps=20)
         contenders[f"{sampler}, 20 steps"] = settings
     means = []
     for name, settings in contenders.items():

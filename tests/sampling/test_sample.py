@@ -116,11 +116,14 @@ def test_config_command_and_core_know_the_same_samplers() -> None:
 
 
 def test_the_fast_samplers_walk_evenly_in_log_snr_unless_told_otherwise() -> None:
-    """The spacing follows the sampler that is used, not the config's; what the config says stays."""
+    """The spacing follows the sampler that is used and its steps, not the config's; what the config says stays."""
     assert settings_from(SampleConfig(), {"sampler": "unipc"}).spacing == "log_snr"
     assert settings_from(SampleConfig(sampler="dpmpp_2m"), {}).spacing == "log_snr"
     assert settings_from(SampleConfig(sampler="dpmpp_2m"), {"sampler": "heun"}).spacing == "trailing"
     assert settings_from(SampleConfig(spacing="linspace"), {"sampler": "unipc"}).spacing == "linspace"
+    assert settings_from(SampleConfig(), {"sampler": "unipc", "steps": 12}).spacing == "log_snr"
+    assert settings_from(SampleConfig(), {"sampler": "unipc", "steps": 11}).spacing == "trailing"
+    assert settings_from(SampleConfig(sampler="unipc", steps=8, spacing="log_snr"), {}).spacing == "log_snr"
 
 
 def test_the_same_seed_gives_the_same_bytes(run: Run, workspace: Path) -> None:

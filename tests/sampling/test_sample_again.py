@@ -108,6 +108,39 @@ def test_the_form_of_earlier_versions_is_read(run: Run, studio: Path, is_separat
     assert (studio / done.out.strip()).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.parametrize("sampler", ["ddim", "unipc"])
+def test_an_older_picture_from_the_last_timestep_is_repeated(run: Run, studio: Path, sampler: str) -> None:
+    """By predicted noise, or even in log-SNR: it named no limit of noise; one of today does, and is another picture."""
+    if sampler == "ddim":
+        _predict_noise(studio / "runs/ldm/model")
+    path = studio / "latentart.json"
+    asked = json.loads(path.read_text())
+    words = ("sample", "-s", "Cubism", "-n", "1", "--sampler", sampler, "--steps", "12", "--out")
+    run(studio, *words, "new.png")
+    path.write_text(json.dumps({**asked, "sample": {**asked.get("sample", {}), "noise_limit": None}}))
+    run(studio, *words, "old.png")
+    path.write_text(json.dumps(asked))
+
+    for name in ("new", "old"):
+        assert run(studio, "sample", "--from", f"{name}.png", "--out", f"{name}-again.png").code == 0
+    new, old = (Image.open(studio / f"{name}.png") for name in ("new", "old"))
+
+    with new, old:
+        limits = [json.loads(picture.info["latentart"]).get("noise_limit") for picture in (new, old)]
+        assert limits == [164, None]
+        assert max(high for _, high in _difference(new, old)) > 1
+    assert (studio / "old-again.png").read_bytes() == (studio / "old.png").read_bytes()
+    assert (studio / "new-again.png").read_bytes() == (studio / "new.png").read_bytes()
+
+
+def _predict_noise(folder: Path) -> None:
+    model = load_model(folder, Placement(torch.device("cpu"), "fp32"))
+    assert model.denoiser is not None
+    about = {name: value for name, value in model.about.items() if name not in ("format", "latentart")}
+    about["diffusion"] = {**about["diffusion"], "target": "eps"}
+    save_model(folder, about, {"autoencoder": model.autoencoder, "denoiser": model.denoiser})
+
+
 def test_another_model_is_refused(run: Run, studio: Path) -> None:
     """Weights of another hash would give another picture; the model it was drawn with is asked for, and taken."""
     run(studio, "sample", "-s", "Cubism", "-n", "1", "--out", "one.png")

@@ -146,6 +146,86 @@ def test_a_style_that_is_gone_is_named(run: Run, workspace: Path) -> None:
     assert "(styles gone: Cubism)" in line
 
 
+ONE_CYCLE = 'ldm.training.optimizer.schedule={"kind":"onecycle"}'
+
+
+@pytest.fixture
+def finished(run: Run, workspace: Path) -> Path:
+    """Return a workspace whose denoiser's one cycle of 20 steps has ended."""
+    shutil.rmtree(workspace / "runs/ldm")
+    assert run(workspace, "train", "ldm", ONE_CYCLE, "ldm.training.steps=20").code == 0
+    return workspace
+
+
+def rates(workspace: Path) -> list[float]:
+    """Return the learning rate of every update of the denoiser."""
+    lines = map(json.loads, (workspace / "runs/ldm/metrics.jsonl").read_text().splitlines())
+    return [line["lr"] for line in lines if "lr" in line]
+
+
+@pytest.mark.parametrize("other", [ONE_CYCLE, 'ldm.training.optimizer.schedule={"kind":"constant","warmup_steps":0}'])
+def test_a_finished_cycle_made_longer_does_not_leap(run: Run, finished: Path, snapshot: Run, other: str) -> None:
+    """From 8e-9 to the heights at once: refused, with the word that begins a new cycle, and nothing changes."""
+    before = snapshot(finished)
+
+    line = run(finished, "train", "ldm", other, "ldm.training.steps=40").error(6)
+    wrong = run(finished, "train", "ldm", ONE_CYCLE, "ldm.training.steps=40", "ldm.training.new_cycle_at=10").error(6)
+
+    assert "the last update in runs/ldm had a learning rate of 8e-09; with these settings it would leap to " in line
+    assert "Begin a new cycle with ldm.training.new_cycle_at=20, or put the steps back." in line
+    assert "it would leap to " in wrong
+    assert snapshot(finished) == before
+
+
+def test_a_finished_cycle_goes_on_with_a_new_one(run: Run, finished: Path) -> None:
+    """Asked for by its word: the rate rises as it did at first, and an interruption in between changes nothing."""
+    words = ("train", "ldm", ONE_CYCLE, "ldm.training.steps=40", "ldm.training.new_cycle_at=20")
+
+    stopped = run(finished, *words, "--max-steps", "5")
+    done = run(finished, *words)
+
+    assert (stopped.code, done.code) == (0, 0), done.err
+    found = rates(finished)
+    assert len(found) == 40
+    assert found[20:] == found[:20]
+
+
+def test_a_cycled_momentum_reaches_the_optimizers(run: Run, cleaned: Path) -> None:
+    """Of both trainings: their checkpoints hold the β1 of their last updates; by default it is that of the config."""
+    for kind, optimizer in (("vae", "vae.optimizer"), ("ldm", "ldm.training.optimizer")):
+        cycled = f'{optimizer}.schedule={{"kind":"onecycle","cycle_momentum":true}}'
+        for setting, first in ((cycled, 0.95), (f'{optimizer}.schedule={{"kind":"onecycle"}}', None)):
+            stage = ["--stage", "l1"] if kind == "vae" else []
+            assert run(cleaned, "train", kind, *stage, setting).code == 0
+            (state,) = (cleaned / "runs" / kind / "checkpoints").glob("*/state.json")
+            config = json.loads(state.read_text())["config"][kind]
+            wanted = (config["training"] if kind == "ldm" else config)["optimizer"]["betas"]
+            for group in json.loads(state.read_text())["optimizers"]["optimizer"]["param_groups"]:
+                assert group["betas"] == pytest.approx([first or wanted[0], wanted[1]])
+            if first:
+                shutil.rmtree(cleaned / "runs" / kind)
+
+
+def test_a_cycle_may_be_stretched_before_it_has_come_down(run: Run, workspace: Path) -> None:
+    """Half of the way up or down the rate changes by less than the tenfold."""
+    shutil.rmtree(workspace / "runs/ldm")
+    run(workspace, "train", "ldm", ONE_CYCLE, "ldm.training.steps=20", "--max-steps", "10")
+
+    assert run(workspace, "train", "ldm", ONE_CYCLE, "ldm.training.steps=30").code == 0
+
+
+def test_a_stage_stretched_at_its_end_does_not_leap(run: Run, cleaned: Path) -> None:
+    """The autoencoder's too."""
+    long = "vae.stages.l1.steps=20"
+    run(cleaned, "train", "vae", "--stage", "l1", long, "--max-steps", "19")
+
+    line = run(cleaned, "train", "vae", "--stage", "l1", "vae.stages.l1.steps=60").error(6)
+
+    assert "it would leap to " in line
+    assert "Put the number of steps and the schedule back as they were." in line
+    assert run(cleaned, "train", "vae", "--stage", "l1", long).code == 0
+
+
 @pytest.mark.slow
 def test_an_autoencoder_trained_on_since_is_named(run: Run, cleaned: Path, snapshot: Run) -> None:
     """The latents are others, the pictures are not: the denoiser's run is refused with the true reason."""

@@ -27,10 +27,26 @@ from latentart.core.diffusion.schedules import NoiseSchedule
 from latentart.core.diffusion.solvers import Denoise, Step, Walk, dpmpp_2m, euler_step, heun, unipc
 from latentart.kinds import Sampler, Spacing, Target
 
+_FEWEST_EVEN_STEPS = 12  # with less, trailing comes nearer; with 14 and more UniPC does evenly
 
-def usual_spacing(sampler: Sampler) -> Spacing:
-    """Return how to space the steps of a sampler if nobody says: even in log-SNR where it takes λ for its time."""
-    return "log_snr" if sampler in ("dpmpp_2m", "unipc") else "trailing"
+
+def usual_spacing(sampler: Sampler, num_steps: int) -> Spacing:
+    """Return how to space the steps of a sampler if nobody says.
+
+    Even in log-SNR where it takes λ for its time, but for fewer than 12 steps: too many of them see nearly pure noise.
+    """
+    is_even = sampler in ("dpmpp_2m", "unipc") and num_steps >= _FEWEST_EVEN_STEPS
+    return "log_snr" if is_even else "trailing"
+
+
+def is_noise_limited(target: Target, spacing: Spacing) -> bool:
+    """Tell whether a walk keeps to timesteps within a limit of noise.
+
+    An error of the network is √((1-ᾱ)/ᾱ) times as large in the x0_hat of eps, without bound towards pure noise; it is
+    as large in that of x0, and never larger in those of v and of the flow. Even in log-SNR, where pure noise is
+    endlessly far, most of few steps would see nothing but noise, whatever the target.
+    """
+    return target == "eps" or spacing == "log_snr"
 
 
 def make_denoise(

@@ -168,22 +168,30 @@ class NoiseSchedule:
         return self if betas is self.betas else NoiseSchedule(betas, self.alpha_bar.to(device))
 
 
-def timestep_pairs(schedule: NoiseSchedule, num_steps: int, spacing: Spacing = "trailing") -> list[tuple[int, int]]:
+def timestep_pairs(
+    schedule: NoiseSchedule, num_steps: int, spacing: Spacing = "trailing", noise_limit: float | None = None
+) -> list[tuple[int, int]]:
     """Return the N = ``num_steps`` pairs (t, t_prev) sampling takes, noisiest first, down to t_prev = -1.
+
+    T counts the timesteps that may be visited: all, or with ``noise_limit`` those of √((1-ᾱ)/ᾱ) up to it, t = 0 always.
 
     - trailing: T·k/N - 1, k = N … 1; starts from pure noise (Lin et al. 2305.08891, table 2)
     - leading: T·k/N, k = N-1 … 0; ends at t = 0, but starts up to T/N steps short of pure noise
     - linspace: N points from T-1 to 0, both included
     - log_snr: from T-1 to 0 too, even in log(ᾱ/(1-ᾱ)) as far as distinct timesteps can be (Lu et al. 2206.00927)
 
-    Trailing and leading round down, in integers, so that the steps are distinct for every N.
+    Trailing and leading round down, in integers, so that the steps are distinct for every N. Where N is more than the
+    limit leaves, each of these is visited.
 
     Raises:
-        ValueError: an unknown spacing, or N outside 1 … T.
+        ValueError: an unknown spacing, or N outside 1 to the schedule's number of steps.
     """
     T, N = schedule.num_steps, num_steps
     if not 1 <= N <= T:
         raise ValueError(f"num_steps: got {N}, expected 1 to {T}")
+    if noise_limit is not None:
+        T = max(int((schedule.snr >= noise_limit**-2).sum()), 1)
+        N = min(N, T)
     if spacing == "trailing":
         steps = [T * k // N - 1 for k in range(N, 0, -1)]
     elif spacing == "leading":
@@ -191,17 +199,17 @@ def timestep_pairs(schedule: NoiseSchedule, num_steps: int, spacing: Spacing = "
     elif spacing == "linspace":
         steps = [T - 1 - round(i * (T - 1) / max(N - 1, 1)) for i in range(N)]
     elif spacing == "log_snr":
-        steps = _even_in_log_snr(schedule, N)
+        steps = _even_in_log_snr(schedule.snr[:T], N)
     else:
         raise ValueError(f"spacing: got {spacing!r}, expected {', '.join(get_args(Spacing))}")
     return list(zip(steps, [*steps[1:], -1], strict=True))
 
 
-def _even_in_log_snr(schedule: NoiseSchedule, num_steps: int) -> list[int]:
+def _even_in_log_snr(snr: Tensor, num_steps: int) -> list[int]:
     """Return timesteps from T-1 to 0, each as near as can be to an even share of what the one before it left."""
-    level = (-schedule.snr.log()).nan_to_num(posinf=1e3).tolist()  # rises with t; finite for no signal at all
+    level = (-snr.log()).nan_to_num(posinf=1e3).tolist()  # rises with t; finite for no signal at all
     between = [(a + b) / 2 for a, b in pairwise(level)]
-    steps = [schedule.num_steps - 1]
+    steps = [len(level) - 1]
     for left in range(num_steps - 1, 0, -1):
         here = level[steps[-1]]
         nearest = bisect_left(between, here + (level[0] - here) / left)

@@ -22,8 +22,9 @@ Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 def linear_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Attend in time and memory linear in the number of positions.
 
-    ``out_n = softmax_d(q_n / sqrt(d)) · Σ_m softmax_m(k)_m ⊗ v_m`` (Shen et al. 1812.01243, eq. 4-5: "efficient
-    attention" with softmax normalization).
+    ``out_n = softmax_d(q_n) / sqrt(d) · Σ_m softmax_m(k)_m ⊗ v_m`` (Shen et al. 1812.01243, eq. 4-5: "efficient
+    attention" with softmax normalization). Differs from the paper in the 1/√d, which comes after the softmax, as in
+    lucidrains' denoising-diffusion-pytorch.
 
     Args:
         query: ``[B, heads, d, n]``.

@@ -35,6 +35,7 @@ from latentart.training.steps.optim import (
     flatten_optimizer,
     gradient_norm,
     restore_optimizer,
+    set_first_beta,
     set_learning_rate,
 )
 
@@ -111,6 +112,7 @@ class LdmStep:
         self.numbers = numbers or Numbers("denoiser")
         self.micro_batch: int | None = None
         self.denoiser, self.ema, self.optimizer = learner.network, learner.ema, learner.optimizer
+        self.first_beta = learner.first_beta
         self._shared: SharedNetwork | None = None
         self.task, self.placement, self.clip_norm = task, placement, clip_norm
         self.tracks = {_track_name(track): track for track in learner.tracks}
@@ -126,6 +128,7 @@ class LdmStep:
             LostNumbersError: too many updates in a row were left out.
         """
         set_learning_rate(self.optimizer, lr)
+        set_first_beta(self.optimizer, self.first_beta(step))
         seed_dropout(self.denoiser, self.seed, step, own_part())
         self._shared = self._shared or SharedNetwork(self.denoiser)
         loss, plain = self._backward(batch, self.micro_batch, self._shared)

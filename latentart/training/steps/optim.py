@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, TypeVar
 
 import torch
@@ -46,7 +46,8 @@ class RatePlan:
     - ``constant``: peak.
 
     Over the first ``warmup_steps`` the rate also rises linearly from peak / warmup_steps; with ``cosine`` the
-    fall starts after them. Past the end the last rate stays.
+    fall starts after them. Past the end the last rate stays. With ``new_cycle_at`` all of it happens twice: up to that
+    step as in a run that ends there, and from it on anew to the end.
     """
 
     kind: Schedule
@@ -58,6 +59,8 @@ class RatePlan:
     milestones: Sequence[float] = ()
     gamma: float = 0.1
     warmup_steps: int = 0
+    cycle_momentum: bool = False
+    new_cycle_at: int = 0
 
     def __call__(self, step: int) -> float:
         """Return the learning rate of update ``step``, counted from 0.
@@ -68,6 +71,9 @@ class RatePlan:
         kind, peak, total_steps, warmup_steps = self.kind, self.peak, self.total_steps, self.warmup_steps
         if step < 0 or total_steps < 1:
             raise ValueError(f"step, total_steps: got {step}, {total_steps}, expected at least 0, 1")
+        if 0 < self.new_cycle_at < total_steps:
+            cycle, within = self._cycle_of(step)
+            return cycle(within)
         ramp = min(1.0, (step + 1) / warmup_steps) if warmup_steps > 0 else 1.0
         if kind == "onecycle":
             first, lowest = peak / self.div_factor, peak / self.div_factor / self.final_div_factor
@@ -84,18 +90,45 @@ class RatePlan:
             raise ValueError(f"kind: got {kind!r}, expected 'onecycle', 'multistep', 'constant' or 'cosine'")
         return rate * ramp
 
+    def first_beta(self, step: int) -> float | None:
+        """Return Adam's β1 of update ``step``: with ``cycle_momentum`` 0.95, 0.85 at the peak; None where it stays.
+
+        Against the rate, as torch's OneCycleLR has it unless told not to.
+        """
+        if not self.cycle_momentum or self.kind != "onecycle":
+            return None
+        cycle, within = self._cycle_of(step)
+        total = cycle.total_steps
+        return _onecycle(min(within, total - 1), total, self.warmup_share, (0.95, 0.85, 0.95))
+
+    def _cycle_of(self, step: int) -> tuple[RatePlan, int]:
+        """Return the plan of the cycle that a step belongs to, and the step's number in it."""
+        if not 0 < self.new_cycle_at < self.total_steps:
+            return self, step
+        skipped = self.new_cycle_at if step >= self.new_cycle_at else 0
+        length = self.total_steps - skipped if skipped else self.new_cycle_at
+        return replace(self, total_steps=length, new_cycle_at=0), step - skipped
+
 
 @dataclass(frozen=True)
 class Learner(Generic[Network]):
     """A network, the average of its weights that results are made with, and the optimizer that moves it.
 
-    ``tracks``: more averages, each of its own width, for snapshots.
+    ``tracks``: more averages, each of its own width, for snapshots. ``first_beta``: Adam's β1 of an update, None where
+    it stays as it is.
     """
 
     network: Network
     ema: Ema
     optimizer: torch.optim.Optimizer
     tracks: Sequence[Ema] = ()
+    first_beta: Callable[[int], float | None] = lambda _: None
+
+
+def set_first_beta(optimizer: torch.optim.Optimizer, beta: float | None) -> None:
+    """Give every group of an optimizer the same β1; None leaves it."""
+    for group in optimizer.param_groups if beta is not None else ():
+        group["betas"] = (beta, group["betas"][1])
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -29,6 +29,7 @@ from latentart.training.steps.optim import (
     flatten_optimizer,
     gradient_norm,
     restore_optimizer,
+    set_first_beta,
     set_learning_rate,
 )
 
@@ -102,6 +103,7 @@ class VaeStep:
         self.seed = seed
         self.numbers = numbers or Numbers("autoencoder")
         self.autoencoder, self.ema, self.optimizer = learner.network, learner.ema, learner.optimizer
+        self.first_beta = learner.first_beta
         self.terms, self.placement = terms, placement
         self.adversary, self.perceptual = adversary, perceptual
         self.notes: list[str] = []
@@ -121,6 +123,7 @@ class VaeStep:
             LostNumbersError: too many updates in a row were left out.
         """
         set_learning_rate(self.optimizer, lr)
+        set_first_beta(self.optimizer, self.first_beta(step))
         seed_dropout(self.autoencoder, self.seed, step, own_part())
         made = self._reconstruct(batch, step)
         scalars, adversary = made.scalars, self.adversary if self.terms.adversarial > 0 else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -45,6 +45,7 @@ SHAPING = (
 # but for these, which shape no weights
 FREE = ("vae.model.dropout", "vae.model.codebook_decay", "ldm.model.dropout")
 LEARNED = "ldm.diffusion.weighting"
+LARGEST_LEAP = 10.0  # of the rate from one update to the next, beside its schedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +159,44 @@ def require_same_settings(run: Path, checkpoint: Checkpoint, settings: Mapping[s
         msg = f"the checkpoint in {run} does not fit the config: {'; '.join(refused)}."
         raise ModelError(msg, _put_back(run))
     return [change for _, change in changes]
+
+
+def require_no_leap(run: Path, checkpoint: Checkpoint, rate: Callable[[int], float], peak: float, own: int) -> None:
+    """Refuse to go on where the last update's rate, as a share of its peak, would now be far larger than it was.
+
+    So it is where a schedule that had come down is stretched. ``own`` counts the job's own updates, of which ``rate``
+    is told; ``peak`` is the highest of its rates.
+
+    Raises:
+        ModelError: so it is.
+    """
+    state = checkpoint.state
+    if not own or own != state.get("stage_step", checkpoint.step):
+        return
+    try:
+        group, settings, stage = (
+            state["optimizers"]["optimizer"]["param_groups"][0],
+            state["config"],
+            state.get("stage"),
+        )
+        former = float(group["lr"]) / float(group.get("lr_scale", 1.0))
+        if stage is None:
+            peak_then, steps_then = settings["ldm"]["training"]["optimizer"]["lr"], settings["ldm"]["training"]["steps"]
+        else:
+            one = next(one for one in settings["vae"]["stages"] if one["name"] == stage)
+            peak_then, steps_then = one["lr"] or settings["vae"]["optimizer"]["lr"], one["steps"]
+    except (KeyError, IndexError, TypeError, ValueError, StopIteration):
+        return  # of an older form, or damaged, of which others tell
+    now = rate(own - 1)
+    if now / peak <= LARGEST_LEAP * former / peak_then:
+        return
+    msg = (
+        f"the last update in {run} had a learning rate of {former:.2g}; with these settings it would leap to {now:.2g}."
+    )
+    hint = "Put the number of steps and the schedule back as they were."
+    if stage is None:
+        hint = f"Begin a new cycle with ldm.training.new_cycle_at={steps_then or own}, or put the steps back."
+    raise ModelError(msg, hint)
 
 
 @contextlib.contextmanager

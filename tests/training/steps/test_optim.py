@@ -18,9 +18,11 @@ from latentart.storage.checkpoints import checkpoint_folder, load_checkpoint, sa
 from latentart.storage.tensors import load_matching
 from latentart.training.steps.optim import (
     RatePlan,
+    Schedule,
     build_adamw,
     flatten_optimizer,
     restore_optimizer,
+    set_first_beta,
     set_learning_rate,
 )
 
@@ -193,6 +195,52 @@ def test_onecycle_at_a_top_on_the_first_step_starts_at_the_peak() -> None:
     assert rates[0] == 1.0
     assert all(later < earlier for earlier, later in pairwise(rates[:10]))
     assert rates[9] == rates[10] == rates[11] == pytest.approx(1 / 25 / 1e4, rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["onecycle", "cosine", "constant"])
+def test_a_new_cycle_is_a_run_of_its_own(kind: Schedule) -> None:
+    """Up to its step the rate is that of the run that ended there, then that of a run of the steps that are left."""
+    made, left, whole = (
+        [RatePlan(kind=kind, peak=0.1, total_steps=total, warmup_steps=3, new_cycle_at=cycle)(s) for s in range(total)]
+        for total, cycle in ((20, 0), (30, 0), (50, 20))
+    )
+
+    assert whole == made + left
+
+
+@pytest.mark.parametrize(("total_steps", "share"), [(100, 0.3), (7, 0.3), (1, 0.3), (50, 0.9)])
+def test_cycled_momentum_is_torchs(total_steps: int, share: float) -> None:
+    """Over whole runs each β1 is that of OneCycleLR; off, or with another schedule, there is none to set."""
+    optimizer = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], betas=(0.5, 0.9))
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=total_steps, pct_start=share)
+    plan = RatePlan(kind="onecycle", peak=0.1, total_steps=total_steps, warmup_share=share, cycle_momentum=True)
+
+    torchs = [optimizer.param_groups[0]["betas"][0] for _ in torch_rates(scheduler, total_steps - 1)]
+    torchs.append(optimizer.param_groups[0]["betas"][0])
+
+    assert [plan.first_beta(step) for step in range(total_steps)] == pytest.approx(torchs, abs=1e-12)
+    assert RatePlan(kind="onecycle", peak=0.1, total_steps=9).first_beta(4) is None
+    assert RatePlan(kind="constant", peak=0.1, total_steps=9, cycle_momentum=True).first_beta(4) is None
+
+
+def test_cycled_momentum_begins_anew_with_the_cycle() -> None:
+    """As the rate does."""
+    once = RatePlan(kind="onecycle", peak=0.1, total_steps=10, cycle_momentum=True)
+    twice = RatePlan(kind="onecycle", peak=0.1, total_steps=20, cycle_momentum=True, new_cycle_at=10)
+
+    assert [twice.first_beta(step) for step in range(20)] == 2 * [once.first_beta(step) for step in range(10)]
+
+
+def test_only_the_first_beta_is_set() -> None:
+    """In every group; None leaves it."""
+    _, optimizer = build()
+
+    set_first_beta(optimizer, None)
+    kept = [group["betas"] for group in optimizer.param_groups]
+    set_first_beta(optimizer, 0.85)
+
+    assert kept == [(0.5, 0.9)] * 2
+    assert [group["betas"] for group in optimizer.param_groups] == [(0.85, 0.9)] * 2
 
 
 def test_cosine_and_constant_with_warmup() -> None:
