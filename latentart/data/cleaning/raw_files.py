@@ -112,7 +112,7 @@ def _walk(raw: Path, style_of: StyleOf, passed_over: str) -> Iterator[RawFile]:
 def _raw_file(entry: os.DirEntry[str], source: str, style_of: StyleOf) -> RawFile:
     style, detail = style_of(source)
     if any(_is_hidden(part) for part in source.split("/")):
-        return RawFile(source, style, reason="not_a_picture", detail="a hidden file or folder")
+        return RawFile(source, style, reason="hidden", detail="its name, or a folder's, begins with a dot")
     if not entry.is_file(follow_symlinks=False):
         return RawFile(source, style, reason="not_a_regular_file", detail="a link, pipe or device")
     if not style:
@@ -156,4 +156,4 @@ def _source_of(path: Path | None, raw: Path) -> str:
 
 
 def _is_hidden(name: str) -> bool:
-    return name.startswith(".")
+    return name.startswith(".") and bool(name.strip("."))  # "..." is a name as people give it

@@ -159,10 +159,10 @@ def test_every_dropped_file_has_a_reason(raw: Path, out: Path) -> None:
     report = clean(raw, out)
 
     expected = {
-        ".cache/hidden.png": "not_a_picture",
-        "Cubism/.DS_Store": "not_a_picture",
-        "Cubism/Thumbs.db": "not_a_picture",
-        "Cubism/blank.png": "too_few_bytes",
+        ".cache/hidden.png": "hidden",
+        "Cubism/.DS_Store": "hidden",
+        "Cubism/Thumbs.db": "sidecar",
+        "Cubism/blank.png": "empty",
         "Cubism/checksum.png": "damaged",
         "Cubism/copy.png": "duplicate",
         "Cubism/cut.jpg": "truncated",
@@ -170,7 +170,7 @@ def test_every_dropped_file_has_a_reason(raw: Path, out: Path) -> None:
         "Cubism/long.png": "extreme_aspect",
         "Cubism/loop": "not_a_regular_file",
         "Cubism/noise.png": "not_a_picture",
-        "Cubism/page.jpg": "not_a_picture",
+        "Cubism/page.jpg": "web_page",
         "Cubism/pipe.png": "not_a_regular_file",
         "Cubism/small.png": "too_small",
         "Linked": "not_a_regular_file",
@@ -185,7 +185,7 @@ def test_every_dropped_file_has_a_reason(raw: Path, out: Path) -> None:
     assert written == report.to_json()
     assert written["schema"] == 1
     assert written["styles"]["Cubism"]["kept"] == 3
-    assert written["styles"]["Cubism"]["dropped"]["not_a_picture"] == 4
+    assert written["styles"]["Cubism"]["dropped"]["not_a_picture"] == 1
     assert written["reasons"]["not_a_regular_file"] == 4
     assert report.kept == 6
     assert report.num_dropped == len(expected)
