@@ -25,7 +25,7 @@ from latentart.data.cleaning.label_table import (
 )
 from latentart.data.cleaning.picture import PARTS, CleanRules, Job, decide_pictures
 from latentart.data.cleaning.raw_files import check_folders, find_raw_files, find_styles
-from latentart.data.cleaning.report import REMEDIES, CleanReport, count_reasons, make_report, write_report
+from latentart.data.cleaning.report import BESIDE, REMEDIES, CleanReport, count_reasons, make_report, write_report
 from latentart.data.index import IndexEntry, read_index, write_index
 from latentart.data.slug import slugs
 from latentart.errors import ConfigError, DataError, ResourceError
@@ -134,7 +134,8 @@ class Cleaning:
             warnings=self.labels.warnings if self.labels is not None else (),
         )
         if not report.kept:
-            reason, number = next(iter(count_reasons(dropped).items()))
+            reasons = count_reasons(dropped)
+            reason, number = min(reasons.items(), key=lambda pair: pair[0] in BESIDE)  # the first that is none
             msg = f"No sound picture among the {len(dropped)} files in {str(self.raw)!r}: {number} dropped as {reason}."
             raise NothingKeptError(msg, REMEDIES[reason], report)
         return report

@@ -38,6 +38,9 @@ REMEDIES = {
     "near_duplicate": "Set data.near_duplicates to flag or keep if pictures that look alike are wanted.",
 }
 
+BESIDE = ("sidecar", "hidden")
+"""Reasons of files that nobody meant as pictures: they count neither for nor against what is wrong with a folder."""
+
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
@@ -177,8 +180,9 @@ def _warnings(kept: int, styles: dict[str, Counter[str]], dropped: list[Dropped]
         found.append(f"There is only one style, {only!r}: a model can learn it, but has nothing to choose from.")
     if sizes and max(sizes.values()) >= UNEVEN * min(sizes.values()):
         found.append("The styles are uneven: data.balance_styles=true lets training see every style equally often.")
-    for reason, number in count_reasons(dropped).items():
-        if number > (kept + len(dropped)) / 2:
+    reasons = {reason: number for reason, number in count_reasons(dropped).items() if reason not in BESIDE}
+    for reason, number in reasons.items():
+        if number > (kept + sum(reasons.values())) / 2:
             found.append(f"More than half of the files were dropped as {reason} ({number}). {REMEDIES[reason]}")
     return found
 

@@ -748,6 +748,33 @@ def test_more_than_half_dropped_names_the_knob(raw: Path, out: Path, rule: str, 
     assert any(reason in warning and f"data.{rule}" in warning for warning in report.warnings)
 
 
+def test_files_beside_pictures_set_off_no_warning(raw: Path, out: Path) -> None:
+    """Captions, settings and files of the system may be many; what is wrong with pictures is still told."""
+    for i in range(20):
+        put(raw / "Cubism" / f"{i}.txt", b"a caption")
+        put(raw / "Cubism" / f"{i}.json", b"{}")
+        put(raw / "Cubism" / f"._{i}.png", bytes(4096))
+
+    report = clean(raw, out)
+    for i in range(7):
+        put(raw / "Cubism" / f"page {i}.jpg", b"<html>")
+    spoiled = clean(raw, out)
+
+    assert report.reasons == {"sidecar": 40, "hidden": 20}
+    assert not [warning for warning in report.warnings if "More than half" in warning]
+    assert [warning for warning in spoiled.warnings if "More than half" in warning and "web_page (7)" in warning]
+
+
+def test_what_is_beside_pictures_is_not_why_there_are_none(tmp_path: Path, out: Path) -> None:
+    """The reason that is named is that of the files that were meant as pictures."""
+    for i in range(5):
+        put(tmp_path / "raw" / "Cubism" / f"{i}.txt", b"a caption")
+    put(tmp_path / "raw" / "Cubism" / "1.jpg", b"version https://git-lfs.github.com/spec/v1\n")
+
+    with pytest.raises(DataError, match=r"1 dropped as lfs_pointer.*git lfs pull"):
+        clean(tmp_path / "raw", out)
+
+
 def test_nothing_kept_is_an_error_that_leaves_the_index(raw: Path, out: Path) -> None:
     """The commonest reason and its setting are named, and the data set made before stays whole."""
     clean(raw, out)
