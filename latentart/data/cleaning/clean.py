@@ -27,6 +27,7 @@ from latentart.data.cleaning.picture import PARTS, CleanRules, Job, decide_pictu
 from latentart.data.cleaning.raw_files import check_folders, find_raw_files, find_styles
 from latentart.data.cleaning.report import BESIDE, REMEDIES, CleanReport, count_reasons, make_report, write_report
 from latentart.data.index import IndexEntry, read_index, write_index
+from latentart.data.names import near_names
 from latentart.data.slug import slugs
 from latentart.errors import ConfigError, DataError, ResourceError
 from latentart.storage.whole import remove_temporaries
@@ -131,7 +132,7 @@ class Cleaning:
             dropped=dropped,
             flagged=journal.flagged(),
             conflicts=journal.conflicts(),
-            warnings=self.labels.warnings if self.labels is not None else (),
+            warnings=self._warnings(),
         )
         if not report.kept:
             reasons = count_reasons(dropped)
@@ -139,6 +140,13 @@ class Cleaning:
             msg = f"No sound picture among the {len(dropped)} files in {str(self.raw)!r}: {number} dropped as {reason}."
             raise NothingKeptError(msg, REMEDIES[reason], report)
         return report
+
+    def _warnings(self) -> list[str]:
+        near = [
+            f"{' and '.join(map(repr, group))} are styles of their own, though only case or spaces differ: rename one?"
+            for group in near_names(self.styles)
+        ]
+        return [*(self.labels.warnings if self.labels is not None else ()), *near]
 
     def _with_labels(self, entry: IndexEntry) -> IndexEntry:
         return replace(entry, labels=self.labels.labels_of(entry.source)) if self.labels else entry

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from latentart.data.cleaning.label_table import Labels, normal_path
+from latentart.data.names import one_spelling
 from latentart.errors import ConfigError, DataError
 
 
@@ -34,13 +35,15 @@ StyleOf: TypeAlias = Callable[[str], tuple[str, str]]  # the style of a source, 
 def find_styles(raw: Path, labels: Labels | None = None) -> list[str]:
     """Return the styles in the order of names: those in the table of labels, or else the folders in ``raw``.
 
+    Names that differ only in how Unicode spells their letters are one.
+
     Files directly in a ``raw`` without folders are one style named after it.
     """
     if labels is not None:
         return sorted({labels.style_of(source) for source in labels.sources()} - {""})
     with os.scandir(raw) as entries:
         names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-    return sorted(name for name in names if not _is_hidden(name)) or [raw.name]
+    return sorted({one_spelling(name) for name in names if not _is_hidden(name)}) or [one_spelling(raw.name)]
 
 
 def find_raw_files(
@@ -127,12 +130,13 @@ def _raw_file(entry: os.DirEntry[str], source: str, style_of: StyleOf) -> RawFil
 
 def _styles_by_folder(raw: Path, styles: Sequence[str]) -> StyleOf:
     shared = {style: style for style in styles}  # one string for all the files of a style
-    folders = [raw / style for style in styles]
-    only_style = "" if any(folder.is_dir() and not folder.is_symlink() for folder in folders) else raw.name
+    with os.scandir(raw) as entries:
+        folders = [one_spelling(entry.name) for entry in entries if entry.is_dir(follow_symlinks=False)]
+    only_style = "" if any(folder in shared for folder in folders) else one_spelling(raw.name)
 
     def style_of(source: str) -> tuple[str, str]:
         folder, slash, _ = source.partition("/")
-        return shared.get(folder, only_style) if slash else only_style, "lies beside the style folders"
+        return shared.get(one_spelling(folder), only_style) if slash else only_style, "lies beside the style folders"
 
     return style_of
 

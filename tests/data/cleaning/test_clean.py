@@ -567,6 +567,37 @@ def test_a_table_gives_styles_and_labels(raw: Path, out: Path) -> None:
         clean(raw, out, LabelChoice(label="genr"))
 
 
+def test_spellings_of_one_name_are_one_style(tmp_path: Path, out: Path) -> None:
+    """Folders whose names differ only in Unicode's bytes are one class; case and spaces are pointed out."""
+    folder = tmp_path / "raw"
+    for i, name in enumerate(["Caf\u00e9", "Cafe\u0301", "pop art", "Pop_Art", "日本"]):
+        put(folder / name / f"{i}.png", picture_bytes(i))
+
+    report = clean(folder, out)
+
+    assert report.kept == 5
+    assert {style: counts["kept"] for style, counts in report.styles.items()} == {
+        "Caf\u00e9": 2,
+        "pop art": 1,
+        "Pop_Art": 1,
+        "日本": 1,
+    }
+    assert [warning for warning in report.warnings if "'Pop_Art' and 'pop art' are styles of their own" in warning]
+    assert {"Caf\u00e9", "日本"} <= {entry.file.split("/")[0] for entry in read_index(out / "index.jsonl")}
+    assert clean(folder, out).kept == 5
+
+
+def test_spellings_in_a_table_are_one_label(raw: Path, out: Path) -> None:
+    """Values and the names of columns too."""
+    rows = ["Cubism/0.png,Caf\u00e9,Bj\u00f6rk", "Cubism/1.png,Cafe\u0301,Bjo\u0308rk"]
+    put(raw / "labels.csv", "\n".join(["path,e\u0301cole,artist", *rows]).encode())
+
+    report = clean(raw, out, LabelChoice(label="\u00e9cole"))
+
+    assert list(report.styles) == ["Caf\u00e9"]
+    assert {entry.labels["artist"] for entry in read_index(out / "index.jsonl")} == {"Bj\u00f6rk"}
+
+
 def test_a_label_without_a_table_is_a_config_error(raw: Path, out: Path) -> None:
     """Folders know only styles."""
     with pytest.raises(ConfigError, match=r"data.label is 'artist'.*labels.csv"):
