@@ -39,6 +39,7 @@ def clean(
     out: Path,
     labels: LabelChoice = USUAL_LABELS,
     *,
+    level: int = 1,
     workers: int = 0,
     dry_run: bool = False,
     on_progress: OnProgress | None = None,
@@ -46,7 +47,8 @@ def clean(
 ) -> CleanReport:
     """Clean with the rules of these tests, in this process: that the guarded ones make the same has its own test."""
     rules = replace(RULES, **changes)
-    return clean_folder(raw, out, rules, labels, workers=workers, dry_run=dry_run, on_progress=on_progress)
+    guard: dict[str, Any] = {"workers": workers, "dry_run": dry_run, "on_progress": on_progress}
+    return clean_folder(raw, out, rules, labels, level=level, **guard)
 
 
 def picture_bytes(seed: int, size: tuple[int, int] = (40, 48), file_format: str = "PNG") -> bytes:
@@ -596,6 +598,32 @@ def test_spellings_in_a_table_are_one_label(raw: Path, out: Path) -> None:
 
     assert list(report.styles) == ["Caf\u00e9"]
     assert {entry.labels["artist"] for entry in read_index(out / "index.jsonl")} == {"Bj\u00f6rk"}
+
+
+@pytest.mark.parametrize(
+    ("files", "told", "level", "styles"),
+    [
+        (("train/A/1.png", "train/B/2.png", "val/A/3.png"), "'train', 'val' hold only folders", 2, {"A": 2, "B": 1}),
+        (("art/A/1.png", "art/B/2.png"), "'art' holds only folders", 2, {"A": 1, "B": 1}),
+        (("art/images/A/1.png", "art/images/B/2.png"), "'art' holds only folders", 3, {"A": 1, "B": 1}),
+        (("images/images/A/1.png", "resized/2.png"), "'images' holds only folders", 3, {"A": 1}),
+        (("A/@eaDir/x/1.png", "@eaDir/A/2.png", "B/3.png", "A/4.png"), "", 1, {"A": 1, "B": 1}),
+        (("A/deeper/1.png", "A/2.png", "B/3.png"), "", 1, {"A": 2, "B": 1}),
+    ],
+)
+def test_folders_of_folders_are_told_and_the_level_can_be_set(
+    tmp_path: Path, out: Path, files: tuple[str, ...], told: str, level: int, styles: dict[str, int]
+) -> None:
+    """The wrong level never becomes the classes without a word, and the setting that is offered is right."""
+    for i, name in enumerate(files):
+        put(tmp_path / "raw" / name, picture_bytes(i))
+
+    warnings = [text for text in clean(tmp_path / "raw", out).warnings if "only folders" in text]
+    report = clean(tmp_path / "raw", out, level=level)
+
+    assert [told in text and f"data.level={level}" in text for text in warnings] == [True] * bool(told)
+    assert {style: counts["kept"] for style, counts in report.styles.items()} == styles
+    assert not [text for text in report.warnings if "only folders" in text]
 
 
 def test_a_label_without_a_table_is_a_config_error(raw: Path, out: Path) -> None:
