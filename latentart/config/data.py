@@ -21,6 +21,9 @@ class DataConfig(StrictConfig):
     root: str = "data"
     """Where clean-data puts its own copies, relative to the workspace."""
 
+    level: Annotated[int, Field(ge=1, le=16)] = 1
+    """Which folders are the styles: 1 those in the raw folder, 2 those in these (as in train/); equal names join."""
+
     labels: str = "labels.csv"
     """A table of paths and labels of the pictures, relative to the raw folder; without one, folders are styles."""
 

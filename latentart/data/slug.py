@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 
+from latentart.data.names import one_spelling
+
 MAX_BYTES = 80
-WINDOWS_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+WINDOWS_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE)
 
 
 def slug(name: str) -> str:
     """Return a safe file name for ``name``: itself if it is safe, else a cleaned form and 8 hex digits of its hash.
 
-    At most 80 bytes of ``[A-Za-z0-9_.-]``, never empty, never starting with ``.`` or ``-``, no Windows device.
+    At most 80 bytes of letters and digits of any writing and ``_.-``, never empty, never starting with ``.`` or ``-``,
+    no Windows device. A space within becomes ``_`` and costs no hash; ``slugs`` keeps such names apart.
     """
-    safe = re.sub(r"[^A-Za-z0-9_.-]", "_", name)
+    name = one_spelling(name)
+    plain = re.sub(r"(?<=[^ ]) (?=[^ ])", "_", name)
+    safe = "".join(letter if letter in "_.-" or unicodedata.category(letter)[0] in "LNM" else "_" for letter in plain)
     safe = re.sub(r"^[.-]", "_", safe)
     safe = re.sub(r"\.$", "_", safe)  # Windows drops a dot at the end
     if WINDOWS_DEVICE.fullmatch(safe):
         safe = f"_{safe}"
-    return safe if safe and safe == name and len(safe) <= MAX_BYTES else _with_hash(safe or "_", name)
+    return safe if safe and safe == plain and len(safe.encode()) <= MAX_BYTES else _with_hash(safe or "_", name)
 
 
 def slugs(names: Iterable[str], taken: Iterable[str] = ()) -> dict[str, str]:
@@ -39,4 +45,4 @@ def slugs(names: Iterable[str], taken: Iterable[str] = ()) -> dict[str, str]:
 
 def _with_hash(safe: str, name: str) -> str:
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    return f"{safe[: MAX_BYTES - 9]}-{digest}"
+    return f"{safe.encode()[: MAX_BYTES - 9].decode(errors='ignore')}-{digest}"

@@ -18,6 +18,7 @@ from latentart.core.diffusion.objective import DiffusionTask
 from latentart.core.latents import LatentNormalizer
 from latentart.core.networks.autoencoder import Autoencoder
 from latentart.core.networks.conditioning import Denoiser
+from latentart.data.names import one_spelling
 from latentart.errors import ModelError, UsageError, nearest
 from latentart.layout import Workspace
 from latentart.model.description import FORMAT, Description, read_description, require_fitting_files, unknown_model
@@ -105,7 +106,7 @@ def _find(name: str, known: list[str]) -> int | None:
 
 
 def _fold(name: str) -> str:
-    return name.casefold().replace("_", " ").replace("-", " ")
+    return one_spelling(name).casefold().replace("_", " ").replace("-", " ")
 
 
 def save_model(folder: Path, about: dict[str, Any], networks: dict[str, nn.Module], *, replace: bool = True) -> None:

@@ -71,8 +71,8 @@ def sample_raw(workspace: Workspace, scratch: Path) -> Pictures:
         raise DataError(msg, "Put your pictures into it, one folder per style, or set data.raw.")
     table = raw / config.labels
     labels = read_labels(table, config.label) if table.is_file() else None
-    styles = find_styles(raw, labels)
-    found = [one for one in find_raw_files(raw, styles, labels, table) if not one.reason]
+    styles = find_styles(raw, labels, config.level)
+    found = [one for one in find_raw_files(raw, styles, labels, table, config.level) if not one.reason]
     files = sorted(one.source for one in found if one.size >= config.min_bytes)
     if not files:
         msg = f"there is no file in {raw} that could be a picture."

@@ -16,6 +16,7 @@ _ASKED = re.compile(rf"[Tt]ried to allocate {_SIZE}")
 _FREE = re.compile(rf"total capacity of {_SIZE} of which {_SIZE} is free")
 _IS_DEVICE = re.compile(r"(CUDA|HIP|XPU|MPS)[^.]*out of memory|CU\w+_STATUS_ALLOC_FAILED", re.IGNORECASE)
 _IS_HOST = re.compile(r"DefaultCPUAllocator|Cannot allocate memory|[Uu]nable to allocate")
+_IS_SHARED = re.compile(r"\bshm\b|</?torch_|/dev/shm")
 _AGAIN = "then run the same command again"
 _HINTS = {
     "train ldm": f"Set ldm.training.micro_batch=auto, or ldm.training.run.recompute=true, {_AGAIN}.",
@@ -32,6 +33,9 @@ def explain_out_of_memory(error: BaseException, words: Sequence[str] = ()) -> Re
     ``words`` are the command's: they choose which setting is to be lowered.
     """
     text = str(error)
+    if isinstance(error, RuntimeError | OSError) and _IS_SHARED.search(text):
+        hint = "Make it larger (of a container: --shm-size=2g), or set data.workers=1."
+        return ResourceError("the shared memory, /dev/shm, is full.", hint)
     is_device = isinstance(error, torch.OutOfMemoryError) or bool(_IS_DEVICE.search(text))
     is_host = isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and bool(_IS_HOST.search(text)))
     if not is_device and not is_host:

@@ -34,8 +34,8 @@ def choose_paths(
     parts += ["walk"] * plan.is_walk
     if plan.kind == "separate":
         folder = out or samples / "_".join(parts)
-        names = slugs(file_name(style) for style in plan.styles)
-        return [folder / f"{names[file_name(c.style)]}_seed{c.seed:.17g}.png" for c in plan.cells]
+        names = slugs(map(_full_name, plan.styles))  # which keeps apart what is one as a file name
+        return [folder / f"{names[_full_name(c.style)]}_seed{c.seed:.17g}.png" for c in plan.cells]
     return [out or samples / f"{'_'.join(parts)}_{plan.rows}x{plan.columns}{suffix}"]
 
 
@@ -44,6 +44,12 @@ def file_name(style: Blend) -> str:
     if len(style.parts) == 1:
         return slug(style.parts[0][0])
     return "+".join(f"{slug(name)}-{weight:g}" for name, weight in style.parts)
+
+
+def _full_name(style: Blend) -> str:
+    if len(style.parts) == 1:
+        return style.parts[0][0]
+    return "+".join(f"{name}-{weight:g}" for name, weight in style.parts)
 
 
 def holds(path: Path, described: str) -> bool:

@@ -18,11 +18,12 @@ from latentart.core.losses import psnr_per_image
 from latentart.core.networks.tiling import decode_tiled, encode_tiled
 from latentart.core.pixels import to_images, to_pixels
 from latentart.data.datasets import picture_from, pixels_from
-from latentart.data.pictures.decode import MAX_PIXELS, BadImage, decode_image
+from latentart.data.pictures.decode import MAX_PIXELS, WHITE, BadImage, decode_image
 from latentart.data.pictures.grids import save_png, tile_grid
 from latentart.errors import DataError, UsageError
 from latentart.model.folder import Model, load_model
 from latentart.process.devices import Placement
+from latentart.sampling.request import MAX_ASPECT
 
 
 @dataclass(frozen=True)
@@ -67,14 +68,14 @@ def choose_side(model: Model, size: int | None) -> int:
     return side
 
 
-def open_picture(path: Path) -> Image.Image:
-    """Return the picture in a file.
+def open_picture(path: Path, background: tuple[int, int, int] = WHITE) -> Image.Image:
+    """Return the picture in a file; transparent parts show ``background``.
 
     Raises:
         DataError: it cannot be read.
     """
     try:
-        return decode_image(path)
+        return decode_image(path, background=background)
     except BadImage as error:
         msg = f"{path} is no picture that can be used: {error}."
         raise DataError(msg) from None
@@ -84,8 +85,11 @@ def refuse_huge(path: Path | str, size: tuple[int, int]) -> None:
     """Refuse to work at a size that a picture to be read may not have either.
 
     Raises:
-        UsageError: more pixels than ``MAX_PIXELS``.
+        UsageError: more pixels than ``MAX_PIXELS``, or a side ``MAX_ASPECT`` times the other.
     """
+    if max(size) > MAX_ASPECT * min(size):
+        msg = f"{path} would have {size[0]} x {size[1]} pixels: one side is more than {MAX_ASPECT} times the other."
+        raise UsageError(msg, "Cut a part out of it; --size is its shorter side.")
     if size[0] * size[1] > MAX_PIXELS:
         msg = f"{path} would have {size[0]} x {size[1]} pixels, and {MAX_PIXELS} are the most."
         raise UsageError(msg, "Give a smaller --size.")

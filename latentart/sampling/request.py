@@ -15,6 +15,7 @@ from latentart.sampling.blends import Blend, parse_blend
 
 DEFAULT_COLUMNS = 4
 MAX_PICTURES = 64 * 64
+MAX_ASPECT = 16  # long side over short side of what takes its shape from a picture: longer is no picture but a mistake
 LARGEST_WALKED_SEED = 2**40  # beyond it a float has no room left for what lies between two seeds
 
 Kind = Literal["grid", "separate", "denoising", "walk"]
@@ -187,12 +188,16 @@ def choose_size(
     """Return (width, height) in pixels: as asked, else of the picture to begin from, else the model's own.
 
     Raises:
-        UsageError: a side is no multiple of ``unit``, or there are too many pixels.
+        UsageError: a side is no multiple of ``unit``, there are too many pixels, or the picture is too long to follow.
     """
     if asked is None and picture_size is None:
         return model.resolution, model.resolution
     if asked is None:
         assert picture_size is not None
+        if max(picture_size) > MAX_ASPECT * min(picture_size):
+            shape = f"{picture_size[0]}x{picture_size[1]}"
+            msg = f"the picture to begin from has {shape} pixels, too long for its shape to be kept."
+            raise UsageError(msg, f"Give the size to draw, as --size {model.resolution}x{model.resolution}.")
         scale = model.resolution / min(picture_size)
         asked = tuple(max(unit, int(side * scale + 1e-6) // unit * unit) for side in picture_size)  # type: ignore[assignment]
         assert asked is not None

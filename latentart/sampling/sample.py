@@ -5,6 +5,7 @@ Launch: ``latentart sample --style High_Renaissance --eta 0.8 --grid 4x4``.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -36,6 +37,9 @@ from latentart.sampling.request import OriginRequest, SamplePlan, SampleRequest,
 from latentart.sampling.settings import NOT_DESCRIBED, Drawing, describe, hashes_of, read_drawing, require_weights
 from latentart.storage.folders import free_path
 
+logger = logging.getLogger(__name__)
+
+BLACK = (0, 0, 0)
 FRAMES = 30  # of the movie of a denoising, at most
 FRAME_PIXELS = 2_000_000
 MOVIE_PIXELS = 60_000_000  # of all frames; a longer or larger movie is made smaller
@@ -285,7 +289,7 @@ def open_origin(request: OriginRequest | None) -> tuple[Image.Image, Image.Image
     picture = open_picture(request.picture)
     if request.mask is None:
         return picture, None
-    mask = open_picture(request.mask).convert("L")
+    mask = open_picture(request.mask, BLACK).convert("L")  # what is transparent stays
     if mask.size != picture.size:
         sizes = f"{mask.width}x{mask.height}, {request.picture} {picture.width}x{picture.height}"
         raise UsageError(f"{request.mask} has {sizes}: they must be of one size.")
@@ -308,4 +312,6 @@ def load_origin(studio: Studio, plan: SamplePlan) -> Origin | None:
             blend = parse_blend(studio.model, request.from_style)
             inverted_as = labels_of(studio.model, studio.denoiser, [blend], plan.labels)
     shown = None if mask is None else (pixels_from(mask)[:1] >= 128).float()
+    if shown is not None and shown.all() and read_ranks().is_first:
+        logger.warning("%s is white everywhere: nothing of the picture stays, as only black does", request.mask)
     return Origin(pixels_from(picture), request.strength, shown, inverted_as)

@@ -8,6 +8,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from latentart.data.pictures.fonts import label_font
 from latentart.data.pictures.grids import printable_label, save_png, tile_grid
 
 CELL = 44
@@ -17,8 +18,8 @@ FULL, MISTAKEN = (38, 84, 140), (178, 60, 40)
 
 def draw_confusion(matrix: Tensor, names: Sequence[str], path: Path, title: str) -> None:
     """Write the confusion matrix int64 ``[K, K]`` as a picture: a row for each style, in percent of its pictures."""
-    font, small = ImageFont.load_default(size=13), ImageFont.load_default(size=12)
     shown = [printable_label(name) for name in names]
+    font, small = label_font([*shown, title], 13), ImageFont.load_default(size=12)
     margin = max(int(font.getlength(name)) for name in shown) + 16
     count, top = len(names), margin + 48
     width = max(margin + count * CELL + 8, int(font.getlength(title)) + 16)

@@ -35,6 +35,7 @@ def clean_into(raw: Path, out: Path, config: DataConfig, *, dry_run: bool = Fals
             out,
             CleanRules(**config.model_dump(include={rule.name for rule in fields(CleanRules)})),
             LabelChoice(config.labels, config.label),
+            level=config.level,
             workers=config.workers or os.cpu_count() or 1,
             dry_run=dry_run,
             on_progress=progress.show,

@@ -10,8 +10,25 @@ from hypothesis import strategies as st
 
 from latentart.data.slug import slug, slugs
 
-HOSTILE = ["", ".", "..", ".git", "-rf", "../x", "/etc", "a\\..\\b", "nul", "CON", "com1.txt", "a b", "[/]", "a\nb"]
-HOSTILE += ["ends.", "日本", "na\udcffme", "x" * 300, "\ud800", "a\0b"]
+HOSTILE = [
+    "",
+    ".",
+    "..",
+    ".git",
+    "-rf",
+    "../x",
+    "/etc",
+    "a\\..\\b",
+    "nul",
+    "CON",
+    "com1.txt",
+    " a",
+    "a  b",
+    "[/]",
+    "a\nb",
+    "COM¹",
+]
+HOSTILE += ["ends.", "\u202e日本", "na\udcffme", "x" * 300, "\ud800", "a\0b"]
 
 
 @pytest.mark.parametrize("name", ["High_Renaissance", "Ukiyo-e", "v1.2", "x" * 80])
@@ -25,9 +42,37 @@ def test_a_hostile_name_becomes_a_safe_one_with_a_hash(name: str) -> None:
     """Separators, dots, devices, length and foreign bytes never reach the file system."""
     safe = slug(name)
 
-    assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*-[0-9a-f]{8}", safe)
-    assert len(safe) <= 80
-    assert safe.split(".")[0].upper() not in {"CON", "NUL", "COM1"}
+    assert re.fullmatch(r"\w[\w.-]*-[0-9a-f]{8}", safe)
+    assert len(safe.encode()) <= 80
+    assert safe.split(".")[0].upper() not in {"CON", "NUL", "COM1", "COM¹"}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("Pop Art", "Pop_Art"),
+        ("日本 画", "日本_画"),
+        ("Café", "Café"),
+        ("Cafe\u0301", "Café"),
+        ("हिन्दी", "हिन्दी"),
+        ("Модерн", "Модерн"),
+    ],
+)
+def test_names_of_any_writing_stay_readable(name: str, expected: str) -> None:
+    """Letters stay, in one spelling, and a space costs no hash."""
+    assert slug(name) == expected
+
+
+def test_a_long_name_is_cut_between_letters() -> None:
+    """80 bytes are the most, whatever a letter takes."""
+    assert re.fullmatch(r"日{23}-[0-9a-f]{8}", slug("日" * 90))
+
+
+def test_names_that_become_one_are_kept_apart() -> None:
+    """A space and an underscore are different styles."""
+    folders = slugs(["Pop Art", "Pop_Art"])
+
+    assert len(set(folders.values())) == 2
 
 
 @given(st.sets(st.text(max_size=20), max_size=8))

@@ -33,6 +33,11 @@ MPS = (
         (RuntimeError("CUDA error: out of memory"), "the GPU's memory is full."),
         (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "the GPU's memory is full."),
         (MemoryError(), "the memory is full."),
+        (
+            RuntimeError("unable to allocate shared memory(shm) for file </torch_1_2_3>: No space left on device (28)"),
+            "the shared memory, /dev/shm, is full.",
+        ),
+        (RuntimeError("unable to write to file </torch_9_8_7>"), "the shared memory, /dev/shm, is full."),
     ],
 )
 def test_what_was_asked_for_and_what_was_free_is_said(error: Exception, message: str) -> None:

@@ -194,6 +194,43 @@ def test_inpainting_keeps_what_is_black(run: Run, studio: Path) -> None:
     assert settings_of(path)["mask"]["file"] == "mask.png"
 
 
+def test_what_is_transparent_in_a_mask_stays(run: Run, studio: Path) -> None:
+    """A mask of white strokes on nothing is that of white on black, whatever color lies under its transparency."""
+    with Image.open(studio / "mask.png") as mask:
+        strokes = Image.new("RGBA", mask.size, (255, 255, 255, 0))
+        strokes.putalpha(mask)
+    strokes.save(studio / "strokes.png")
+    words = ("sample", "-s", "Minimalism", "-n", "1", "--init-image", "in.png", "--mask")
+
+    for name in ("mask", "strokes"):
+        assert run(studio, *words, f"{name}.png", "--out", f"{name}-out.png").code == 0
+
+    assert np.array_equal(pixels(studio / "mask-out.png"), pixels(studio / "strokes-out.png"))
+
+
+def test_a_mask_that_is_white_everywhere_is_told(run: Run, studio: Path) -> None:
+    """It is drawn, and a line says that nothing stays; a mask that keeps something brings no such line."""
+    Image.new("L", (48, 48), 255).save(studio / "white.png")
+    words = ("sample", "-s", "Minimalism", "-n", "1", "--init-image", "in.png", "--mask")
+
+    white, half = run(studio, *words, "white.png"), run(studio, *words, "mask.png", "--seed", "5")
+
+    assert white.code == half.code == 0
+    assert "white.png is white everywhere: nothing of the picture stays" in white.err
+    assert "everywhere" not in half.err
+
+
+def test_a_picture_too_long_for_its_shape_can_be_begun_from_at_a_size(run: Run, studio: Path) -> None:
+    """The size that is given takes the place of the one that would follow."""
+    Image.new("RGB", (1, 5000)).save(studio / "line.png")
+
+    done = run(studio, "sample", "-s", "Cubism", "-n", "1", "--init-image", "line.png", "--size", "32x32")
+    refused = run(studio, "reconstruct", "line.png").error(2)
+
+    assert done.code == 0
+    assert "line.png would have 64 x 320000 pixels: one side is more than 16 times the other." in refused
+
+
 def test_an_inverted_picture_comes_back_in_its_own_style(run: Run, studio: Path) -> None:
     """Up and down in one style without guidance is the reconstruction, in another it is not; one picture per style."""
     words = ("sample", "--invert", "in.png", "--from-style", "cubism", "--steps", "20")
@@ -327,6 +364,8 @@ IN = ("--init-image", "in.png")
         (["--label", "genre=portrait"], "'genre=portrait': this model knows no labels beside its styles."),
         ([*IN, "--mask", "small.png"], "small.png has 8x8, in.png 48x48: they must be of one size."),
         ([*IN, "--mask", "black.png"], "black.png is white nowhere."),
+        ([*IN, "--mask", "clear.png"], "clear.png is white nowhere."),
+        (["--init-image", "line.png"], "the picture to begin from has 1x5000 pixels"),
     ],
 )
 def test_what_cannot_be_is_refused_before_it_is_drawn(
@@ -335,6 +374,8 @@ def test_what_cannot_be_is_refused_before_it_is_drawn(
     """One line says why, and nothing is written."""
     Image.new("L", (8, 8), 255).save(studio / "small.png")
     Image.new("L", (48, 48)).save(studio / "black.png")
+    Image.new("RGBA", (48, 48), (255, 255, 255, 0)).save(studio / "clear.png")
+    Image.new("RGB", (1, 5000)).save(studio / "line.png")
     before = snapshot(studio)
 
     line = run(studio, "sample", *(["-s", "Cubism"] if words else []), *words).error(2)

@@ -65,7 +65,7 @@ def test_a_raw_folder_without_a_sound_picture_is_refused(run: Run, init_tiny: Ru
 
     assert done.code == 4
     assert done.err.splitlines()[-1].startswith("error: No sound picture among the 1 files")
-    assert "dropped Cubism/a.jpg: not_a_picture" in done.out
+    assert "dropped Cubism/a.jpg: web_page" in done.out
     assert not (art / "data").exists()
 
 

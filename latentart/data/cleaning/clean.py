@@ -23,10 +23,12 @@ from latentart.data.cleaning.label_table import (
     Labels,
     read_labels,
 )
+from latentart.data.cleaning.levels import doubt_level
 from latentart.data.cleaning.picture import PARTS, CleanRules, Job, decide_pictures
 from latentart.data.cleaning.raw_files import check_folders, find_raw_files, find_styles
-from latentart.data.cleaning.report import REMEDIES, CleanReport, count_reasons, make_report, write_report
+from latentart.data.cleaning.report import BESIDE, REMEDIES, CleanReport, count_reasons, make_report, write_report
 from latentart.data.index import IndexEntry, read_index, write_index
+from latentart.data.names import near_names
 from latentart.data.slug import slugs
 from latentart.errors import ConfigError, DataError, ResourceError
 from latentart.storage.whole import remove_temporaries
@@ -42,13 +44,15 @@ def clean_folder(
     rules: CleanRules,
     labels: LabelChoice = USUAL_LABELS,
     *,
+    level: int = 1,
     workers: int = 1,
     dry_run: bool = False,
     on_progress: OnProgress | None = None,
 ) -> CleanReport:
     """Turn a raw folder into a clean data set in ``out``, or only say what would become of it (``dry_run``).
 
-    Done again, it does only what is new, changed or gone. Files are decided in ``workers`` processes under limits of
+    Without a table the folders ``level`` levels below ``raw`` are the styles. Done again, it does only what is new,
+    changed or gone. Files are decided in ``workers`` processes under limits of
     time and memory; 0 decides in this one, without. ``on_progress`` is told (files decided, files in all).
 
     Raises:
@@ -57,7 +61,7 @@ def clean_folder(
         ResourceError: the data folder cannot be written, another process is writing it, or no worker can be started.
     """
     with _storage_errors_named(out):
-        cleaning = Cleaning(*check_folders(raw, out), rules, labels)
+        cleaning = Cleaning(*check_folders(raw, out), rules, labels, level)
         return cleaning.dry_run(workers, on_progress) if dry_run else cleaning.run(workers, on_progress)
 
 
@@ -72,11 +76,11 @@ class NothingKeptError(DataError):
 class Cleaning:
     """One cleaning of a raw folder, from its list of files to the index."""
 
-    def __init__(self, raw: Path, out: Path, rules: CleanRules, labels: LabelChoice) -> None:
-        self.raw, self.out, self.rules = raw, out, rules
+    def __init__(self, raw: Path, out: Path, rules: CleanRules, labels: LabelChoice, level: int) -> None:
+        self.raw, self.out, self.rules, self.level = raw, out, rules, level
         self.table = raw / labels.table
         self.labels = _read_table(self.table, labels.label)
-        self.styles = find_styles(raw, self.labels)
+        self.styles = find_styles(raw, self.labels, level)
         self.folders = slugs(self.styles, taken=OWN_NAMES)
 
     def dry_run(self, workers: int, on_progress: OnProgress | None) -> CleanReport:
@@ -108,7 +112,8 @@ class Cleaning:
             return report
 
     def _list_files(self, journal: Journal) -> None:
-        journal.list_files(find_raw_files(self.raw, self.styles, self.labels, self.table), self.rules)
+        files = find_raw_files(self.raw, self.styles, self.labels, self.table, self.level)
+        journal.list_files(files, self.rules)
         if not journal.num_files():
             raise DataError(f"The raw folder {str(self.raw)!r} holds no files.", "Put your pictures there.")
 
@@ -131,13 +136,21 @@ class Cleaning:
             dropped=dropped,
             flagged=journal.flagged(),
             conflicts=journal.conflicts(),
-            warnings=self.labels.warnings if self.labels is not None else (),
+            warnings=self._warnings(),
         )
         if not report.kept:
-            reason, number = next(iter(count_reasons(dropped).items()))
+            reasons = count_reasons(dropped)
+            reason, number = min(reasons.items(), key=lambda pair: pair[0] in BESIDE)  # the first that is none
             msg = f"No sound picture among the {len(dropped)} files in {str(self.raw)!r}: {number} dropped as {reason}."
             raise NothingKeptError(msg, REMEDIES[reason], report)
         return report
+
+    def _warnings(self) -> list[str]:
+        near = [
+            f"{' and '.join(map(repr, group))} are styles of their own, though only case or spaces differ: rename one?"
+            for group in near_names(self.styles)
+        ]
+        return [*(doubt_level(self.raw, self.level) if self.labels is None else self.labels.warnings), *near]
 
     def _with_labels(self, entry: IndexEntry) -> IndexEntry:
         return replace(entry, labels=self.labels.labels_of(entry.source)) if self.labels else entry

@@ -25,7 +25,7 @@ from latentart.errors import DataError
 from latentart.kinds import NearDuplicates
 
 JOURNAL = ".clean.sqlite"
-OUR_PICTURE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*/[0-9a-f]{24}\.(jpg|png)")
+OUR_PICTURE = re.compile(r"[^./\\-][^/\\\0]*/[0-9a-f]{24}\.(jpg|png)")
 PAGE = 1000
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from latentart.data.names import one_spelling
 from latentart.errors import ConfigError, DataError, nearest
 
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "image", "image_path", "file_path", "picture")
@@ -91,7 +92,7 @@ def read_labels(path: Path, label: str) -> Labels:
         file.seek(0)
         # a space after a delimiter would keep quotes from being seen as such
         table = csv.reader(file, delimiter=max(DELIMITERS, key=header.count), skipinitialspace=True)
-        names = [name.strip() for name in next(table, [])]
+        names = [one_spelling(name.strip()) for name in next(table, [])]
         path_column = _path_column(path, names)
         columns: dict[str, int] = {}
         for i, name in enumerate(names):
@@ -130,7 +131,7 @@ class _OddRows:
 def _bare(value: str) -> str:
     """Return the one item of what was a list in Python, as WikiArt's tables have it, or the value as it is."""
     item = re.fullmatch(r"""\['([^']*)'\]|\["([^"]*)"\]""", value)
-    return (item[1] or item[2] or "").strip() if item else value
+    return one_spelling((item[1] or item[2] or "").strip() if item else value)
 
 
 def _read_rows(
@@ -170,6 +171,7 @@ def _path_column(path: Path, names: Sequence[str]) -> int:
 
 
 def _label_column(path: Path, columns: Sequence[str], label: str) -> str:
+    label = one_spelling(label)
     if label in columns:
         return label
     for column in columns:

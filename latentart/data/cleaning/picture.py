@@ -29,6 +29,8 @@ from latentart.data.pictures.decode import (
     decode_stream,
     open_regular_file,
 )
+from latentart.data.pictures.formats import may_be_picture
+from latentart.data.pictures.other_kinds import HEAD, name_other_kind
 from latentart.kinds import FileFormat, NearDuplicates
 from latentart.storage.checksums import sha256_of
 from latentart.storage.whole import whole_file
@@ -38,6 +40,7 @@ EXTENSIONS = {"jpeg": "jpg", "png": "png"}
 LEAST_MEMORY = 512 * 1024 * 1024  # libraries want some, however small the pictures are
 LONGEST_JPEG_SIDE = 65_500
 POLICY = 1  # counts the changes of how pictures are decoded and written
+REASONS = 1  # counts the changes of why files are dropped, which give no kept picture another name
 JUDGED = ("", "too_few_bytes", "too_small", "extreme_aspect")  # what follows from size and rules alone
 LIMITED = ("bomb", "time_out")
 
@@ -136,9 +139,11 @@ def decide_picture(job: Job, *, raw: Path, out: Path | None, rules: CleanRules) 
     try:
         with open_regular_file(raw / found.source) as file:
             num_bytes = os.fstat(file.fileno()).st_size
-            reason, detail = rules.refusal(num_bytes)
-            if reason:
+            start = file.read(HEAD)
+            reason, detail = rules.refusal(num_bytes) if may_be_picture(start) else name_other_kind(start, found.source)
+            if reason not in ("", "not_a_picture"):  # what we cannot name, a decoder may know
                 return _refused(found, rules, reason, detail)
+            file.seek(0)
             decoded = decode_stream(
                 file, background=rules.background, max_pixels=rules.max_pixels, max_side=rules.max_side
             )
@@ -228,7 +233,7 @@ def _eyes(rules: CleanRules, is_limited: bool) -> str:
     """Return 12 hex digits over all that decides on a picture beside its file and what ``judge_again`` can do."""
     decoders = [name for name in ("simplejpeg", "pillow_heif") if find_spec(name)]
     limits = (rules.max_pixels, rules.time_limit) if is_limited else ()
-    return _digest(rules.shape(), decoders, limits)[:12]
+    return _digest(rules.shape(), REASONS, decoders, limits)[:12]
 
 
 def _digest(*parts: object) -> str:

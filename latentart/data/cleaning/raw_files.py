@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import TypeAlias
 
 from latentart.data.cleaning.label_table import Labels, normal_path
+from latentart.data.names import one_spelling
 from latentart.errors import ConfigError, DataError
+
+SYSTEM_FOLDERS = ("@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "__MACOSX", "lost+found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,29 +34,48 @@ class RawFile:
 StyleOf: TypeAlias = Callable[[str], tuple[str, str]]  # the style of a source, or an empty one and why
 
 
-def find_styles(raw: Path, labels: Labels | None = None) -> list[str]:
+def find_styles(raw: Path, labels: Labels | None = None, level: int = 1) -> list[str]:
     """Return the styles in the order of names: those in the table of labels, or else the folders in ``raw``.
 
+    Those are ``level`` levels below it. Names that differ only in how Unicode spells their letters are one.
     Files directly in a ``raw`` without folders are one style named after it.
     """
     if labels is not None:
         return sorted({labels.style_of(source) for source in labels.sources()} - {""})
-    with os.scandir(raw) as entries:
-        names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-    return sorted(name for name in names if not _is_hidden(name)) or [raw.name]
+    names = {one_spelling(folder.name) for folder in folders_at(raw, level)}
+    return sorted(names) or ([one_spelling(raw.name)] if level == 1 else [])
+
+
+def folders_at(raw: Path, level: int) -> list[Path]:
+    """Return the folders that lie ``level`` levels below ``raw``, none of them hidden, a link or the system's own."""
+    folders = [raw]
+    for _ in range(level):
+        folders = [below for folder in folders for below in list_folder(folder)[0]]
+    return folders
+
+
+def list_folder(folder: Path) -> tuple[list[Path], list[str]]:
+    """Return the folders in a folder, and the names of what else is in it, in order and without what is hidden."""
+    try:
+        with os.scandir(folder) as entries:
+            shown = sorted((entry for entry in entries if not is_hidden(entry.name)), key=lambda entry: entry.name)
+    except PermissionError:  # which the walk over all files will tell
+        return [], []
+    folders = [Path(entry.path) for entry in shown if entry.is_dir(follow_symlinks=False)]
+    return folders, [entry.name for entry in shown if not entry.is_dir(follow_symlinks=False)]
 
 
 def find_raw_files(
-    raw: Path, styles: Sequence[str], labels: Labels | None = None, labels_file: Path | None = None
+    raw: Path, styles: Sequence[str], labels: Labels | None = None, labels_file: Path | None = None, level: int = 1
 ) -> Iterator[RawFile]:
     """Yield every file below ``raw`` as it comes; no link is followed, and ``labels_file`` itself is passed over.
 
     With ``labels`` the table names each picture's style, and files it names that are not there follow as
-    ``missing``. Without, all the files below a folder that is one of the ``styles`` belong to it.
+    ``missing``. Without, all the files below a folder ``level`` levels down that is one of the ``styles`` belong to it.
     """
     passed_over = _source_of(labels_file, raw)
     if labels is None:
-        yield from _walk(raw, _styles_by_folder(raw, styles), passed_over)
+        yield from _walk(raw, _styles_by_folder(raw, styles, level), passed_over)
         return
     table = labels_file.name if labels_file else "the table of labels"
     there: set[str] = set()
@@ -111,8 +133,8 @@ def _walk(raw: Path, style_of: StyleOf, passed_over: str) -> Iterator[RawFile]:
 
 def _raw_file(entry: os.DirEntry[str], source: str, style_of: StyleOf) -> RawFile:
     style, detail = style_of(source)
-    if any(_is_hidden(part) for part in source.split("/")):
-        return RawFile(source, style, reason="not_a_picture", detail="a hidden file or folder")
+    if any(is_hidden(part) for part in source.split("/")):
+        return RawFile(source, style, reason="hidden", detail="a hidden file or folder, or one of the system")
     if not entry.is_file(follow_symlinks=False):
         return RawFile(source, style, reason="not_a_regular_file", detail="a link, pipe or device")
     if not style:
@@ -125,14 +147,14 @@ def _raw_file(entry: os.DirEntry[str], source: str, style_of: StyleOf) -> RawFil
     return RawFile(source, style, info.st_size, info.st_mtime_ns % (1 << 63))
 
 
-def _styles_by_folder(raw: Path, styles: Sequence[str]) -> StyleOf:
+def _styles_by_folder(raw: Path, styles: Sequence[str], level: int) -> StyleOf:
     shared = {style: style for style in styles}  # one string for all the files of a style
-    folders = [raw / style for style in styles]
-    only_style = "" if any(folder.is_dir() and not folder.is_symlink() for folder in folders) else raw.name
+    only_style = "" if folders_at(raw, level) or level > 1 else one_spelling(raw.name)
 
     def style_of(source: str) -> tuple[str, str]:
-        folder, slash, _ = source.partition("/")
-        return shared.get(folder, only_style) if slash else only_style, "lies beside the style folders"
+        parts = source.split("/")
+        folder = one_spelling(parts[level - 1]) if len(parts) > level else ""
+        return shared.get(folder, only_style), "lies beside the style folders"
 
     return style_of
 
@@ -155,5 +177,8 @@ def _source_of(path: Path | None, raw: Path) -> str:
         return ""
 
 
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".")
+def is_hidden(name: str) -> bool:
+    """Return whether a file or folder of this name is passed over: it begins with a dot, or some system keeps it."""
+    if name in SYSTEM_FOLDERS:
+        return True
+    return name.startswith(".") and bool(name.strip("."))  # "..." is a name as people give it

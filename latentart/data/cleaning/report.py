@@ -19,7 +19,13 @@ REMEDIES = {
     "too_few_bytes": "Lower data.min_bytes if small files are sound pictures here.",
     "too_small": "Lower data.min_side if pictures this small are wanted.",
     "extreme_aspect": "Raise data.max_aspect if pictures this long are wanted.",
+    "empty": "Copy or download the pictures again: nothing has arrived of them.",
     "not_a_picture": "Check that data.raw is the folder with the pictures.",
+    "lfs_pointer": "Run `git lfs pull` where the pictures come from: these files only point to them.",
+    "web_page": "Download the pictures themselves: their addresses led to pages, as of an error or a login.",
+    "other_format": "Save them as PNG or JPEG with the program that makes them; the report names each format.",
+    "sidecar": "Nothing: texts, settings and files of the system may lie beside pictures.",
+    "hidden": "Nothing; or rename those that are pictures: what begins with a dot is passed over.",
     "truncated": "Copy or download the pictures again: their ends are missing.",
     "damaged": "Copy or download the pictures again: their content is damaged.",
     "bomb": "Raise data.max_pixels if pictures this large are wanted, or scale them down before cleaning.",
@@ -31,6 +37,9 @@ REMEDIES = {
     "duplicate": "Remove the copies, or be content with one of each.",
     "near_duplicate": "Set data.near_duplicates to flag or keep if pictures that look alike are wanted.",
 }
+
+BESIDE = ("sidecar", "hidden")
+"""Reasons of files that nobody meant as pictures: they count neither for nor against what is wrong with a folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +180,9 @@ def _warnings(kept: int, styles: dict[str, Counter[str]], dropped: list[Dropped]
         found.append(f"There is only one style, {only!r}: a model can learn it, but has nothing to choose from.")
     if sizes and max(sizes.values()) >= UNEVEN * min(sizes.values()):
         found.append("The styles are uneven: data.balance_styles=true lets training see every style equally often.")
-    for reason, number in count_reasons(dropped).items():
-        if number > (kept + len(dropped)) / 2:
+    reasons = {reason: number for reason, number in count_reasons(dropped).items() if reason not in BESIDE}
+    for reason, number in reasons.items():
+        if number > (kept + sum(reasons.values())) / 2:
             found.append(f"More than half of the files were dropped as {reason} ({number}). {REMEDIES[reason]}")
     return found
 

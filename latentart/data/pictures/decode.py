@@ -18,7 +18,7 @@ from io import SEEK_END, BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import AvifImagePlugin, ExifTags, Image, ImageFile, UnidentifiedImageError
+from PIL import AvifImagePlugin, ExifTags, Image, ImageFile, PngImagePlugin, UnidentifiedImageError
 
 from latentart.data.pictures.colors import flatten_to_srgb
 from latentart.data.pictures.formats import (
@@ -30,6 +30,8 @@ from latentart.data.pictures.formats import (
     looks_like_picture,
 )
 from latentart.data.pictures.jpeg_scan import LARGEST_CHECKED_JPEG, decode_strictly, find_scan_damage
+from latentart.data.pictures.other_kinds import HEAD, name_other_kind
+from latentart.data.pictures.png import LARGEST_TEXT, mend_key, without_large_texts
 from latentart.errors import DataError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000", "PPM")  # JPEG covers MPO
@@ -47,11 +49,11 @@ BOMBS = (Image.DecompressionBombWarning, Image.DecompressionBombError)
 NO_MEMORY = re.compile(
     r"(out of|not enough|insufficient) memory|memory (alloc|error|limit)|alloc\w* fail", re.IGNORECASE
 )
+TOO_MUCH_TEXT = re.compile("Decompressed data too large|Too much memory used in text")
 # a worker may take so much; the decoders of some formats take more, measured with alpha, so they may have fewer pixels
 BYTES_PER_PIXEL = 12
 HUNGRY_FORMATS = {"WEBP": 18, "AVIF": 18, "HEIF": 18, "JPEG2000": 24}
 UNREAD_TIFF = "a TIFF of a kind that is not read, or a raw camera file: save it with 8 bits per channel"
-KEY_SCALES = {"L;2": 85, "L;4": 17}  # from a grey of 2 or 4 bits to one of 8
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -66,7 +68,8 @@ TURNS = {
 class BadImage(DataError):  # noqa: N818 - says what the file is, not that we failed
     """A file is no sound picture; ``reason_code`` is one word for counting, ``detail`` says more.
 
-    Codes: too_few_bytes, not_a_picture, truncated, damaged, bomb, unreadable, not_a_regular_file.
+    Codes: empty, not_a_picture, web_page, lfs_pointer, other_format, truncated, damaged, bomb, unreadable,
+    not_a_regular_file.
     """
 
     def __init__(self, reason_code: str, detail: str) -> None:
@@ -146,10 +149,16 @@ def decode_stream(
     """
     start = file.read(12)
     if not start:
-        raise BadImage("too_few_bytes", "the file is empty")
+        raise BadImage("empty", "the file is empty")
     with _strict_pillow(max_pixels):
         try:
-            return _decode(file, start, background, max_pixels, max_side)
+            try:
+                return _decode(file, start, background, max_pixels, max_side)
+            except ValueError as error:
+                if not TOO_MUCH_TEXT.search(str(error)):
+                    raise
+                file = without_large_texts(file)
+                return _decode(file, start, background, max_pixels, max_side)
         except BadImage:
             raise
         except Exception as error:  # decoders raise anything from SyntaxError to ZeroDivisionError
@@ -194,20 +203,11 @@ def _open(file: BinaryIO, start: bytes, max_pixels: int) -> ImageFile.ImageFile:
     if (num_bytes := math.prod(image.size) * HUNGRY_FORMATS.get(image.format or "", 0)) > max_pixels * BYTES_PER_PIXEL:
         raise BadImage("bomb", f"{image.width} x {image.height} pixels of {image.format} take {num_bytes} bytes")
     if is_raw_camera_file(image, start):
-        raise BadImage("not_a_picture", "a raw camera file: develop it first")
+        raise BadImage("other_format", "a raw camera file: develop it first")
     if is_misread_tiff(image):
-        raise BadImage("not_a_picture", UNREAD_TIFF)
-    _mend_key(image)
+        raise BadImage("other_format", UNREAD_TIFF)
+    mend_key(image)
     return image
-
-
-def _mend_key(image: ImageFile.ImageFile) -> None:
-    # PNG names its transparent color in the depth of the file; Pillow's pixels have 8 bits
-    raw_mode, key = image.tile[0].args if image.tile else None, image.info.get("transparency")
-    if raw_mode in KEY_SCALES and isinstance(key, int) and key < 256 // KEY_SCALES[raw_mode]:
-        image.info["transparency"] = key * KEY_SCALES[raw_mode]
-    elif raw_mode == "RGB;16B" and isinstance(key, tuple) and max(key) > 255:
-        image.info["transparency"] = tuple(value >> 8 for value in key)
 
 
 def _readable_formats(start: bytes) -> tuple[str, ...]:
@@ -245,15 +245,15 @@ def _load_jpeg(image: Image.Image, file: BinaryIO) -> Image.Image:
 @contextmanager
 def _strict_pillow(max_pixels: int) -> Iterator[None]:
     # Pillow keeps its limit and its warnings in globals: set for one decode, then put back
-    limit_before = Image.MAX_IMAGE_PIXELS
+    limit_before, text_before = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        Image.MAX_IMAGE_PIXELS = max_pixels
+        Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = max_pixels, LARGEST_TEXT
         try:
             yield
         finally:
-            Image.MAX_IMAGE_PIXELS = limit_before
+            Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = limit_before, text_before
 
 
 def _bad_image(error: Exception, file: BinaryIO, start: bytes) -> BadImage:
@@ -264,19 +264,18 @@ def _bad_image(error: Exception, file: BinaryIO, start: bytes) -> BadImage:
     if isinstance(error, BOMBS):  # its text names twice the limit
         num_pixels = re.search(r"\d+", detail)
         return BadImage("bomb", f"{num_pixels[0] if num_pixels else 'too many'} pixels, more than may be decoded")
-    if "Decompressed data too large" in detail:
-        return BadImage("bomb", "holds a text that grows without limit")
     if isinstance(error, OSError) and error.errno is not None:
         return BadImage("unreadable", detail)
     if is_heif(start) and "HEIF" not in Image.OPEN:
-        return BadImage("not_a_picture", 'HEIC or HEIF is read after: pip install "latentart[heif]"')
+        return BadImage("other_format", 'HEIC or HEIF is read after: pip install "latentart[heif]"')
     is_unknown = isinstance(error, UnidentifiedImageError)  # its text holds an address, which differs in every run
     if is_unknown and not looks_like_picture(start):
-        return BadImage("not_a_picture", "the content is of no known picture format")
+        file.seek(0)
+        return BadImage(*name_other_kind(file.read(HEAD), ""))
     if is_cut(file):
         return BadImage("truncated", "the file ends before the picture does")
     if is_unknown and is_tiff(start):
-        return BadImage("not_a_picture", UNREAD_TIFF)
+        return BadImage("other_format", UNREAD_TIFF)
     if is_unknown:
         return BadImage("damaged", "starts like a picture, but its header is not sound")
     return BadImage("truncated" if "truncated" in detail.lower() else "damaged", detail)

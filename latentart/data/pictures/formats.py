@@ -35,6 +35,11 @@ def looks_like_picture(start: bytes) -> bool:
     return start.startswith(SIGNATURES) or is_bmp or is_webp or is_avif or is_heif(start)
 
 
+def may_be_picture(start: bytes) -> bool:
+    """Return whether a file that starts with these 12 bytes is worth a decoder, PPM and its kin included."""
+    return looks_like_picture(start) or (start[:1] == b"P" and start[1:2] in b"1234567FfUuYy" and start[2:3].isspace())
+
+
 def is_heif(start: bytes) -> bool:
     """Return whether a file that starts with these 12 bytes may be HEIC or HEIF (or AVIF under a general name)."""
     return start[4:8] == b"ftyp" and start[8:12] in HEIF_BRANDS

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
+from latentart.data.pictures.fonts import label_font
 from latentart.storage.whole import whole_file
 
 GAP = 2
@@ -28,7 +29,7 @@ def tile_grid(pictures: Sequence[Image.Image], rows: int, columns: int, labels: 
         msg = f"grid: got {len(labels)} labels, expected {rows}"
         raise ValueError(msg)
     width, height = pictures[0].size
-    font = ImageFont.load_default(size=max(10, min(24, height // 5)))
+    font = label_font(map(printable_label, labels), max(10, min(24, height // 5)))
     margin = max((int(font.getlength(printable_label(text))) for text in labels), default=-8) + 8
     size = (margin + columns * (width + GAP) + GAP, rows * (height + GAP) + GAP)
     grid = Image.new("RGB", size, _GROUND)

@@ -207,10 +207,10 @@ def _deep() -> Iterator[File]:
     yield keep("rgb48 big.tif", tiff_of(color("l"), 2, big=True))
     yield keep("planes.tif", tiff_of(np.asarray(picture("m")), 2, t284=2))
     yield keep("packed planes of 16 bits.tif", tiff_of(color("o"), 2, t284=2, t259=8))
-    yield drop("planes of 16 bits.tif", tiff_of(color("p"), 2, t284=2), "not_a_picture")
+    yield drop("planes of 16 bits.tif", tiff_of(color("p"), 2, t284=2), "other_format")
     swapped = tiff_of(pixels("q").astype(np.float32), 1, ">", t259=8)
-    yield drop("packed float big endian.tif", swapped, "not_a_picture")
-    yield drop("float color.tif", tiff_of(np.asarray(picture("n")).astype(np.float32) / 255, 2), "not_a_picture")
+    yield drop("packed float big endian.tif", swapped, "other_format")
+    yield drop("float color.tif", tiff_of(np.asarray(picture("n")).astype(np.float32) / 255, 2), "other_format")
 
 
 def _transparent() -> Iterator[File]:
@@ -345,7 +345,7 @@ def _cut() -> Iterator[File]:
     yield drop("no end chunk.png", png[:-12], "truncated")
     yield drop("half an end chunk.png", png[:-5], "truncated")
     for number, content in enumerate((b"", b"\xff", bytes(5000), np.random.default_rng(1).bytes(5000))):
-        yield drop(f"nothing {number}.jpg", content, "not_a_picture" if content else "too_few_bytes")
+        yield drop(f"nothing {number}.jpg", content, "not_a_picture" if content else "empty")
 
 
 def _silently_damaged() -> Iterator[File]:
@@ -364,26 +364,37 @@ def _silently_damaged() -> Iterator[File]:
 
 
 def _no_pictures() -> Iterator[File]:
-    for name, content in {
-        "page.jpg": b"<!doctype html><html><body>404</body></html>",
-        "text.png": b"\xef\xbb\xbfnot a picture",
-        "drawing.svg": b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>",
-        "paper.pdf": b"%PDF-1.7\n",
-        "archive.png": b"PK\3\4" + bytes(100),
-        "film.jpg": b"\0\0\0\x18ftypisom" + bytes(100),
-        "sound.webp": b"RIFF\xff\0\0\0WAVEfmt ",
-        "program.eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(x) run\n",
-        "Thumbs.db": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(100),
-        ".DS_Store": b"\0\0\0\1Bud1",
-        "._apple.jpg": b"\0\5\x16\7\0\2\0\0Mac OS X",
-        "layers.psd": b"8BPS\0\1" + bytes(100),
-        "icon.ico": encoded(picture("ico"), "ICO", sizes=[(32, 32)]),
-        "old.tga": encoded(picture("tga"), "TGA"),
-        "raw.dng": tiff_of(np.asarray(picture("dng")), 2, t254=1, t50706=(1, 4, 0, 0)),
-        "raw.cr2": b"II*\0\x10\0\0\0CR\2\0" + bytes(100),
+    for name, (reason, content) in {
+        "page.jpg": ("web_page", b"<!doctype html><html><body>404</body></html>"),
+        "text.png": ("not_a_picture", b"\xef\xbb\xbfnot a picture"),
+        "drawing.svg": ("other_format", b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"),
+        "paper.pdf": ("other_format", b"%PDF-1.7\n"),
+        "archive.png": ("other_format", b"PK\3\4" + bytes(100)),
+        "film.jpg": ("other_format", b"\0\0\0\x18ftypisom" + bytes(100)),
+        "sound.webp": ("not_a_picture", b"RIFF\xff\0\0\0WAVEfmt "),
+        "program.eps": ("other_format", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(x) run\n"),
+        "Thumbs.db": ("sidecar", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(100)),
+        ".DS_Store": ("hidden", b"\0\0\0\1Bud1"),
+        "._apple.jpg": ("hidden", b"\0\5\x16\7\0\2\0\0Mac OS X"),
+        "layers.psd": ("other_format", b"8BPS\0\1" + bytes(100)),
+        "icon.ico": ("other_format", encoded(picture("ico"), "ICO", sizes=[(32, 32)])),
+        "old.tga": ("other_format", encoded(picture("tga"), "TGA")),
+        "raw.dng": ("other_format", tiff_of(np.asarray(picture("dng")), 2, t254=1, t50706=(1, 4, 0, 0))),
+        "raw.cr2": ("other_format", b"II*\0\x10\0\0\0CR\2\0" + bytes(100)),
+        "pointer.jpg": ("lfs_pointer", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"),
+        "caption.txt": ("sidecar", b"a woman, oil on canvas"),
+        "nothing.txt": ("sidecar", b""),
+        "features.npz": ("sidecar", b"PK\3\4" + bytes(100)),
+        "sea.xmp": ("sidecar", b"<x:xmpmeta/>"),
+        "stream.jxl": ("other_format", b"\xff\x0a" + bytes(100)),
+        "box.jxl": ("other_format", b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(100)),
+        "old.pcx": ("other_format", encoded(picture("pcx"), "PCX")),
+        "texture.dds": ("other_format", encoded(picture("dds"), "DDS")),
+        "quite.qoi": ("other_format", b"qoif" + bytes(100)),
+        "login.png": ("web_page", b"\r\n\r\n<HTML>\n<body><svg ></svg></body>"),
     }.items():
-        yield drop(name, content, "not_a_picture")
-    yield drop("stub.heic", b"\0\0\0\x18ftypheic" + bytes(100), "not_a_picture", *DAMAGE)
+        yield drop(name, content, reason)
+    yield drop("stub.heic", b"\0\0\0\x18ftypheic" + bytes(100), "other_format", *DAMAGE)
 
 
 def _odd_sizes() -> Iterator[File]:
@@ -412,9 +423,11 @@ def _bombs() -> Iterator[File]:
         "10^10.bmp": b"BM" + struct.pack("<IIIIiiHHIIIIII", 999, 0, 54, 40, 10**5, 10**5, 1, 24, 0, 0, 0, 0, 0, 0),
         "10^10.tif": tiff_of(np.zeros((2, 2), np.uint8), 1, t256=10**5, t257=10**5),
         "268 MP.webp": b"RIFF" + struct.pack("<I", len(webp) + 4) + b"WEBP" + webp,
-        "text.png": png_of((4, 4), 8, 2, tiny, png_chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(5_000_000)))),
     }.items():
         yield drop(name, content, "bomb")
+    for name, kind in {"text": b"zTXt", "profile": b"iCCP"}.items():
+        rows, chunk = png_rows(np.asarray(picture(name))), png_chunk(kind, b"a\0\0" + zlib.compress(bytes(50_000_000)))
+        yield keep(f"large {name}.png", png_of(SIZE, 8, 2, rows, chunk))
     image = picture("400 frames")
     yield keep(
         "400 frames.gif", encoded(image, "GIF", save_all=True, append_images=[image, Image.new("RGB", SIZE)] * 200)

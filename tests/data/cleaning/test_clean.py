@@ -39,6 +39,7 @@ def clean(
     out: Path,
     labels: LabelChoice = USUAL_LABELS,
     *,
+    level: int = 1,
     workers: int = 0,
     dry_run: bool = False,
     on_progress: OnProgress | None = None,
@@ -46,7 +47,8 @@ def clean(
 ) -> CleanReport:
     """Clean with the rules of these tests, in this process: that the guarded ones make the same has its own test."""
     rules = replace(RULES, **changes)
-    return clean_folder(raw, out, rules, labels, workers=workers, dry_run=dry_run, on_progress=on_progress)
+    guard: dict[str, Any] = {"workers": workers, "dry_run": dry_run, "on_progress": on_progress}
+    return clean_folder(raw, out, rules, labels, level=level, **guard)
 
 
 def picture_bytes(seed: int, size: tuple[int, int] = (40, 48), file_format: str = "PNG") -> bytes:
@@ -159,10 +161,10 @@ def test_every_dropped_file_has_a_reason(raw: Path, out: Path) -> None:
     report = clean(raw, out)
 
     expected = {
-        ".cache/hidden.png": "not_a_picture",
-        "Cubism/.DS_Store": "not_a_picture",
-        "Cubism/Thumbs.db": "not_a_picture",
-        "Cubism/blank.png": "too_few_bytes",
+        ".cache/hidden.png": "hidden",
+        "Cubism/.DS_Store": "hidden",
+        "Cubism/Thumbs.db": "sidecar",
+        "Cubism/blank.png": "empty",
         "Cubism/checksum.png": "damaged",
         "Cubism/copy.png": "duplicate",
         "Cubism/cut.jpg": "truncated",
@@ -170,7 +172,7 @@ def test_every_dropped_file_has_a_reason(raw: Path, out: Path) -> None:
         "Cubism/long.png": "extreme_aspect",
         "Cubism/loop": "not_a_regular_file",
         "Cubism/noise.png": "not_a_picture",
-        "Cubism/page.jpg": "not_a_picture",
+        "Cubism/page.jpg": "web_page",
         "Cubism/pipe.png": "not_a_regular_file",
         "Cubism/small.png": "too_small",
         "Linked": "not_a_regular_file",
@@ -185,7 +187,7 @@ def test_every_dropped_file_has_a_reason(raw: Path, out: Path) -> None:
     assert written == report.to_json()
     assert written["schema"] == 1
     assert written["styles"]["Cubism"]["kept"] == 3
-    assert written["styles"]["Cubism"]["dropped"]["not_a_picture"] == 4
+    assert written["styles"]["Cubism"]["dropped"]["not_a_picture"] == 1
     assert written["reasons"]["not_a_regular_file"] == 4
     assert report.kept == 6
     assert report.num_dropped == len(expected)
@@ -581,6 +583,63 @@ def test_a_table_gives_styles_and_labels(raw: Path, out: Path) -> None:
         clean(raw, out, LabelChoice(label="genr"))
 
 
+def test_spellings_of_one_name_are_one_style(tmp_path: Path, out: Path) -> None:
+    """Folders whose names differ only in Unicode's bytes are one class; case and spaces are pointed out."""
+    folder = tmp_path / "raw"
+    for i, name in enumerate(["Caf\u00e9", "Cafe\u0301", "pop art", "Pop_Art", "日本"]):
+        put(folder / name / f"{i}.png", picture_bytes(i))
+
+    report = clean(folder, out)
+
+    assert report.kept == 5
+    assert {style: counts["kept"] for style, counts in report.styles.items()} == {
+        "Caf\u00e9": 2,
+        "pop art": 1,
+        "Pop_Art": 1,
+        "日本": 1,
+    }
+    assert [warning for warning in report.warnings if "'Pop_Art' and 'pop art' are styles of their own" in warning]
+    assert {"Caf\u00e9", "日本"} <= {entry.file.split("/")[0] for entry in read_index(out / "index.jsonl")}
+    assert clean(folder, out).kept == 5
+
+
+def test_spellings_in_a_table_are_one_label(raw: Path, out: Path) -> None:
+    """Values and the names of columns too."""
+    rows = ["Cubism/0.png,Caf\u00e9,Bj\u00f6rk", "Cubism/1.png,Cafe\u0301,Bjo\u0308rk"]
+    put(raw / "labels.csv", "\n".join(["path,e\u0301cole,artist", *rows]).encode())
+
+    report = clean(raw, out, LabelChoice(label="\u00e9cole"))
+
+    assert list(report.styles) == ["Caf\u00e9"]
+    assert {entry.labels["artist"] for entry in read_index(out / "index.jsonl")} == {"Bj\u00f6rk"}
+
+
+@pytest.mark.parametrize(
+    ("files", "told", "level", "styles"),
+    [
+        (("train/A/1.png", "train/B/2.png", "val/A/3.png"), "'train', 'val' hold only folders", 2, {"A": 2, "B": 1}),
+        (("art/A/1.png", "art/B/2.png"), "'art' holds only folders", 2, {"A": 1, "B": 1}),
+        (("art/images/A/1.png", "art/images/B/2.png"), "'art' holds only folders", 3, {"A": 1, "B": 1}),
+        (("images/images/A/1.png", "resized/2.png"), "'images' holds only folders", 3, {"A": 1}),
+        (("A/@eaDir/x/1.png", "@eaDir/A/2.png", "B/3.png", "A/4.png"), "", 1, {"A": 1, "B": 1}),
+        (("A/deeper/1.png", "A/2.png", "B/3.png"), "", 1, {"A": 2, "B": 1}),
+    ],
+)
+def test_folders_of_folders_are_told_and_the_level_can_be_set(
+    tmp_path: Path, out: Path, files: tuple[str, ...], told: str, level: int, styles: dict[str, int]
+) -> None:
+    """The wrong level never becomes the classes without a word, and the setting that is offered is right."""
+    for i, name in enumerate(files):
+        put(tmp_path / "raw" / name, picture_bytes(i))
+
+    warnings = [text for text in clean(tmp_path / "raw", out).warnings if "only folders" in text]
+    report = clean(tmp_path / "raw", out, level=level)
+
+    assert [told in text and f"data.level={level}" in text for text in warnings] == [True] * bool(told)
+    assert {style: counts["kept"] for style, counts in report.styles.items()} == styles
+    assert not [text for text in report.warnings if "only folders" in text]
+
+
 def test_a_label_without_a_table_is_a_config_error(raw: Path, out: Path) -> None:
     """Folders know only styles."""
     with pytest.raises(ConfigError, match=r"data.label is 'artist'.*labels.csv"):
@@ -760,6 +819,33 @@ def test_more_than_half_dropped_names_the_knob(raw: Path, out: Path, rule: str, 
 
     assert report.reasons[reason] >= 6
     assert any(reason in warning and f"data.{rule}" in warning for warning in report.warnings)
+
+
+def test_files_beside_pictures_set_off_no_warning(raw: Path, out: Path) -> None:
+    """Captions, settings and files of the system may be many; what is wrong with pictures is still told."""
+    for i in range(20):
+        put(raw / "Cubism" / f"{i}.txt", b"a caption")
+        put(raw / "Cubism" / f"{i}.json", b"{}")
+        put(raw / "Cubism" / f"._{i}.png", bytes(4096))
+
+    report = clean(raw, out)
+    for i in range(7):
+        put(raw / "Cubism" / f"page {i}.jpg", b"<html>")
+    spoiled = clean(raw, out)
+
+    assert report.reasons == {"sidecar": 40, "hidden": 20}
+    assert not [warning for warning in report.warnings if "More than half" in warning]
+    assert [warning for warning in spoiled.warnings if "More than half" in warning and "web_page (7)" in warning]
+
+
+def test_what_is_beside_pictures_is_not_why_there_are_none(tmp_path: Path, out: Path) -> None:
+    """The reason that is named is that of the files that were meant as pictures."""
+    for i in range(5):
+        put(tmp_path / "raw" / "Cubism" / f"{i}.txt", b"a caption")
+    put(tmp_path / "raw" / "Cubism" / "1.jpg", b"version https://git-lfs.github.com/spec/v1\n")
+
+    with pytest.raises(DataError, match=r"1 dropped as lfs_pointer.*git lfs pull"):
+        clean(tmp_path / "raw", out)
 
 
 def test_nothing_kept_is_an_error_that_leaves_the_index(raw: Path, out: Path) -> None:

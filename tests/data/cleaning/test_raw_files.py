@@ -47,7 +47,7 @@ def test_without_a_table_folders_are_styles(raw: Path) -> None:
 
     assert styles == ["A", "B", "Empty"]
     assert [(found.source, found.style, found.reason) for found in files.values()] == [
-        (".hidden/5.jpg", "", "not_a_picture"),
+        (".hidden/5.jpg", "", "hidden"),
         ("A/1.jpg", "A", ""),
         ("A/deeper/2.jpg", "A", ""),
         ("B/3.jpg", "B", ""),
@@ -66,7 +66,7 @@ def test_loose_files_alone_are_one_style(tmp_path: Path) -> None:
     styles, files = listing(tmp_path)
 
     assert styles == [tmp_path.name]
-    assert [found.reason for found in files.values()] == ["not_a_picture", ""]
+    assert [found.reason for found in files.values()] == ["hidden", ""]
     assert files["1.jpg"].style == tmp_path.name
 
 
@@ -110,7 +110,7 @@ def test_files_and_rows_that_do_not_meet_are_listed(raw: Path) -> None:
     )
     assert files["../raw/B/3.jpg"].reason == "missing"
     assert (files["B/3.jpg"].reason, files["B/3.jpg"].detail) == ("no_style", "not named in labels.csv")
-    assert files[".hidden/5.jpg"].reason == "not_a_picture"
+    assert files[".hidden/5.jpg"].reason == "hidden"
     assert len(files) == 8
 
 
@@ -119,7 +119,7 @@ def test_a_table_without_rows_gives_no_style(raw: Path) -> None:
     styles, files = find(raw, "path,style\n")
 
     assert styles == []
-    assert {found.reason for found in files.values()} == {"no_style", "not_a_picture"}
+    assert {found.reason for found in files.values()} == {"no_style", "hidden"}
 
 
 def test_links_are_not_followed_even_where_they_are_named(raw: Path) -> None:

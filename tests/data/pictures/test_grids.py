@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageFont
 
+from latentart.data.pictures.fonts import label_font
 from latentart.data.pictures.grids import GAP, printable_label, save_png, tile_grid
 
 COLORS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255)]
@@ -68,6 +69,23 @@ def test_what_does_not_fit_is_refused(count: int, labels: list[str]) -> None:
 def test_labels_are_made_printable(text: str, shown: str) -> None:
     """Markup stays as it is, what cannot be printed becomes '?', and a long name is cut."""
     assert printable_label(text) == shown
+
+
+@pytest.mark.parametrize("text", ["Art Déco", "Модерн", "Ζωγραφική"])
+def test_letters_beyond_ascii_are_drawn_with_a_font_that_has_them(text: str) -> None:
+    """No letter is the box of a missing one; ASCII keeps the font it had."""
+    font = label_font([text], 20)
+    box = bytes(font.getmask("\U0010fffe"))
+
+    assert all(bytes(font.getmask(letter)) != box for letter in text if letter != " ")
+    assert label_font(["Pop Art"], 20).getname() == ImageFont.load_default(size=20).getname()
+
+
+def test_letters_that_no_font_has_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    """A line names them, and says what would do."""
+    label_font([chr(0xE123)], 20)
+
+    assert "no font of this machine has all the letters" in caplog.text
 
 
 @pytest.mark.parametrize("text", ["\udcff\n", "日本", "🎨", "", "x" * 500])

@@ -1,0 +1,80 @@
+"""A font that has the letters of a label: Pillow's own knows ASCII alone, and styles have names in any writing."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import sys
+from collections.abc import Iterable, Iterator
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TypeAlias
+
+from PIL import ImageFont
+
+Font: TypeAlias = "ImageFont.ImageFont | ImageFont.FreeTypeFont"
+
+logger = logging.getLogger(__name__)
+
+NO_LETTER = "\U0010fffe"  # which no font has: it is drawn as a box
+MOST_TRIED = 2000
+FOLDERS = {
+    "darwin": ("/System/Library/Fonts", "/Library/Fonts", "~/Library/Fonts"),
+    "win32": ("C:/Windows/Fonts", "~/AppData/Local/Microsoft/Windows/Fonts"),
+}
+USUAL_FOLDERS = ("/usr/share/fonts", "/usr/local/share/fonts", "~/.local/share/fonts", "~/.fonts")
+WIDE = ("cjk", "unicode", "unifont", "fallback", "wqy", "noto", "pingfang", "hiragino", "msyh", "gothic", "malgun")
+
+
+def label_font(texts: Iterable[str], size: int) -> Font:
+    """Return a font of that size in pixels with all the letters of the texts; where none is found, that is logged."""
+    default = ImageFont.load_default(size=size)
+    letters = "".join(sorted({letter for text in texts for letter in text if not letter.isspace()}))
+    if _has_all(default, letters):
+        return default
+    path = _find_font(letters)
+    if path is None:
+        missing = "".join(letter for letter in letters if ord(letter) > 127)[:20]
+        logger.warning("no font of this machine has all the letters %s: labels show boxes; Noto Sans has them", missing)
+        path = _fonts_of_matplotlib()[0] if _fonts_of_matplotlib() else None
+    return default if path is None else ImageFont.truetype(str(path), size)
+
+
+@cache
+def _find_font(letters: str) -> Path | None:
+    for path in itertools.islice(itertools.chain(_fonts_of_matplotlib(), _fonts_of_system()), MOST_TRIED):
+        try:
+            if _has_all(ImageFont.truetype(str(path), 16), letters):
+                return path
+        except OSError:  # no font, or of a kind that is not read
+            continue
+    return None
+
+
+def _has_all(font: Font, letters: str) -> bool:
+    box = _shape(font, NO_LETTER)
+    return all(_shape(font, letter) != box for letter in letters)
+
+
+def _shape(font: Font, letter: str) -> tuple[tuple[int, int], bytes]:
+    mask = font.getmask(letter)
+    return mask.size, bytes(mask)
+
+
+def _fonts_of_matplotlib() -> list[Path]:
+    spec = find_spec("matplotlib")  # found, not imported: that writes files into the home folder
+    places = spec.submodule_search_locations if spec else None
+    paths = [Path(place) / "mpl-data/fonts/ttf/DejaVuSans.ttf" for place in places or ()]
+    return [path for path in paths if path.is_file()]
+
+
+def _fonts_of_system() -> Iterator[Path]:
+    paths: list[Path] = []
+    for name in FOLDERS.get(sys.platform, USUAL_FOLDERS):
+        try:
+            folder = Path(name).expanduser()
+            paths += [path for path in folder.rglob("*") if path.suffix.lower() in (".ttf", ".ttc", ".otf")]
+        except (OSError, RuntimeError):  # no home, or no permission
+            continue
+    yield from sorted(paths, key=lambda path: (not any(word in path.name.lower() for word in WIDE), str(path)))

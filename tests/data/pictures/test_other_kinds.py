@@ -1,0 +1,58 @@
+"""What is no picture is told by its first bytes, and each kind has its own name and advice."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from latentart.data.cleaning.picture import CleanRules, decide_picture
+from latentart.data.cleaning.raw_files import RawFile
+from latentart.data.cleaning.report import REMEDIES
+
+
+def tga() -> bytes:
+    """Return a small sound TGA."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "TGA")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason", "detail"),
+    [
+        ("a.jpg", b"version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 99\n", "lfs_pointer", "Git LFS"),
+        ("a.jpg", b"<!DOCTYPE html>\n<html>", "web_page", "web page"),
+        ("a.jpg", "<html>".encode("utf-16"), "web_page", "web page"),
+        ("a.jpg", b"<?xml version='1.0'?><svg width='1'/>", "other_format", "SVG"),
+        ("a.jxl", b"\xff\x0a" + bytes(20), "other_format", "JPEG XL"),
+        ("a.psd", b"8BPS\0\1" + bytes(20), "other_format", "Photoshop"),
+        ("a.tga", tga(), "other_format", "TGA"),
+        ("a.qoi", b"qoif" + bytes(20), "other_format", "QOI"),
+        ("a.dds", b"DDS " + bytes(20), "other_format", "DDS"),
+        ("a.pcx", b"\x0a\5\1\x08" + bytes(20), "other_format", "PCX"),
+        ("a.zip", b"PK\3\4" + bytes(20), "other_format", "unpack"),
+        ("a.jpg", b"", "empty", "empty"),
+        ("a.jpg", b"404 not found", "not_a_picture", "text"),
+        ("a.jpg", bytes(50), "not_a_picture", "no known"),
+        ("a.txt", b"a woman in red", "sidecar", ".txt"),
+        ("a.caption2", b"a woman in red", "sidecar", "text"),
+        ("a.json", b"", "sidecar", ".json"),
+        ("Thumbs.db", bytes(50), "sidecar", "system"),
+        ("a.jpg", b"\xff\xd8\xff\xe0" + bytes(50), "too_few_bytes", "54 bytes"),
+        ("a.ppm", b"P6 2 2 255\n" + bytes(12), "too_few_bytes", "23 bytes"),
+    ],
+)
+def test_first_bytes_go_before_the_size(tmp_path: Path, name: str, content: bytes, reason: str, detail: str) -> None:
+    """Only what starts like a picture we read is judged by its bytes; every reason has an advice."""
+    (tmp_path / name).write_bytes(content)
+    rules = CleanRules(min_bytes=5120, min_side=8, max_side=64, max_aspect=4.0)
+
+    decision = decide_picture((RawFile(name, "A", len(content)), "A"), raw=tmp_path, out=None, rules=rules)
+
+    assert decision.reason == reason
+    assert detail in decision.detail
+    assert len(set(REMEDIES.values())) == len(REMEDIES)
+    assert reason in REMEDIES
