@@ -24,7 +24,7 @@ from latentart.cli import (
     weights,
 )
 from latentart.cli.endings import end
-from latentart.cli.options import write_error
+from latentart.cli.options import refuse_empty, write_error
 from latentart.errors import LatentArtError, ResourceError
 
 NO_ROOM_OR_NO_RIGHT = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
@@ -118,6 +118,7 @@ def main() -> None:
         codecs.register_error("paths", bytes_of_paths)
         sys.stdout.reconfigure(errors="paths")
     try:
+        refuse_empty(sys.argv[1:])
         app()
     except LatentArtError as error:
         end(error.message, error.hint, error.exit_code)

@@ -44,7 +44,13 @@ def put_in_place(temporary: Path, path: Path, *, is_durable: bool = True) -> Non
 
 def temporary_beside(path: Path) -> Path:
     """Return the name under which this process writes what will be ``path``."""
-    return path.with_name(f".tmp-{path.name}-{os.getpid()}")
+    path = named(path)
+    return path.parent / f".tmp-{path.name}-{os.getpid()}"
+
+
+def named(path: Path) -> Path:
+    """Return a path that ends in a name, so that another can stand beside it: ``.`` and ``..`` are resolved."""
+    return path.resolve() if path.name in ("", "..") else path
 
 
 def remove_temporaries(parent: Path, *, is_locked: bool = False) -> None:
