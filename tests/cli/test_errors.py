@@ -194,6 +194,8 @@ def test_wrong_words_are_usage_errors(latentart: Run, words: tuple[str, ...], me
     assert (done.code, done.out) == (2, "")
     assert message in done.err
     assert not set(done.err) & set("\x1b╭│")
+    assert re.fullmatch("error: .+\n", done.err)
+    assert not re.search("Input should|Value error|latentart latentart", done.err)
 
 
 def stderr_on_a_terminal(folder: Path, **environment: str) -> str:
