@@ -111,6 +111,18 @@ def find_model(model: Path | None, config: Path | None, *, kind: str = "ldm") ->
     return (workspace.ldm_run if kind == "ldm" else workspace.vae_run) / "model"
 
 
+def require_place(path: Path | None) -> None:
+    """Find out whether what ``--out`` names can be written, before the work begins.
+
+    Raises:
+        ResourceError: it cannot.
+    """
+    if path is not None:
+        from latentart.storage.whole import require_place as require
+
+        require(path)
+
+
 def speaks() -> bool:
     """Tell whether this process is the one of its run that writes results."""
     from latentart.process.distributed import read_ranks
