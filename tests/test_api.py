@@ -136,7 +136,7 @@ def test_a_picture_does_not_depend_on_the_others(run: Run, workspace: Path, mode
         ({"stpes": 3}, "sample: unknown setting stpes. Did you mean 'steps'?"),
         ({"precision": "fp32"}, "sample: precision is chosen when the model is loaded."),
         ({"sampler": "dim"}, "Did you mean 'ddim'?"),
-        ({"eta": 1.5}, "sample: eta: Input should be less than or equal to 1 (got 1.5)."),
+        ({"eta": 1.5}, "sample: eta: must be at most 1 (got 1.5)."),
         ({"steps": 5000}, "--steps 5000 is not within 1 to 1000"),
         ({"size": 33}, "--size 33x33: this model draws multiples of 8 pixels."),
         ({"seeds": [3, -1]}, "seeds are numbers from 0 on"),
@@ -158,7 +158,7 @@ def test_a_model_is_refused_as_the_command_refuses_it(story: Any, tmp_path: Path
         latentart.load(tmp_path)
     with pytest.raises(latentart.ResourceError, match="the device 'toaster' cannot be used"):
         latentart.load(folder, device="toaster")
-    with pytest.raises(latentart.UsageError, match=r"sample: precision: Input should be 'auto', 'fp32' or 'bf16'"):
+    with pytest.raises(latentart.UsageError, match=r"sample: precision: must be 'auto', 'fp32' or 'bf16'"):
         latentart.load(folder, precision="fp16")  # type: ignore[arg-type]
     with pytest.raises(latentart.ModelError, match="has no denoiser yet"):
         latentart.load(folder).sample("Cubism")

@@ -23,11 +23,13 @@ from latentart.cli import (
     training,
     weights,
 )
-from latentart.cli.endings import end
-from latentart.cli.options import write_error
+from latentart.cli.endings import end, end_wrong_words
+from latentart.cli.options import refuse_empty, write_error
 from latentart.errors import LatentArtError, ResourceError
 
 NO_ROOM_OR_NO_RIGHT = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+
+WrongWords = typer.BadParameter.__mro__[1]  # typer's error of usage, which it does not export itself
 
 app = typer.Typer(
     name="latentart",
@@ -118,7 +120,13 @@ def main() -> None:
         codecs.register_error("paths", bytes_of_paths)
         sys.stdout.reconfigure(errors="paths")
     try:
-        app()
+        refuse_empty(sys.argv[1:])
+        code = app(prog_name="latentart", standalone_mode=False)
+        if code == 130:  # typer's answer to Ctrl-C
+            write_error("interrupted.", "Run the same command again to go on.")
+        sys.exit(code or 0)
+    except WrongWords as error:
+        end_wrong_words(error)
     except LatentArtError as error:
         end(error.message, error.hint, error.exit_code)
     except (RuntimeError, MemoryError) as error:
@@ -134,9 +142,7 @@ def main() -> None:
         where = f"{error.filename}: " if error.filename else ""
         hint = "Make room or mend the rights, then run the same command again."
         end(f"{where}{error.strerror}.", hint, ResourceError.exit_code)
-    except SystemExit as done:  # typer's way to end, also after Ctrl-C and a broken pipe
+    except SystemExit as done:  # typer's way to end after a broken pipe
         if isinstance(done.__context__, BrokenPipeError):
             sys.exit(141)
-        if done.code == 130:
-            write_error("interrupted.", "Run the same command again to go on.")
         raise

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from latentart.cli.options import ConfigOption, JsonOption, open_workspace, say, write_json
+from latentart.cli.options import ConfigOption, JsonOption, open_workspace, require_place, say, write_json
 
 
 def ema(
@@ -22,6 +22,7 @@ def ema(
 ) -> None:
     """Make a model by another average of the weights."""
     workspace = open_workspace(config)
+    require_place(out)
     from latentart.workspace.ema import synthesize
 
     made = synthesize(workspace, relative_std, step, out)

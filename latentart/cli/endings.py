@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from latentart.cli.options import write_error
+from latentart.printable import plain
+
+
+def end_wrong_words(error: Any) -> NoReturn:
+    """Write in one line what typer finds wrong with the words of a call; a group that is called bare shows its help."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        sys.exit(error.exit_code)
+    context = error.ctx
+    hint = f"See `{context.command_path} --help`." if context is not None else ""
+    message = plain(error.format_message()).rstrip(".")
+    end(f"{message}{'' if message.endswith('?') else '.'}", hint, error.exit_code)
 
 
 def end(message: str, hint: str, exit_code: int) -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +31,21 @@ JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on std
 ModelOption = Annotated[Path | None, typer.Option("--model", help="A model folder; else the workspace's newest.")]
 
 _OVERRIDE = re.compile(r"[A-Za-z_$][\w$]*(\.[\w-]+)*=")
+
+
+def refuse_empty(words: Sequence[str]) -> None:
+    """Refuse an empty word: no option, argument or setting takes one, and as a path it would be this folder.
+
+    Raises:
+        UsageError: the first such word, named by the option before it.
+    """
+    for before, word in zip(("", *words), words, strict=False):
+        is_named = word.startswith("--") or _OVERRIDE.match(word)
+        option, equals, value = word.partition("=") if is_named else ("", "=", word)
+        if equals and not value.strip():
+            name = option or (before if before.startswith("-") else "")
+            msg = f"{name} got an empty text." if name else "an argument is an empty text."
+            raise UsageError(msg, "Write what is meant, or leave it out; this folder is written as a dot.")
 
 
 def parse_grid(text: str) -> tuple[int, int]:
@@ -93,6 +109,18 @@ def find_model(model: Path | None, config: Path | None, *, kind: str = "ldm") ->
         return model
     workspace = open_workspace(config)
     return (workspace.ldm_run if kind == "ldm" else workspace.vae_run) / "model"
+
+
+def require_place(path: Path | None) -> None:
+    """Find out whether what ``--out`` names can be written, before the work begins.
+
+    Raises:
+        ResourceError: it cannot.
+    """
+    if path is not None:
+        from latentart.storage.whole import require_place as require
+
+        require(path)
 
 
 def speaks() -> bool:

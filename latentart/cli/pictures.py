@@ -16,6 +16,7 @@ from latentart.cli.options import (
     open_workspace,
     place,
     plain_console,
+    require_place,
     say,
     speaks,
     split_arguments,
@@ -53,6 +54,8 @@ def clean_data(
         msg = f"'{plain[1]}' is one folder too many."
         raise UsageError(msg, "The clean folder is named with --out.")
     raw = Path(plain[0]) if plain else None
+    if not dry_run:
+        require_place(out)
     from latentart.config.workspace import CONFIG_NAME, resolve
     from latentart.data.cleaning.clean import NothingKeptError
     from latentart.workspace.clean_data import clean_into

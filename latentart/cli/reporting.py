@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from latentart.cli.options import ConfigOption, JsonOption, say, write_json
+from latentart.cli.options import ConfigOption, JsonOption, require_place, say, write_json
 
 
 def report(
@@ -21,6 +21,7 @@ def report(
     """Write a run as one HTML page. Curves, previews, verdict, scores; it opens without a network."""
     from latentart.reporting.report import find_run, report
 
+    require_place(out)
     result = report(find_run(_find_runs(run, config), run), out)
     if as_json:
         write_json({"path": str(result.path), "size_bytes": result.num_bytes})

@@ -19,6 +19,7 @@ from latentart.cli.options import (
     open_workspace,
     parse_grid,
     place,
+    require_place,
     say,
     speaks,
     write_json,
@@ -264,6 +265,7 @@ def reconstruct(
     from latentart.sampling.reconstruct import reconstruct as run_reconstruct
 
     folder = find_model(model, config, kind="vae")
+    require_place((out or Path("reconstructions")) / "page.png")
     pages = run_reconstruct(images, folder, out or Path("reconstructions"), place(device), size=size)
     if as_json:
         rows = [{"source": str(p.source), "mean_error": p.error, "psnr": p.psnr, "page": str(p.page)} for p in pages]

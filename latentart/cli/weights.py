@@ -15,6 +15,7 @@ from latentart.cli.options import (
     QuietOption,
     open_workspace,
     place,
+    require_place,
     say,
     write_json,
 )
@@ -100,6 +101,7 @@ def import_file(
     workspace = open_workspace(config, overrides)
     from latentart.workspace.weights_import import import_weights
 
+    require_place(out)
     is_denoiser = kind == "denoiser"
     done = import_weights(
         workspace, file, "denoiser" if is_denoiser else "autoencoder", key, out, place(device, "fp32")

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from latentart.errors import ConfigError, nearest
+from latentart.printable import plain
 from latentart.storage import json_files
 
 MAX_FILE_BYTES = 4 * 1024 * 1024
 SAME_SETTINGS = {"kl", "vq", "adamw", "muon"}  # kinds of one group: a change of kind keeps what else is set
+MAX_OFFERED = 3  # paths of a name that stands in several places
 MAX_DIGITS = 100  # longer whole numbers are read as infinity, which no field takes
 
 
@@ -116,10 +119,38 @@ def apply_override(tree: dict[str, Any], text: str) -> dict[str, Any]:
         value = _json_value(raw, path)
     except (json.JSONDecodeError, RecursionError):
         value = raw
-    return _replaced(tree, path.strip().split("."), value, path.strip())
+    return _replaced(tree, path.strip().split("."), value, path.strip(), tree)
 
 
-def _replaced(node: Any, keys: Sequence[str], value: Any, path: str) -> Any:
+def _offer(name: str, known: Collection[str], tree: Mapping[str, Any] | None) -> str:
+    """Offer what an unknown name stands for: its whole path, where it is known elsewhere, else the nearest name."""
+    leaves: dict[str, list[str]] = {}
+    for path in _paths(tree or {}):
+        leaves.setdefault(path.rpartition(".")[2], []).append(path)
+    offered = nearest(name, known)
+    if difflib.get_close_matches(name, known, n=1, cutoff=0.8):  # a slip, though the name stands elsewhere too
+        return offered
+    if name not in leaves and not offered:
+        name = next(iter(difflib.get_close_matches(name, leaves, n=1, cutoff=0.75)), name)
+    if name not in leaves:
+        return offered
+    return f" Its whole path is {' or '.join(leaves[name][:MAX_OFFERED])}."
+
+
+def _paths(node: Any, path: str = "") -> Iterator[str]:
+    """Yield the path of every setting; an item of a list by its name, where it has one."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            here = f"{path}.{key}" if path else str(key)
+            yield here
+            yield from _paths(value, here)
+    elif isinstance(node, list):
+        for item in node[:1]:  # one shows how it is written
+            if isinstance(item, Mapping) and "name" in item:
+                yield from _paths(item, f"{path}.{item['name']}")
+
+
+def _replaced(node: Any, keys: Sequence[str], value: Any, path: str, tree: Mapping[str, Any]) -> Any:
     if not keys:
         return merge(node, value) if isinstance(node, dict) and isinstance(value, dict) else value
     key, rest = keys[0], keys[1:]
@@ -131,20 +162,23 @@ def _replaced(node: Any, keys: Sequence[str], value: Any, path: str) -> Any:
             known = list(names or numbers)
             msg = f"{path}: the list has no item '{key}'.{nearest(key, known)}"
             raise ConfigError(msg, f"It has: {', '.join(known)}.")
-        return [_replaced(item, rest, value, path) if i == places[key] else item for i, item in enumerate(node)]
+        return [_replaced(item, rest, value, path, tree) if i == places[key] else item for i, item in enumerate(node)]
     if not isinstance(node, dict):
         msg = f"{path}: there is nothing below '{key}'."
         raise ConfigError(msg)
     # Another kind's settings are not in the tree: whether one exists is left to the validation.
     if key not in node and (rest or "kind" not in node):
-        msg = f"unknown setting {path}.{nearest(key, node)}"
+        msg = f"unknown setting {path}.{_offer(key if rest else keys[-1], node, tree)}"
         raise ConfigError(msg, f"Known there: {', '.join(sorted(node))}.")
-    return merge(node, {key: _replaced(node.get(key), rest, value, path)})
+    return merge(node, {key: _replaced(node.get(key), rest, value, path, tree)})
 
 
-def explain(error: ValidationError, schema: Mapping[str, Any], where: str) -> ConfigError:
+def explain(
+    error: ValidationError, schema: Mapping[str, Any], where: str, tree: Mapping[str, Any] | None = None
+) -> ConfigError:
     """Return one line for pydantic's first complaint: the path, what is wrong, and the nearest name."""
-    first = error.errors(include_url=False)[0]
+    mistakes = error.errors(include_url=False)
+    first = mistakes[0]
     if first["type"] == "json_invalid":
         is_deep = "recursion" in first["msg"]
         reason = (
@@ -152,19 +186,22 @@ def explain(error: ValidationError, schema: Mapping[str, Any], where: str) -> Co
         )
         return ConfigError(f"{where} {reason}.")
     steps, known = _locate(first["loc"], schema)
-    path = ".".join(steps) or "the config"
+    path = ".".join(steps)
     if first["type"] == "extra_forbidden":
-        return ConfigError(f"{where}: unknown setting {path}.{nearest(steps[-1], known)}")
+        return ConfigError(f"{where}: unknown setting {path}.{_offer(steps[-1], known, tree)}")
     context, given = first.get("ctx", {}), first["input"]
     choices = re.findall(r"'([^']*)'", str(context.get("expected_tags", context.get("expected", ""))))
-    message = first["msg"].removeprefix("Value error, ")
+    # of a setting that may be of several kinds, each complains
+    same = [plain(each["msg"]) for each in mistakes if _locate(each["loc"], schema)[0] == steps]
+    message = " or ".join([same[0], *(each.removeprefix("must be ") for each in same[1:])])
     if first["type"].startswith("union_tag"):  # pydantic's own words are about tags
         message = f"kind must be one of {', '.join(choices)}" if choices else "kind must be named"
         given = context.get("tag")
     shown = "" if isinstance(given, (dict, list)) else json.dumps(given, ensure_ascii=False)
     got = f" (got {shown[:40]}{'…' if len(shown) > 40 else ''})" if shown else ""
     tag = context.get("tag", given)
-    return ConfigError(f"{where}: {path}: {message}{got}.{nearest(tag, choices) if isinstance(tag, str) else ''}")
+    place = f"{where}: {path}: " if path else f"{where}: "
+    return ConfigError(f"{place}{message}{got}.{nearest(tag, choices) if isinstance(tag, str) else ''}")
 
 
 def _locate(location: Sequence[int | str], schema: Mapping[str, Any]) -> tuple[list[str], list[str]]:
@@ -175,6 +212,10 @@ def _locate(location: Sequence[int | str], schema: Mapping[str, Any]) -> tuple[l
         if "discriminator" in node:
             node = {"$ref": node["discriminator"]["mapping"][part]}
             continue
+        kinds = [one for one in node.get("anyOf", []) if one.get("type") != "null"]
+        if len(kinds) > 1:  # the part says of which kind it is no value
+            continue
+        node = _followed(kinds[0], schema) if kinds else node
         properties = node.get("properties", {})
         steps.append(str(part))
         known = list(properties)

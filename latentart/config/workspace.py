@@ -22,6 +22,7 @@ from latentart.errors import ConfigError, nearest
 logger = logging.getLogger(__name__)
 
 CONFIG_NAME = "latentart.json"
+COMMAND_LINE = "the command line"  # where a wrong setting stands that is in no file
 SCHEMA_NAME = "latentart.schema.json"
 
 
@@ -99,7 +100,7 @@ def resolve(changes: dict[str, Any], overrides: Sequence[str] = (), where: str =
     if not isinstance(name, str):
         msg = f"{where}: preset must be a name (got {name!r})."
         raise ConfigError(msg)
-    tree = merge(preset_tree(name), changes)
+    own = tree = merge(preset_tree(name), changes)
     for text in overrides:
         if text.partition("=")[0].strip() == "preset":
             msg = "preset cannot be changed by key=value: its values lie under the file's."
@@ -109,7 +110,8 @@ def resolve(changes: dict[str, Any], overrides: Sequence[str] = (), where: str =
         # As JSON and strict: "64" and true are not taken for numbers, and a list is taken for a tuple.
         config = Config.model_validate_json(json.dumps(tree), strict=True)
     except ValidationError as error:
-        raise explain(error, schema(), where) from None
+        blamed = COMMAND_LINE if overrides and not _has_mistake(own, error.errors()[0]["loc"]) else where
+        raise explain(error, schema(), blamed, preset_tree(name)) from None
     except RecursionError:
         msg = f"{where} is nested too deep."
         raise ConfigError(msg) from None
@@ -117,6 +119,17 @@ def resolve(changes: dict[str, Any], overrides: Sequence[str] = (), where: str =
         for remark in network.legacy if isinstance(network, BlocksConfig) else ():
             logger.warning("%s.%s", path, remark)
     return config
+
+
+def _has_mistake(tree: dict[str, Any], location: tuple[int | str, ...]) -> bool:
+    """Tell whether a config is wrong in that place without what the command line adds."""
+    try:
+        Config.model_validate_json(json.dumps(tree), strict=True)
+    except ValidationError as error:
+        return location in [mistake["loc"] for mistake in error.errors()]
+    except RecursionError:
+        return True
+    return False
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:

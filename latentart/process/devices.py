@@ -30,6 +30,12 @@ def choose_device(name: str | None = None) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
+    except RuntimeError:  # torch's own words list two dozen kinds
+        msg = f"the device '{name}' cannot be used: there is none of that name."
+        raise ResourceError(
+            msg, "Give cpu, cuda, cuda:1 or mps; `latentart doctor` lists those of this machine."
+        ) from None
+    try:
         torch.zeros(1, device=device).item()  # reading it back tells a device without memory
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
         reason = str(error).splitlines()[0].partition(". ")[0].rstrip(".")

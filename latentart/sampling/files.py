@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
@@ -16,8 +19,11 @@ from latentart.model.generate import SamplerSettings
 from latentart.sampling.blends import Blend
 from latentart.sampling.request import SamplePlan
 from latentart.sampling.settings import SETTINGS_KEY, read_text
+from latentart.storage.folders import free_path
+from latentart.storage.whole import require_place
 
 LONGEST = 120
+ELSEWHERE = "Name another place with --out or --movie."
 
 
 def choose_paths(
@@ -61,14 +67,16 @@ def holds(path: Path, described: str) -> bool:
 
 
 def require_free(path: Path) -> None:
-    """Refuse to write over what is there.
+    """Refuse to write over what is there, or where nothing can be written: before anything is drawn.
 
     Raises:
         UsageError: something has that name.
+        ResourceError: its folder cannot be made, or takes no file.
     """
     if os.path.lexists(path):  # a link that leads nowhere is the user's too
         msg = f"{path} exists and was made otherwise; nothing is overwritten."
         raise UsageError(msg, "Name another place with --out or --movie, or move it away.")
+    require_place(path, ELSEWHERE)
 
 
 def make_grid(plan: SamplePlan, pictures: list[Image.Image]) -> Image.Image:
@@ -85,27 +93,30 @@ def save_pictures(pictures: list[Image.Image], paths: list[Path], described: lis
     """Write a grid, or single pictures, each with its settings.
 
     Raises:
-        ResourceError: a file cannot be written.
+        ResourceError: a file cannot be written; the message names the place where it lies instead, if any takes it.
     """
-    try:
-        for picture, path, text in zip(pictures, paths, described, strict=True):
-            save_png(picture, path, {SETTINGS_KEY: text})
-    except OSError as error:
-        _refuse_disk(error, paths[0])
+    for picture, path, text in zip(pictures, paths, described, strict=True):
+        _save(path, lambda place, picture=picture, text=text: save_png(picture, place, {SETTINGS_KEY: text}))
 
 
 def save_frames(frames: list[Image.Image], path: Path, described: str) -> None:
     """Write a movie with its settings.
 
     Raises:
-        ResourceError: the file cannot be written.
+        ResourceError: the file cannot be written; the message names the place where it lies instead, if any takes it.
     """
+    _save(path, lambda place: save_movie(frames, place, described))
+
+
+def _save(path: Path, write: Callable[[Path], None]) -> None:
+    """Write a file, else beside the work or among the system's temporary files: what is drawn is not lost."""
     try:
-        save_movie(frames, path, described)
+        write(path)
     except OSError as error:
-        _refuse_disk(error, path)
-
-
-def _refuse_disk(error: OSError, path: Path) -> None:
-    msg = f"{error.filename or path} cannot be written: {error.strerror or error}."
-    raise ResourceError(msg, "Name another place with --out or --movie.") from None
+        msg = f"{path} cannot be written: {error.strerror or error}."
+        for folder in (Path(), Path(tempfile.gettempdir())):
+            kept = free_path(folder / path.name)
+            with contextlib.suppress(OSError):
+                write(kept)
+                raise ResourceError(msg, f"What was drawn lies at {kept.absolute()}.") from None
+        raise ResourceError(msg, ELSEWHERE) from None

@@ -27,7 +27,7 @@ from latentart.storage.json_files import file_errors
 from latentart.storage.json_files import read_json as read_json
 from latentart.storage.json_files import write_json_atomic as write_json_atomic
 from latentart.storage.saved_values import Saved, read_saved
-from latentart.storage.whole import remove_temporaries, sync_folder, temporary_beside
+from latentart.storage.whole import named, remove_temporaries, sync_folder, temporary_beside
 
 logger = logging.getLogger(__name__)
 
@@ -217,4 +217,5 @@ def _make_folder(folder: Path) -> None:
 
 
 def _old_beside(final: Path) -> Path:
-    return final.with_name(f".old-{final.name}")
+    final = named(final)
+    return final.parent / f".old-{final.name}"

@@ -13,6 +13,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from latentart.errors import ResourceError
+
 _TEMPORARY = re.compile(r"\.tmp-.+-(\d{1,9})")
 
 
@@ -32,6 +34,27 @@ def whole_file(path: Path, *, is_durable: bool = False, inside: Path | None = No
             temporary.unlink(missing_ok=True)
 
 
+def require_place(path: Path, hint: str = "Name another place with --out.") -> None:
+    """Find out whether ``path`` can be written before the work for it begins; nothing is left there.
+
+    Raises:
+        ResourceError: a folder above it is a file, may not be written or takes no file of that name.
+    """
+    try:
+        os.lstat(path.parent)  # a name that is too long, or below a file
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise ResourceError(f"{path} cannot be written: {error.strerror}.", hint) from None
+    there = next(above for above in path.absolute().parents if above.exists())
+    probe = temporary_beside(there / named(path).name)
+    try:
+        os.close(os.open(probe, os.O_CREAT | os.O_WRONLY, 0o600))
+        probe.unlink()
+    except OSError as error:
+        raise ResourceError(f"{path} cannot be written: {error.strerror}.", hint) from None
+
+
 def put_in_place(temporary: Path, path: Path, *, is_durable: bool = True) -> None:
     """Rename a finished file to ``path``, over what is there."""
     if is_durable:
@@ -44,7 +67,13 @@ def put_in_place(temporary: Path, path: Path, *, is_durable: bool = True) -> Non
 
 def temporary_beside(path: Path) -> Path:
     """Return the name under which this process writes what will be ``path``."""
-    return path.with_name(f".tmp-{path.name}-{os.getpid()}")
+    path = named(path)
+    return path.parent / f".tmp-{path.name}-{os.getpid()}"
+
+
+def named(path: Path) -> Path:
+    """Return a path that ends in a name, so that another can stand beside it: ``.`` and ``..`` are resolved."""
+    return path.resolve() if path.name in ("", "..") else path
 
 
 def remove_temporaries(parent: Path, *, is_locked: bool = False) -> None:

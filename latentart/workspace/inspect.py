@@ -13,10 +13,11 @@ import torch
 
 from latentart import __version__
 from latentart.errors import ModelError
-from latentart.model.folder import load_model
+from latentart.model.folder import MODEL_FILE, load_model
 from latentart.process.devices import Placement, resolve_precision
 from latentart.process.host_memory import total_bytes
 from latentart.storage.download import find_fault
+from latentart.storage.folders import recover_folder
 from latentart.workspace.weights import list_weights
 
 
@@ -26,9 +27,11 @@ def describe_model(folder: Path) -> dict[str, Any]:
     Raises:
         ModelError: it is missing or damaged.
     """
-    if not folder.is_dir():
-        msg = f"there is no model folder at {folder}."
-        raise ModelError(msg, "A run's model lies in runs/vae/model or runs/ldm/model.")
+    recover_folder(folder)
+    if not (folder / MODEL_FILE).is_file():
+        kind = "model" if folder.is_dir() else "model folder"
+        msg = f"there is no {kind} at {folder}."
+        raise ModelError(msg, f"Name a folder with a {MODEL_FILE}; a run's lies in runs/vae/model or runs/ldm/model.")
     model = load_model(folder, Placement(torch.device("cpu"), "fp32"))
     networks = {"autoencoder": model.autoencoder, "denoiser": model.denoiser}
     return {

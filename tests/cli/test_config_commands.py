@@ -89,7 +89,7 @@ def test_init_with_the_same_words_changes_nothing(latentart: Run, tmp_path: Path
         (("art", "--data", "full/file.txt"), 4, "there is no folder of pictures at full/file.txt."),
         (("art", "--preset", "wikiart256"), 3, "there is no preset 'wikiart256'. Did you mean 'wikiart-256'?"),
         (("art", "sede=1"), 3, "unknown setting sede. Did you mean 'seed'?"),
-        (("art", "seed=x"), 3, 'init: seed: Input should be a valid integer (got "x").'),
+        (("art", "seed=x"), 3, 'the command line: seed: must be a whole number (got "x").'),
         (("art", "preset=demo"), 3, "--preset"),
         (("art", "pictures"), 2, "'pictures' is one folder too many. The pictures' folder is named with --data."),
     ],
@@ -154,7 +154,7 @@ def test_validate_takes_the_workspace(latentart: Run) -> None:
         (b"", "latentart.json is not valid JSON"),
         (b'{"sede": 1}', "latentart.json: unknown setting sede. Did you mean 'seed'?"),
         (b'{"seed": 1, "seed": 1}', "latentart.json: the key 'seed' stands twice."),
-        (b'{"sample": {"guidance": 1e400}}', "latentart.json: sample.guidance: Input should be a finite number"),
+        (b'{"sample": {"guidance": 1e400}}', "latentart.json: sample.guidance: must be a finite number"),
         (b'{"\\u001b[31m": 1}', r"latentart.json: unknown setting \x1b[31m."),
     ],
 )

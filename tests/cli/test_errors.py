@@ -194,6 +194,8 @@ def test_wrong_words_are_usage_errors(latentart: Run, words: tuple[str, ...], me
     assert (done.code, done.out) == (2, "")
     assert message in done.err
     assert not set(done.err) & set("\x1b╭│")
+    assert re.fullmatch("error: .+\n", done.err)
+    assert not re.search("Input should|Value error|latentart latentart", done.err)
 
 
 def stderr_on_a_terminal(folder: Path, **environment: str) -> str:
@@ -232,3 +234,25 @@ def test_printable_text_stays_one_line_of_the_same_letters() -> None:
     """Letters of any script pass; what moves a cursor, turns or breaks the line is escaped."""
     assert printable("Ünïcode 日本 [x] 'y' \\n") == "Ünïcode 日本 [x] 'y' \\n"
     assert printable("a\nb\tc\x00\x9b\u2028\u200b\ud800") == r"a\nb\tc\x00\x9b\u2028\u200b\ud800"
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("info", ""), "an argument"),
+        (("info", "  "), "an argument"),
+        (("config", "show", "-c", ""), "-c"),
+        (("sample", "--style", ""), "--style"),
+        (("sample", "--style", "x", "--model="), "--model"),
+        (("clean-data", "data.raw="), "data.raw"),
+        (("demo", "--device", ""), "--device"),
+        (("init", "art", "--data", ""), "--data"),
+    ],
+)
+def test_an_empty_word_is_a_usage_error_everywhere(latentart: Run, words: tuple[str, ...], named: str) -> None:
+    """As a path it would be the current folder, which nobody asked for: it is named before anything is read."""
+    done = latentart(*words)
+
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith(f"error: {named} {'is' if named == 'an argument' else 'got'} an empty text.")
+    assert done.err.count("\n") == 1

@@ -50,16 +50,16 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"width": 64}, "config: unknown setting ldm.model.width. Did you mean 'widths'?"),
     ({"kind": "dit", "widths": [64]}, "config: unknown setting ldm.model.widths. Did you mean 'width'?"),
     ({"kind": "dit", "dept": 3}, "config: unknown setting ldm.model.dept. Did you mean 'depth'?"),
-    ({"kind": "dit", "width": "64"}, 'ldm.model.width: Input should be a valid integer (got "64").'),
+    ({"kind": "dit", "width": "64"}, 'ldm.model.width: must be a whole number (got "64").'),
     ({"kind": "dit", "width": 100}, "ldm.model: head_channels 64 does not divide width 100: 1, 2, 4, 5, 10, 20, "),
-    ({"kind": "dit", "width": 66}, "ldm.model.width: Input should be a multiple of 4 (got 66)."),
-    ({"kind": "dit", "embedding_channels": 3}, "ldm.model.embedding_channels: Input should be a multiple of 2"),
+    ({"kind": "dit", "width": 66}, "ldm.model.width: must be a multiple of 4 (got 66)."),
+    ({"kind": "dit", "embedding_channels": 3}, "ldm.model.embedding_channels: must be a multiple of 2"),
     ({"kind": "dti"}, "kind must be one of unet, dit (got \"dti\"). Did you mean 'dit'?"),
     ({"kind": 5}, "ldm.model: kind must be one of unet, dit (got "),
-    ({"size": "XXL"}, "ldm.model.size: Input should be 'XS', 'S', 'M' or 'L' (got \"XXL\")."),
+    ({"size": "XXL"}, "ldm.model.size: must be 'XS', 'S', 'M' or 'L' (got \"XXL\")."),
     ({"kind": "dit", "size": "s"}, "(got \"s\"). Did you mean 'S'?"),
     ({"size": "S", "attention": ["full"]}, "ldm.model: attention has 1 entries, widths has 3"),
-    ({"widths": [64, 64, 64.5]}, "ldm.model.widths.2: Input should be a valid integer (got 64.5)."),
+    ({"widths": [64, 64, 64.5]}, "ldm.model.widths.2: must be a whole number (got 64.5)."),
 ]
 
 
@@ -77,7 +77,7 @@ def test_a_mistake_is_named_by_its_path(model: dict[str, Any], message: str) -> 
 @pytest.mark.parametrize("value", [5, None, [1]])
 def test_what_is_no_object_is_no_network(value: Any) -> None:
     """A number in the group's place is refused like in any other group's."""
-    with pytest.raises(ConfigError, match=r"ldm\.model: Input should be an object"):
+    with pytest.raises(ConfigError, match=r"ldm\.model: must be a group of settings"):
         resolve({"ldm": {"model": value}})
 
 

@@ -49,11 +49,11 @@ def test_eps_stays_allowed_elsewhere() -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("schedule.shift=0.5", "ldm.diffusion.schedule.shift: Input should be greater than or equal to 1"),
+        ("schedule.shift=0.5", "ldm.diffusion.schedule.shift: must be at least 1"),
         ("schedule.beta_end=0.1", "unknown setting ldm.diffusion.schedule.beta_end"),
-        ("timesteps=normal", "ldm.diffusion.timesteps: Input should be 'uniform' or 'logit_normal'"),
-        ("timestep_std=0", "ldm.diffusion.timestep_std: Input should be greater than 0"),
-        ("timestep_mean=11", "ldm.diffusion.timestep_mean: Input should be less than or equal to 10"),
+        ("timesteps=normal", "ldm.diffusion.timesteps: must be 'uniform' or 'logit_normal'"),
+        ("timestep_std=0", "ldm.diffusion.timestep_std: must be more than 0"),
+        ("timestep_mean=11", "ldm.diffusion.timestep_mean: must be at most 10"),
         ("weighting=soft_minsnr", "Did you mean 'soft_min_snr'?"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -104,35 +105,35 @@ MISTAKES: list[tuple[Any, str]] = [
     ({"ldm": {"diffusion": {"target": "epsilon"}}}, "(got \"epsilon\"). Did you mean 'eps'?"),
     ({"kind": "x"}, "unknown setting kind."),
     ({"vae": {"stages": [{"name": "a", "resolution": 64, "steps": 1, "step": 2}]}}, "vae.stages.0.step. Did you mean"),
-    ({"vae": {"stages": [{"name": "a", "steps": 1}]}}, "vae.stages.0.resolution: Field required."),
+    ({"vae": {"stages": [{"name": "a", "steps": 1}]}}, "vae.stages.0.resolution: is missing."),
     ({"vae": {"stages": []}}, "vae.stages: "),
-    ({"vae": None}, "vae: Input should be an object (got null)."),
-    ({"vae": {"stages": {"l1": {}}}}, "vae.stages: Input should be a valid array."),
+    ({"vae": None}, "vae: must be a group of settings (got null)."),
+    ({"vae": {"stages": {"l1": {}}}}, "vae.stages: must be a list."),
     ({"preset": "dem"}, "there is no preset 'dem'. Did you mean 'demo'?"),
     ({"preset": ["demo"]}, "preset must be a name"),
-    ({"seed": "1"}, 'seed: Input should be a valid integer (got "1").'),
-    ({"seed": True}, "seed: Input should be a valid integer (got true)."),
-    ({"seed": 1.5}, "seed: Input should be a valid integer (got 1.5)."),
-    ({"seed": 10**30}, "seed: Input should be less than"),
-    ({"seed": -1}, "seed: Input should be greater than or equal to 0 (got -1)."),
-    ({"seed": None}, "seed: Input should be a valid integer (got null)."),
-    ({"data": {"flip": "yes"}}, 'data.flip: Input should be a valid boolean (got "yes").'),
-    ({"data": {"flip": 1}}, "data.flip: Input should be a valid boolean (got 1)."),
-    ({"data": {"raw": 5}}, "data.raw: Input should be a valid string (got 5)."),
+    ({"seed": "1"}, 'seed: must be a whole number (got "1").'),
+    ({"seed": True}, "seed: must be a whole number (got true)."),
+    ({"seed": 1.5}, "seed: must be a whole number (got 1.5)."),
+    ({"seed": 10**30}, "seed: must be less than"),
+    ({"seed": -1}, "seed: must be at least 0 (got -1)."),
+    ({"seed": None}, "seed: must be a whole number (got null)."),
+    ({"data": {"flip": "yes"}}, 'data.flip: must be true or false (got "yes").'),
+    ({"data": {"flip": 1}}, "data.flip: must be true or false (got 1)."),
+    ({"data": {"raw": 5}}, "data.raw: must be text (got 5)."),
     ({"data": {"raw": "\ud800"}}, "holds text that is no Unicode"),
     ({"data": {"background": [0, 0, 256]}}, "data.background.2: "),
     ({"data": {"min_bytes": "x" * 10_000}}, "xxx…)."),
-    ({"ldm": {"training": {"optimizer": {"lr": float("nan")}}}}, "optimizer.lr: Input should be a finite number"),
-    ({"ldm": {"training": {"optimizer": {"lr": float("inf")}}}}, "optimizer.lr: Input should be a finite number"),
-    ({"ldm": {"training": {"batch_size": 10**18}}}, "ldm.training.batch_size: Input should be less than 2147483648"),
+    ({"ldm": {"training": {"optimizer": {"lr": float("nan")}}}}, "optimizer.lr: must be a finite number"),
+    ({"ldm": {"training": {"optimizer": {"lr": float("inf")}}}}, "optimizer.lr: must be a finite number"),
+    ({"ldm": {"training": {"batch_size": 10**18}}}, "ldm.training.batch_size: must be less than 2147483648"),
     ({"ldm": {"training": {"steps": 5, "epochs": 1}}}, "ldm.training: give either steps or epochs"),
     ({"ldm": {"training": {"resolution": 250}}}, "ldm.training.resolution 250 is no multiple of 32"),
     ({"ldm": {"model": {"widths": [2**31 - 1] * 3}}}, "ldm.model: groups 8 does not divide width 2147483647: 1 would"),
     ({"ldm": {"model": {"widths": [104] * 3}}}, "head_channels 32 does not divide the width 104: 1, 2, 4, 8, 13, 26, "),
     ({"ldm": {"model": {"widths": [64]}}}, "ldm.model: attention has 3 entries, widths has 1"),
     ({"sample": {"guidance_interval": [0.8, 0.2]}}, "sample.guidance_interval: the interval begins at 0.8, beyond"),
-    ({"sample": {"guidance_interval": [0, 1.5]}}, "sample.guidance_interval.1: Input should be less than or equal"),
-    ({"sample": {"guidance_rescale": -0.1}}, "sample.guidance_rescale: Input should be greater than or equal to 0"),
+    ({"sample": {"guidance_interval": [0, 1.5]}}, "sample.guidance_interval.1: must be at most"),
+    ({"sample": {"guidance_rescale": -0.1}}, "sample.guidance_rescale: must be at least 0"),
     ({"sample": {"steps": 1001}}, "sample.steps 1001 exceeds ldm.diffusion.num_steps 1000"),
     ({"data": DEEP}, "is nested too deep."),
 ]
@@ -157,11 +158,11 @@ def test_numbers_that_are_none_are_refused_with_their_path(tmp_path: Path, numbe
     path = tmp_path / "latentart.json"
     path.write_text(f'{{"sample": {{"guidance": {number}}}}}', encoding="utf-8")
 
-    with pytest.raises(ConfigError, match=r"sample\.guidance: Input should be a finite number"):
+    with pytest.raises(ConfigError, match=r"sample\.guidance: must be a finite number"):
         load_config(path)
-    with pytest.raises(ConfigError, match=r"sample\.guidance: Input should be a finite number"):
+    with pytest.raises(ConfigError, match=r"sample\.guidance: must be a finite number"):
         resolve({}, [f"sample.guidance={number}"])
-    with pytest.raises(ConfigError, match=r"sample\.steps: Input should be a valid integer"):
+    with pytest.raises(ConfigError, match=r"sample\.steps: must be a whole number"):
         resolve({}, [f"sample.steps={number}"])
 
 
@@ -242,3 +243,61 @@ def test_a_config_cannot_be_changed() -> None:
 
     with pytest.raises(ValueError, match="frozen"):
         config.seed = 5  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("setting", "offered"),
+    [
+        ("max_skipped=3", "vae.run.max_skipped or ldm.training.run.max_skipped"),
+        ("weighting=min_snr", "ldm.diffusion.weighting"),
+        ("weightng=min_snr", "ldm.diffusion.weighting"),
+        ("ldm.training.weighting=min_snr", "ldm.diffusion.weighting"),
+        ("batch_size=8", "vae.stages.l1.batch_size or ldm.training.batch_size or sample.batch_size"),
+    ],
+)
+def test_a_name_that_is_no_path_gets_its_whole_path_offered(setting: str, offered: str) -> None:
+    """A setting goes by its path; who knows its name alone is told where it stands."""
+    with pytest.raises(ConfigError, match=rf"unknown setting .*\. Its whole path is {re.escape(offered)}\."):
+        resolve({"preset": "demo"}, [setting])
+
+
+def test_a_name_in_the_wrong_group_of_a_file_gets_its_whole_path_offered() -> None:
+    """A file's settings are helped as those of the command line are."""
+    with pytest.raises(
+        ConfigError, match=r"here: unknown setting ldm\.weighting\. Its whole path is ldm\.diffusion\.w"
+    ):
+        resolve({"preset": "demo", "ldm": {"weighting": "min_snr"}}, where="here")
+
+
+@pytest.mark.parametrize(
+    ("changes", "settings", "blamed"),
+    [
+        ({}, ["seed=-1"], "the command line"),
+        ({"seed": 4}, ["seed=-1", "sample.steps=5"], "the command line"),
+        ({}, ["ldm.training.resolution=33"], "the command line"),
+        ({"seed": -1}, [], "latentart.json"),
+        ({"seed": -1}, ["sample.steps=5"], "latentart.json"),
+    ],
+)
+def test_a_wrong_value_is_blamed_on_where_it_stands(changes: dict[str, Any], settings: list[str], blamed: str) -> None:
+    """Who typed a value is not sent to look for it in a file."""
+    with pytest.raises(ConfigError, match=f"^{blamed}: "):
+        resolve({"preset": "demo"} | changes, settings, "latentart.json")
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("sample.guidance_interval=[0,1,2]", "sample.guidance_interval: must have at most 2 items."),
+        ("ldm.model.widths=[]", "ldm.model.widths: must have at least 1 item."),
+        ("tracking.project=a/b", 'tracking.project: has a letter that may not stand there (got "a/b").'),
+        ("ldm.training.micro_batch=x", "ldm.training.micro_batch: must be a whole number or 'auto' (got \"x\")."),
+        ("ldm.labels=5", "ldm.labels: must be a list (got 5)."),
+    ],
+)
+def test_a_mistake_is_said_in_words_for_people(setting: str, said: str) -> None:
+    """No words of the library that checks: no tuples, strings, patterns, inputs or names of types."""
+    with pytest.raises(ConfigError) as caught:
+        resolve({"preset": "demo"}, [setting])
+
+    assert str(caught.value) == f"the command line: {said}"

@@ -129,3 +129,10 @@ def test_float32_means_float32() -> None:
         out = placement.place(nn.Linear(4, 4))(torch.ones(1, 4))
 
     assert out.dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", ["gpu", "cpu:x", "cuda:-1", "nonsense"])
+def test_a_device_of_no_kind_is_refused_in_few_words(name: str) -> None:
+    """Torch's own line lists two dozen kinds of devices; ours says what may be given."""
+    with pytest.raises(ResourceError, match=rf"'{name}' cannot be used: there is none of that name\. Give cpu, cuda,"):
+        choose_device(name)

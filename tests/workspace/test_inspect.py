@@ -134,3 +134,33 @@ def test_reconstruct_refuses_what_is_no_picture(run: Run, story: Any, workspace:
 
     assert f"{name} is no picture that can be used" in line
     assert not (workspace / "reconstructions").exists()
+
+
+@pytest.mark.parametrize(("where", "name"), [("model", "."), ("model", "../../ldm/model/"), ("model/inside", "..")])
+def test_a_model_is_found_however_its_folder_is_named(run: Run, workspace: Path, where: str, name: str) -> None:
+    """A path that ends in no name is resolved before anything is looked for beside it."""
+    here = workspace / "runs/ldm" / where
+    here.mkdir(exist_ok=True)
+    words = ("info",) if where == "model" else ("sample", "-s", "x", "--model")
+
+    done = run(here, *words, name)
+
+    assert (done.code, "Traceback" in done.err) == (0 if where == "model" else 6, False), done.err
+    assert ("styles: Cubism" in done.out) if where == "model" else ("inside is an extra file" in done.err)
+
+
+def test_the_model_of_the_current_folder_draws(run: Run, workspace: Path) -> None:
+    """`--model .` is a folder as any other."""
+    words = ("-s", "Cubism", "-n", "1", "--steps", "1", "--model", ".", "--out", workspace / "a.png")
+
+    assert run(workspace / "runs/ldm/model", "sample", *words).code == 0
+    assert (workspace / "a.png").is_file()
+
+
+@pytest.mark.parametrize("name", [".", "..", "/"])
+def test_a_folder_without_a_model_is_named(run: Run, tmp_path: Path, name: str) -> None:
+    """The line speaks of what `info` takes: it has no --model."""
+    line = run(tmp_path, "info", name).error(6)
+
+    assert line.startswith(f"error: there is no model at {name}. Name a folder with a model.json")
+    assert "--model" not in line

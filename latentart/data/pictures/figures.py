@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from latentart.errors import ResourceError, UsageError
 from latentart.storage.folders import free_path
+from latentart.storage.whole import require_place
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,14 +33,18 @@ def choose_path(default: Path, out: Path | None) -> Path:
 
     Raises:
         UsageError: ``out`` exists, or is no name of an SVG or PNG.
+        ResourceError: it cannot be written.
     """
     if out is None:
-        return free_path(default)
+        path = free_path(default)
+        require_place(path)
+        return path
     if out.suffix.lower() not in FORMATS:
         msg = f"--out: '{out.name}' is no name of a figure."
         raise UsageError(msg, "Let it end in .svg or .png.")
     if os.path.lexists(out):
         raise _taken(out)
+    require_place(out)
     return out
 
 

@@ -1,0 +1,58 @@
+"""What cannot be written is found before the work begins, and what was drawn is not lost for want of a place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from latentart.errors import ResourceError
+from latentart.sampling.files import save_pictures
+from latentart.storage.whole import require_place
+
+Run = Callable[..., Any]
+NOWHERE = ("{file}/x.svg", "{file}/below/x.svg", "/proc/x.svg", "/proc/new/x.svg", "{folder}/" + "x" * 300 + ".svg")
+
+
+@pytest.mark.parametrize("place", NOWHERE)
+@pytest.mark.parametrize("command", ["sample -s Cubism --out", "reconstruct {picture} --out", "find-lr ldm --out"])
+def test_a_place_that_takes_nothing_is_found_before_the_work(
+    run: Run, story: Any, tmp_path: Path, command: str, place: str
+) -> None:
+    """One line, exit code 5, no progress: nothing was drawn or trained for it, and nothing is left."""
+    (tmp_path / "afile").write_text("mine")
+    picture = next((story.folder / "data").glob("*/*.*"))
+    words = f"{command} {place}".format(file=tmp_path / "afile", folder=tmp_path, picture=picture).split()
+    words[-1] = words[-1].replace(".svg", ".png" if words[0] == "sample" else ".svg")
+
+    done = run(story.folder, *words)
+
+    assert "cannot be written" in done.error(5)
+    assert "--out" in done.err
+    assert "step" not in done.err
+    assert [path.name for path in tmp_path.iterdir()] == ["afile"]
+
+
+def test_a_place_that_can_be_written_stays_untouched(tmp_path: Path) -> None:
+    """Folders that are not there yet are no obstacle, and the question leaves none behind."""
+    require_place(tmp_path / "new/below/x.png")
+    require_place(tmp_path / "x.png")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_drawn_is_written_elsewhere_if_its_place_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder turned into a file while it was drawn: the line names where the picture lies."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out").write_text("a file by now")
+    picture = Image.new("RGB", (4, 4), "red")
+
+    with pytest.raises(ResourceError, match=r"out/a\.png cannot be written: .*What was drawn lies at .*a\.png\.$"):
+        save_pictures([picture], [tmp_path / "out/a.png"], ["{}"])
+
+    assert Image.open(tmp_path / "a.png").getpixel((0, 0)) == (255, 0, 0)
