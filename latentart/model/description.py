@@ -81,6 +81,9 @@ class Description(Saved):
             raise ValueError(f"latents has not {channels} numbers of each kind")
         if self.denoiser is not None and self.diffusion is None:
             raise ValueError("diffusion is missing")
+        unit = self.autoencoder.factor * (self.denoiser.factor if self.denoiser is not None else 1)
+        if self.resolution % unit:
+            raise ValueError(f"resolution is no multiple of {unit}")
         return self
 
     @property
