@@ -19,6 +19,7 @@ from latentart.cli.options import (
     say,
     speaks,
     split_arguments,
+    tell,
     write_json,
 )
 from latentart.errors import UsageError
@@ -124,5 +125,5 @@ def encode(
     if as_json:
         write_json({"cache": str(folder)})
         return
-    typer.echo(folder)
+    tell(folder)
     say("Next: latentart train ldm")
