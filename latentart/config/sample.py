@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from latentart.config.base import StrictConfig
-from latentart.config.optim import Count, Positive, Share
+from latentart.config.optim import Count, Positive, Share, Width
 from latentart.kinds import Precision, Sampler, Spacing
 
 
@@ -48,7 +48,7 @@ class SampleConfig(StrictConfig):
     x0_limit: Positive | None = 5.0
     """Predicted clean latents are clamped to this many standard deviations; null leaves them alone."""
 
-    batch_size: Count = 16
+    batch_size: Width = 16
     """Pictures made at once; it changes speed and memory, not the pictures."""
 
     precision: Precision = "auto"

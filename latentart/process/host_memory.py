@@ -55,6 +55,13 @@ def available_bytes(device: torch.device, root: Path = Path("/")) -> int | None:
     return min((left for left in found if left is not None), default=None)
 
 
+def most_processes(each: int) -> int:
+    """Return how many worker processes this machine bears: twice its cores, and ``each`` takes its bytes of memory."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    left = available_bytes(torch.device("cpu"))
+    return max(1, 2 * cores if left is None else min(2 * cores, left // each))
+
+
 @contextlib.contextmanager
 def growing_at_most(more: int) -> Iterator[None]:
     """Let this process take at most so many bytes more than it has; what asks for more gets a ``MemoryError``.

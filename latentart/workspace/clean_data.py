@@ -15,7 +15,10 @@ from latentart.data.cleaning.label_table import LabelChoice
 from latentart.data.cleaning.picture import CleanRules
 from latentart.data.cleaning.report import CleanReport
 from latentart.layout import Workspace
+from latentart.process.host_memory import most_processes
 from latentart.process.progress import Progress
+
+WORKER_BYTES = 10**8  # of a process that decodes, pictures of the usual size included
 
 
 def clean_data(workspace: Workspace, *, dry_run: bool = False, quiet: bool = False) -> CleanReport:
@@ -35,7 +38,7 @@ def clean_into(raw: Path, out: Path, config: DataConfig, *, dry_run: bool = Fals
             out,
             CleanRules(**config.model_dump(include={rule.name for rule in fields(CleanRules)})),
             LabelChoice(config.labels, config.label),
-            workers=config.workers or os.cpu_count() or 1,
+            workers=min(config.workers or os.cpu_count() or 1, most_processes(WORKER_BYTES)),
             dry_run=dry_run,
             on_progress=progress.show,
         )
