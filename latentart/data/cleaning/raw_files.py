@@ -156,4 +156,4 @@ def _source_of(path: Path | None, raw: Path) -> str:
 
 
 def _is_hidden(name: str) -> bool:
-    return name.startswith(".")
+    return name.startswith(".") and name.strip(".") != ""  # a style may be called ...
