@@ -7,7 +7,10 @@ Core code raises ``ValueError`` (what, got, expected). The rest of the app raise
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import islice
+
+COMPARED, MOST_COMPARED = 100, 2000  # letters, names
 
 
 class LatentArtError(Exception):
@@ -72,7 +75,21 @@ class StoppedBySignal(LatentArtError):  # noqa: N818 - not an error: the run was
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return ``" Did you mean 'x'?"`` for the known name nearest to ``name``, or an empty string."""
-    by_folded = {item.casefold(): item for item in known}
-    close = difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=0.5)
+    """Return ``" Did you mean 'x'?"`` for the known name nearest to ``name``, or an empty string.
+
+    Of very many or very long names only the first are looked at: comparing takes time.
+    """
+    by_folded = {item[:COMPARED].casefold(): item for item in islice(known, MOST_COMPARED)}
+    close = difflib.get_close_matches(name[:COMPARED].casefold(), by_folded, n=1, cutoff=0.5)
     return f" Did you mean '{by_folded[close[0]]}'?" if close else ""
+
+
+def listed(names: Sequence[str], most: int = 100) -> str:
+    """Return names with commas between them, the first ``most`` of them and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(shortened, names[:most])) + more
+
+
+def shortened(name: str) -> str:
+    """Return a name of any length as a line can show it."""
+    return name if len(name) <= COMPARED else f"{name[:COMPARED]}…"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -308,6 +309,18 @@ def test_library_code_does_not_print() -> None:
     ]
 
     assert wrong == []
+
+
+def test_one_module_leads_to_the_terminal() -> None:
+    """What commands write passes `printable` there: others hold a stranger's names; progress is drawn by rich."""
+    ways = re.compile(r"\b(typer|click)\.(echo|secho)\(|\bConsole\(|sys\.(stdout|stderr)\.write|(?<![.\w])print\(")
+    allowed = {"cli/options.py", "process/progress.py"}
+    found = {path.relative_to(ROOT).as_posix() for path in FILES if ways.search(path.read_text(encoding="utf-8"))}
+
+    assert found - allowed == set()
+    for path in (ROOT / "cli").glob("*.py"):
+        for line in re.findall(r".*(?:console\.print|add_row)\(.*", path.read_text(encoding="utf-8")):
+            assert not re.search(r"row\.style|\.source|\.sources", line) or "printable(" in line, line
 
 
 def test_every_module_says_what_lives_there() -> None:

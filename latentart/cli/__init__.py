@@ -24,7 +24,7 @@ from latentart.cli import (
     weights,
 )
 from latentart.cli.endings import end, end_wrong_words
-from latentart.cli.options import refuse_empty, write_error
+from latentart.cli.options import refuse_empty, tell, write_error
 from latentart.errors import LatentArtError, ResourceError
 
 NO_ROOM_OR_NO_RIGHT = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
@@ -86,7 +86,7 @@ def show_version(asked: bool) -> None:
     if asked:
         from latentart import __version__
 
-        typer.echo(f"latentart {__version__}")
+        tell(f"latentart {__version__}")
         raise typer.Exit
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from latentart.cli.options import ConfigOption, JsonOption, open_workspace, require_place, say, write_json
+from latentart.cli.options import ConfigOption, JsonOption, open_workspace, require_place, say, tell, write_json
 
 
 def ema(
@@ -29,7 +29,7 @@ def ema(
     if as_json:
         write_json({**asdict(made), "model": str(made.model)})
         return
-    typer.echo(made.model)
+    tell(made.model)
     say(
         f"The average of width {made.relative_std:g} at step {made.step}, from {made.snapshots} snapshots; its profile "
         f"misses by {made.miss:.2%}. Next: latentart sample --style all --model {made.model}"

@@ -7,7 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
-from latentart.cli.options import ConfigOption, JsonOption, Overrides, only_settings, open_workspace, say, write_json
+from latentart.cli.options import (
+    ConfigOption,
+    JsonOption,
+    Overrides,
+    only_settings,
+    open_workspace,
+    say,
+    tell,
+    write_json,
+    write_text,
+)
 from latentart.errors import UsageError
 
 
@@ -19,7 +29,7 @@ def list_presets(as_json: JsonOption = False) -> None:
         write_json({name: preset.about for name, preset in PRESETS.items()})
         return
     for name, preset in PRESETS.items():
-        typer.echo(f"{name:18} {preset.about}")
+        tell(f"{name:18} {preset.about}")
 
 
 def show(
@@ -34,9 +44,9 @@ def show(
         if config is not None:
             msg = "--preset and --config both say which values to show."
             raise UsageError(msg, "Give one of them; `latentart config diff` compares them.")
-        typer.echo(resolve({"preset": preset}, only_settings(overrides)).to_text(), nl=False)
+        write_text(resolve({"preset": preset}, only_settings(overrides)).to_text())
         return
-    typer.echo(open_workspace(config, overrides).config.to_text(), nl=False)
+    write_text(open_workspace(config, overrides).config.to_text())
 
 
 def validate(
@@ -49,7 +59,7 @@ def validate(
         raise UsageError(msg, "Name it once, with --config or without.")
     path = file or config
     workspace = open_workspace(path)
-    typer.echo(f"{path or workspace.config_path} is valid")
+    tell(f"{path or workspace.config_path} is valid")
 
 
 def schema() -> None:
@@ -73,7 +83,7 @@ def diff(
     base = preset_tree(preset or chosen.preset)
     rows = list(differences(base, chosen.to_json()))
     for path, before, after in rows:
-        typer.echo(f"{path}: {json.dumps(before)} -> {json.dumps(after)}")
+        tell(f"{path}: {json.dumps(before)} -> {json.dumps(after)}")
     if not rows:
         say(f"no difference from preset {preset or chosen.preset}")
 

@@ -17,6 +17,7 @@ from latentart.cli.options import (
     place,
     plain_console,
     say,
+    tell,
     write_json,
 )
 from latentart.cli.sampling import EtaOption, GuidanceOption, SamplerOption, StepsOption
@@ -134,8 +135,8 @@ def show_ldm(found: LdmEvaluation) -> None:
         say("Too few pictures are held out to say which samples are copies.")
     if found.is_mixed:
         say("Few pictures are held out: samples are compared with training pictures too, that the judge did not see.")
-    typer.echo(found.confusion)
-    typer.echo(found.pairs)
+    tell(found.confusion)
+    tell(found.pairs)
 
 
 def share(value: float | None) -> str:
@@ -176,4 +177,4 @@ def show_vae(found: VaeEvaluation) -> None:
     console.print(f"grid in flat colors: {found.grid_levels:.2f} of 255 levels, {found.grid_verdict}")
     if found.inception is not None:
         console.print(f"FID of reconstructions {found.inception.fid:.2f} over {found.inception.real_pictures} pictures")
-    typer.echo(found.worst)
+    tell(found.worst)

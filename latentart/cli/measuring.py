@@ -19,11 +19,11 @@ from latentart.cli.options import (
     only_settings,
     open_workspace,
     say,
+    tell,
     write_json,
 )
 from latentart.cli.planning import size
 from latentart.errors import ConfigError, UsageError
-from latentart.printable import printable
 
 if TYPE_CHECKING:
     from latentart.layout import Workspace
@@ -58,12 +58,12 @@ def bench(
         write_json(found.to_json())
         return
     machine = found.machine
-    typer.echo(
+    tell(
         f"{machine.device}, {machine.precision}: products of matrices {machine.matrix / 1e9:,.0f} GFLOP/s, "
         f"copies {machine.copy / 1e9:.3g} GB/s"
     )
     for row in [("part", "images/s", "pixels", "batch", "waiting", "memory"), *map(row_of, found.rates)]:
-        typer.echo(printable(f"{row[0]:24}{row[1]:>10}{row[2]:>8}{row[3]:>7}{row[4]:>9}{row[5]:>10}".rstrip()))
+        tell(f"{row[0]:24}{row[1]:>10}{row[2]:>8}{row[3]:>7}{row[4]:>9}{row[5]:>10}".rstrip())
     for line in found.notes:
         say(f"- {line}")
     say("- waiting: the share of a training step that is spent on waiting for pictures; ~: reckoned from less")

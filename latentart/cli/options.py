@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -128,6 +129,16 @@ def speaks() -> bool:
     from latentart.process.distributed import read_ranks
 
     return read_ranks().is_first
+
+
+def tell(text: object) -> None:
+    """Write one line of a result on stdout, safe to show; a path that goes into a file or a pipe stays as it is."""
+    typer.echo(text if isinstance(text, Path) and not sys.stdout.isatty() else printable(str(text)))
+
+
+def write_text(text: str) -> None:
+    """Write a file's text on stdout, as JSON that is all ASCII: what it holds is escaped already."""
+    typer.echo(text.encode("ascii", "backslashreplace").decode("ascii"), nl=False)
 
 
 def write_json(value: Any) -> None:

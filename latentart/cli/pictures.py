@@ -20,6 +20,7 @@ from latentart.cli.options import (
     say,
     speaks,
     split_arguments,
+    tell,
     write_json,
 )
 from latentart.errors import UsageError
@@ -127,5 +128,5 @@ def encode(
     if as_json:
         write_json({"cache": str(folder)})
         return
-    typer.echo(folder)
+    tell(folder)
     say("Next: latentart train ldm")

@@ -18,6 +18,7 @@ from latentart.cli.options import (
     open_workspace,
     place,
     say,
+    tell,
     write_json,
 )
 from latentart.errors import UsageError
@@ -69,7 +70,7 @@ def plan(
     rows.append((f"start of {found.commands} commands", "-", "-", duration(found.start * found.commands), "-", "-"))
     rows.append(("in all", "", "", duration(found.seconds), "", size(found.disk)))
     for row in rows:
-        typer.echo(f"{row[0]:22}{row[1]:>9}{row[2]:>10}{row[3]:>14}{row[4]:>10}{row[5]:>10}".rstrip())
+        tell(f"{row[0]:22}{row[1]:>9}{row[2]:>10}{row[3]:>14}{row[4]:>10}{row[5]:>10}".rstrip())
     counted = "" if found.is_clean else " (estimated from a sample of the raw folder)"
     say(f"{found.pictures:,} pictures{counted}; {size(found.disk_free)} of the disk are free.")
     for line in found.advice:
@@ -174,7 +175,7 @@ def write_range(result: RangeResult, key: str, now: float, what: str, path: Path
     if result.peak is None:
         say("The loss never fell below its start in this range: try another with --from and --to, or more --steps.")
     else:
-        typer.echo(setting)
+        tell(setting)
         end = "" if result.has_diverged else " The loss did not diverge: the range may end too early, see --to."
         steepest = f" and falls fastest at {result.steepest:.1e}" if result.steepest else ""
         say(f"The loss is lowest at {result.peak:.1e}{steepest}. The config has {now:g}.{end}")
@@ -211,7 +212,7 @@ def schedule(
     if as_json:
         write_json({"figure": str(path), "picture": source, "schedules": describe_curves(curves, columns)})
         return
-    typer.echo(path)
+    tell(path)
     for curve in curves:
         end = curve.level(curve.schedule.num_steps - 1)["alpha_bar"]
         say(f"{curve.name}: half of it is noise from t = {curve.half()} on; ᾱ ends at {end:.3g}")

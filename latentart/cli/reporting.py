@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from latentart.cli.options import ConfigOption, JsonOption, require_place, say, write_json
+from latentart.cli.options import ConfigOption, JsonOption, require_place, say, tell, write_json
 
 
 def report(
@@ -26,7 +26,7 @@ def report(
     if as_json:
         write_json({"path": str(result.path), "size_bytes": result.num_bytes})
         return
-    typer.echo(result.path)
+    tell(result.path)
     say(f"{result.num_bytes / 1e6:.1f} MB; open it in a browser.")
 
 

@@ -22,6 +22,7 @@ from latentart.cli.options import (
     require_place,
     say,
     speaks,
+    tell,
     write_json,
 )
 from latentart.errors import UsageError
@@ -245,7 +246,7 @@ def report(result: SampleResult, as_json: bool, *, is_again: bool) -> None:
         write_json({"files": [str(path) for path in result.paths], "is_new": result.is_new})
         return
     for path in result.paths:
-        typer.echo(path)
+        tell(path)
     if not result.is_new:
         say("These pictures were there already, made with the same settings.")
     elif not is_again:
@@ -272,4 +273,4 @@ def reconstruct(
         write_json({"pictures": rows})
         return
     for page in pages:
-        typer.echo(f"{page.page}: mean error {page.error:.2f} of 255, PSNR {page.psnr:.1f} dB")
+        tell(f"{page.page}: mean error {page.error:.2f} of 255, PSNR {page.psnr:.1f} dB")

@@ -16,6 +16,7 @@ from latentart.cli.options import (
     place,
     say,
     split_arguments,
+    tell,
     write_json,
 )
 from latentart.errors import UsageError
@@ -46,7 +47,7 @@ def demo(
     if as_json:
         write_json({"grid": str(result.grid), "workspace": str(result.workspace), "seconds": round(result.seconds, 1)})
         return
-    typer.echo(result.grid)
+    tell(result.grid)
     if quick:
         say("A quick run shows that everything works; its pictures are noise.")
     say(f"Done in {result.seconds:.0f} s. One row per style: {result.grid}")
@@ -72,7 +73,7 @@ def init(
 
     folder = Path(plain[0] if plain else ".")
     workspace = init_workspace(folder, preset, data, settings)
-    typer.echo(workspace.config_path)
+    tell(workspace.config_path)
     go = f"cd {folder} && " if str(folder) != "." else ""
     if not workspace.raw.is_dir():
         say(f"Put your pictures into {workspace.raw}, one folder per style, or set data.raw.")
@@ -96,15 +97,15 @@ def info(
         return
     spread = ", ".join(f"{value:.3f}" for value in about["latents"]["std"])
     for name, count in about["parameters"].items():
-        typer.echo(f"{name}: {count / 1e6:.2f} M parameters")
-    typer.echo(f"pictures: {about['resolution']} px, latents {about['latent_factor']} times smaller, std {spread}")
-    typer.echo(f"styles: {', '.join(about['style_names']).encode('ascii', 'backslashreplace').decode()}")
+        tell(f"{name}: {count / 1e6:.2f} M parameters")
+    tell(f"pictures: {about['resolution']} px, latents {about['latent_factor']} times smaller, std {spread}")
+    tell(f"styles: {', '.join(about['style_names'])}")
     for column in about.get("labels", []):
         values, more = ", ".join(column["values"][:SHOWN_LABELS]), len(column["values"]) - SHOWN_LABELS
-        typer.echo(printable(f"{column['name']}: {values}" + (f" and {more} more" if more > 0 else "")))
+        tell(f"{column['name']}: {values}" + (f" and {more} more" if more > 0 else ""))
     for name, summary in about["training"].items():
         shown = {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in summary.items()}
-        typer.echo(f"{name}: " + ", ".join(f"{key} {value}" for key, value in shown.items() if value is not None))
+        tell(f"{name}: " + ", ".join(f"{key} {value}" for key, value in shown.items() if value is not None))
 
 
 def doctor(as_json: JsonOption = False) -> None:
@@ -115,19 +116,19 @@ def doctor(as_json: JsonOption = False) -> None:
     if as_json:
         write_json(found)
         return
-    typer.echo(f"latentart {found['latentart']}, Python {found['python']}, {found['platform']}")
-    typer.echo(", ".join(f"{name} {version}" for name, version in found["packages"].items()))
+    tell(f"latentart {found['latentart']}, Python {found['python']}, {found['platform']}")
+    tell(", ".join(f"{name} {version}" for name, version in found["packages"].items()))
     for device in found["devices"]:
         memory = f"{device['memory_bytes'] / 2**30:.0f} GiB" if device["memory_bytes"] else "memory unknown"
-        typer.echo(f"device {device['name']} ({device['model']}): {memory}, trains in {device['precision']}")
+        tell(f"device {device['name']} ({device['model']}): {memory}, trains in {device['precision']}")
     extras = [f"{name} {version or 'not installed'}" for name, version in found["extras"].items()]
-    typer.echo(f"optional: {', '.join(extras)}")
-    typer.echo(f"{found['cores']} cores, {found['threads']} threads for PyTorch (OMP_NUM_THREADS sets them)")
+    tell(f"optional: {', '.join(extras)}")
+    tell(f"{found['cores']} cores, {found['threads']} threads for PyTorch (OMP_NUM_THREADS sets them)")
     writable = "writable" if found["folder_is_writable"] else "NOT writable"
-    typer.echo(f"this folder: {found['disk_free_bytes'] / 2**30:.1f} GiB free, {writable}")
+    tell(f"this folder: {found['disk_free_bytes'] / 2**30:.1f} GiB free, {writable}")
     for name, is_there in found["lpips_weights"].items():
         fault = found["lpips_faults"].get(name, "")
         state = "ready" if is_there else "no weights here" if fault == "is missing" else f"the file {fault}"
-        typer.echo(f"weights of {name}: {state}")
+        tell(f"weights of {name}: {state}")
     if found["advice"]:
         say(found["advice"])

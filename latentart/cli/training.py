@@ -20,6 +20,7 @@ from latentart.cli.options import (
     place,
     say,
     speaks,
+    tell,
     write_json,
 )
 from latentart.errors import StoppedBySignal, UsageError
@@ -73,7 +74,7 @@ def train_vae(
     if result.pause:
         say_paused(result.pause, workspace.vae_run, resume)
         return
-    typer.echo(result.model)
+    tell(result.model)
     names = [known.name for known in workspace.config.vae.stages]
     last = names[-1] if stage == "all" else stage
     following = names[names.index(last) + 1 :]
@@ -111,7 +112,7 @@ def train_ldm(
     if result.pause:
         say_paused(result.pause, workspace.ldm_run, resume)
         return
-    typer.echo(result.model)
+    tell(result.model)
     done = f"Previews: {result.preview}." if result.is_new else "Nothing was left to do: the denoiser is finished."
     say(f"{done} Next: latentart sample --style all")
 
@@ -164,6 +165,6 @@ def hinting(resume: str) -> Iterator[None]:
 
 def say_paused(pause: Pause, run: Path, resume: str) -> None:
     """Say why a call ended before the training did, and how it goes on; its checkpoint goes to stdout."""
-    typer.echo(run / "checkpoints" / f"step-{pause.step:08d}")
+    tell(run / "checkpoints" / f"step-{pause.step:08d}")
     option = "" if resume == "auto" else " without --resume"
     say(f"Stopped by --max-{pause.limit}: step {pause.step} is saved. Run the same command again{option} to go on.")

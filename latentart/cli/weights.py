@@ -17,6 +17,7 @@ from latentart.cli.options import (
     place,
     require_place,
     say,
+    tell,
     write_json,
 )
 from latentart.kinds import Backbone, ModelPart
@@ -44,7 +45,7 @@ def list_files(as_json: JsonOption = False) -> None:
         state = "here" if row["is_there"] else "wrong size" if row["bytes_there"] else "missing"
         if row["bytes_unfinished"]:
             state += f" ({row['bytes_unfinished'] / 2**20:.0f} MB of it fetched)"
-        typer.echo(f"{row['backbone']:10}  {row['megabytes']:>5g} MB  {state}: {row['path']}")
+        tell(f"{row['backbone']:10}  {row['megabytes']:>5g} MB  {state}: {row['path']}")
 
 
 def fetch(
@@ -61,7 +62,7 @@ def fetch(
     for report in fetch_weights(choose_weights(names or [], config), url, quiet=quiet):
         reports.append({"backbone": report.backbone, "path": report.path, "was_there": report.was_there})
         if not as_json:
-            typer.echo(report.path)
+            tell(report.path)
     if as_json:
         write_json({"weights": reports})
 
@@ -74,7 +75,7 @@ def verify(names: Names = None, config: ConfigOption = None, as_json: JsonOption
     for report in verify_weights(choose_weights(names or [], config)):
         reports.append(report)
         if not as_json and not report.fault:
-            typer.echo(f"{report.backbone}: {report.path} is whole")
+            tell(f"{report.backbone}: {report.path} is whole")
     if as_json:
         rows = [{"backbone": r.backbone, "path": r.path, "is_whole": not r.fault, "fault": r.fault} for r in reports]
         write_json({"weights": rows})
@@ -96,7 +97,7 @@ def import_file(
         from latentart.workspace.weights import import_backbone
 
         report = import_backbone(kind, file)
-        write_json({"backbone": report.backbone, "path": report.path}) if as_json else typer.echo(report.path)
+        write_json({"backbone": report.backbone, "path": report.path}) if as_json else tell(report.path)
         return
     workspace = open_workspace(config, overrides)
     from latentart.workspace.weights_import import import_weights
@@ -110,7 +111,7 @@ def import_file(
         found = {"key": done.key, "prefix": done.prefix, "parameters": done.parameters}
         write_json({"model": str(done.model), **found})
         return
-    typer.echo(done.model)
+    tell(done.model)
     where = f" from '{done.key}'" if done.key else ""
     then = "latentart train ldm" if out is None else f"latentart reconstruct PICTURE --model {done.model}"
     then = f"latentart sample --style all --model {done.model}" if is_denoiser else then

@@ -9,6 +9,7 @@ from pydantic import Field
 from latentart.config.base import StrictConfig
 from latentart.kinds import FileFormat, NearDuplicates
 
+MAX_SIDE = 2**15  # pixels
 Byte = Annotated[int, Field(ge=0, le=255)]
 
 
@@ -30,25 +31,25 @@ class DataConfig(StrictConfig):
     label: str = "style"
     """The column of that table that the model learns as its styles: style, genre, artist, or any other."""
 
-    min_bytes: Annotated[int, Field(ge=0)] = 5120
+    min_bytes: Annotated[int, Field(ge=0, lt=2**40)] = 5120
     """Smaller files are dropped, in bytes. The seed: deleting all below 5 kB removes ART500K's broken files."""
 
-    min_side: Annotated[int, Field(ge=1)] = 64
+    min_side: Annotated[int, Field(ge=1, le=MAX_SIDE)] = 64
     """Pictures whose shorter side is less are dropped, in pixels."""
 
-    max_pixels: Annotated[int, Field(ge=1)] = 89_478_485
+    max_pixels: Annotated[int, Field(ge=1, le=2**32)] = 89_478_485
     """Pictures with more pixels are dropped unread; each worker may use about 12 bytes of memory per pixel of it."""
 
-    time_limit: Annotated[float, Field(gt=0)] = 60.0
+    time_limit: Annotated[float, Field(gt=0, le=86_400)] = 60.0
     """Pictures that take longer to decode are dropped, in seconds."""
 
     near_duplicates: NearDuplicates = "flag"
     """What becomes of pictures that look the same, as after scaling or saving again: the largest is always kept."""
 
-    max_side: Annotated[int, Field(ge=8)] = 640
+    max_side: Annotated[int, Field(ge=8, le=MAX_SIDE)] = 640
     """Larger pictures are reduced to this shorter side, in pixels: a quarter over the largest stage, for crops."""
 
-    max_aspect: Annotated[float, Field(ge=1)] = 4.0
+    max_aspect: Annotated[float, Field(ge=1, le=MAX_SIDE)] = 4.0
     """Pictures longer than this times their shorter side are dropped: a square crop would show little of them."""
 
     file_format: FileFormat = "jpeg"
@@ -75,5 +76,6 @@ class DataConfig(StrictConfig):
     cache_crops: Annotated[int, Field(ge=0, le=16)] = 0
     """Random crops of every picture in the latent cache, beside the square in its middle."""
 
-    workers: Annotated[int, Field(ge=0)] = 0
-    """Processes that decode pictures; 0 chooses: one per core, but in training on a CPU a thread beside the step."""
+    workers: Annotated[int, Field(ge=0, le=1024)] = 0
+    """Processes that decode pictures; 0 chooses: one per core, but in training on a CPU a thread beside the step.
+    Never more run than twice the cores, nor than the memory has room for."""

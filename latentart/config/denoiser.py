@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from latentart.config.base import StrictConfig
-from latentart.config.optim import Count
+from latentart.config.optim import Width
 from latentart.config.vae import BlocksConfig
 from latentart.kinds import AttentionKind
 
@@ -48,7 +48,7 @@ class UNetConfig(BlocksConfig):
     """XS, S, M or L take the place of widths, blocks_per_stage and embedding_channels, whatever those say. The
     resolved config has the numbers in the name's place. Our choice: some 5, 25, 95 and 260 million parameters."""
 
-    widths: Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)] = (96, 192, 768)
+    widths: Annotated[tuple[Width, ...], Field(min_length=1, max_length=8)] = (96, 192, 768)
     """Channels of each stage, the finest first; every stage after the first halves height and width. Our choice: most
     parameters where there are few places. A step costs two thirds of what 192, 384, 576 would with fewer of them."""
 
@@ -61,7 +61,7 @@ class UNetConfig(BlocksConfig):
     blocks_per_stage: Annotated[int, Field(ge=1, le=64)] = 2
     """ResNet blocks in each stage; 2 is latent diffusion's choice."""
 
-    embedding_channels: Annotated[int, Field(ge=2, multiple_of=2)] = 512
+    embedding_channels: Annotated[int, Field(ge=2, le=2**16, multiple_of=2)] = 512
     """Length of the vector that carries timestep and style into every ResNet block."""
 
     @model_validator(mode="after")
@@ -86,13 +86,13 @@ class DiTConfig(StrictConfig):
     """XS, S, M or L take the place of width, depth and embedding_channels, whatever those say. The resolved config has
     the numbers in the name's place. Our choice: some 6, 29, 115 and 250 million parameters."""
 
-    width: Annotated[int, Field(ge=4, lt=2**20, multiple_of=4)] = 384
+    width: Annotated[int, Field(ge=4, le=2**16, multiple_of=4)] = 384
     """Channels of a token; DiT-S has 384, DiT-B 768."""
 
     depth: Annotated[int, Field(ge=1, le=512)] = 12
     """Number of blocks; 12 is the choice of DiT-S and DiT-B."""
 
-    head_channels: Count = 64
+    head_channels: Width = 64
     """Channels of one attention head; must divide the width. DiT-S and DiT-B have 64."""
 
     patch_size: Annotated[int, Field(ge=1, le=64)] = 2
@@ -101,7 +101,7 @@ class DiTConfig(StrictConfig):
     mlp_ratio: Annotated[float, Field(gt=0, le=64)] = 4.0
     """Size of a block's second branch; it has the parameters of a plain one so many times the width (the paper: 4)."""
 
-    embedding_channels: Annotated[int, Field(ge=2, multiple_of=2)] = 256
+    embedding_channels: Annotated[int, Field(ge=2, le=2**16, multiple_of=2)] = 256
     """Length of the vector that carries timestep and style into every block."""
 
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0

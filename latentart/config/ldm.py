@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from latentart.config.base import StrictConfig
 from latentart.config.denoiser import DenoiserConfig, UNetConfig
-from latentart.config.optim import Count, LdmRunConfig, OptimizerConfig, Positive, StepsOrEpochs
+from latentart.config.optim import Count, LdmRunConfig, OptimizerConfig, Positive, StepsOrEpochs, Width
 from latentart.kinds import Target, Timesteps, Weighting
 
 Beta = Annotated[float, Field(gt=0, lt=1)]
@@ -131,13 +131,13 @@ class LdmTrainingConfig(StepsOrEpochs):
     """Step from which the learning rate begins its schedule anew, warm-up and all: the one at which a run ended that is
     made longer. 0: one schedule over all steps."""
 
-    resolution: Count = 256
+    resolution: Annotated[int, Field(ge=1, lt=2**15)] = 256
     """Side of the square pictures whose latents are learned, in pixels."""
 
-    batch_size: Count = 128
+    batch_size: Width = 128
     """Latents per optimizer step; the seed's value."""
 
-    micro_batch: Count | Literal["auto"] | None = None
+    micro_batch: Width | Literal["auto"] | None = None
     """Latents that go through the network at once: less memory, and the step is still that of the whole batch. null:
     all; auto: on a GPU the largest of all, a half, a quarter … that its memory has room for at the start."""
 

@@ -12,7 +12,8 @@ from latentart.kinds import Precision
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1, lt=2**31)]
+Count = Annotated[int, Field(ge=1, lt=2**31)]  # of steps, which cost time alone
+Width = Annotated[int, Field(ge=1, le=2**16)]  # of channels, and of pictures in a batch: they cost memory
 
 
 class OneCycle(StrictConfig):
@@ -47,7 +48,7 @@ class Cosine(StrictConfig):
 
     kind: Literal["cosine"] = "cosine"
     """Names this way of moving the rate."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 500
+    warmup_steps: Annotated[int, Field(ge=0, lt=2**31)] = 500
     """Steps spent rising."""
 
 
@@ -56,7 +57,7 @@ class Constant(StrictConfig):
 
     kind: Literal["constant"] = "constant"
     """Names this way of moving the rate."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 500
+    warmup_steps: Annotated[int, Field(ge=0, lt=2**31)] = 500
     """Steps spent rising."""
 
 
@@ -145,7 +146,7 @@ class RunConfig(StrictConfig):
     checkpoint_every: Count = 1000
     """Steps between checkpoints."""
 
-    keep_checkpoints: Annotated[int, Field(ge=2)] = 2
+    keep_checkpoints: Annotated[int, Field(ge=2, lt=2**31)] = 2
     """How many of the newest checkpoints stay."""
 
     milestone_every: Count | None = None
@@ -188,7 +189,7 @@ class StepsOrEpochs(StrictConfig):
     steps: Count | None = None
     """Optimizer steps."""
 
-    epochs: Positive | None = None
+    epochs: Annotated[float, Field(gt=0, le=10**6)] | None = None
     """Passes over the data set, in place of steps."""
 
     @model_validator(mode="after")

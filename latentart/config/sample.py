@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from latentart.config.base import StrictConfig
-from latentart.config.optim import Count, Positive, Share
+from latentart.config.optim import Count, Positive, Share, Width
 from latentart.kinds import Precision, Sampler, Spacing
 
 
@@ -54,7 +54,7 @@ class SampleConfig(StrictConfig):
     noise. 164 = e^5.1 is where Lu et al. 2206.00927 begin on the cosine schedule, which goes on to 20,291; Ho et al.'s
     linear one ends at 157. null: at the last timestep."""
 
-    batch_size: Count = 16
+    batch_size: Width = 16
     """Pictures made at once; it changes speed and memory, not the pictures."""
 
     precision: Precision = "auto"

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from latentart.config.base import StrictConfig
-from latentart.config.optim import Count, OptimizerConfig, Positive, RunConfig, StepsOrEpochs
+from latentart.config.optim import Count, OptimizerConfig, Positive, RunConfig, StepsOrEpochs, Width
 from latentart.kinds import Adversarial, AttentionKind, Downsampling, PerceptualKind, Reconstruction, Upsampling
 
 Weight = Annotated[float, Field(ge=0)]
@@ -18,7 +18,7 @@ Start = int | float | Literal["plateau"]
 class BlocksConfig(StrictConfig):
     """What the autoencoder's and the denoiser's stacks have in common."""
 
-    widths: Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)]
+    widths: Annotated[tuple[Width, ...], Field(min_length=1, max_length=8)]
     """Channels of each stage, the finest first; every stage after the first halves height and width."""
 
     blocks_per_stage: Annotated[int, Field(ge=1, le=64)] = 1
@@ -36,10 +36,10 @@ class BlocksConfig(StrictConfig):
     upsampling: Upsampling = "nearest"
     """The method of torch.nn.Upsample; transposed is a legacy convolution that leaves checkerboards."""
 
-    groups: Count = 8
+    groups: Width = 8
     """Groups of each normalization; must divide every width."""
 
-    head_channels: Count = 32
+    head_channels: Width = 32
     """Channels of one attention head; must divide every width that has attention."""
 
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -87,10 +87,10 @@ class AutoencoderConfig(BlocksConfig):
     codebook_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
     """Decay of the averages that the codes are, per step, with vq (van den Oord et al. 1711.00937)."""
 
-    latent_channels: Count = 4
+    latent_channels: Width = 4
     """Z, channels of the latents; 4 is latent diffusion's choice at f = 8."""
 
-    widths: Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)] = (64, 128, 256, 256)
+    widths: Annotated[tuple[Width, ...], Field(min_length=1, max_length=8)] = (64, 128, 256, 256)
     """Channels of each stage, the finest first; four stages make f = 8, as in latent diffusion."""
 
     attention: tuple[AttentionKind, ...] = ("none", "none", "none", "linear")
@@ -124,13 +124,13 @@ class GuardConfig(StrictConfig):
 class DiscriminatorConfig(StrictConfig):
     """The PatchGAN discriminator."""
 
-    base_channels: Count = 64
+    base_channels: Width = 64
     """Channels of its first layer, doubled at each further one (pix2pix)."""
 
-    num_layers: Count = 3
+    num_layers: Annotated[int, Field(ge=1, le=16)] = 3
     """Strided layers; 3 make patches of 70 px (pix2pix)."""
 
-    groups: Count = 8
+    groups: Width = 8
     """Groups of each normalization; must divide base_channels."""
 
     lr: Positive = 1e-4
@@ -210,7 +210,7 @@ class StageConfig(StepsOrEpochs):
     resolution: Annotated[int, Field(ge=16, lt=2**15)]
     """Side of the square training pictures, in pixels; a multiple of f."""
 
-    batch_size: Count = 16
+    batch_size: Width = 16
     """Pictures per optimizer step."""
 
     reconstruction: Reconstruction = "l1"
@@ -222,10 +222,10 @@ class StageConfig(StepsOrEpochs):
     discriminator_start: Start = 0
     """When the discriminator begins to train: a step of this stage, a share of it, or "plateau"."""
 
-    discriminator_warmup: Annotated[int, Field(ge=0)] = 0
+    discriminator_warmup: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Steps that it then trains, on detached reconstructions, before its verdict moves the autoencoder."""
 
-    ramp: Annotated[int, Field(ge=0)] = 0
+    ramp: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Steps over which the adversarial and the perceptual term grow from nothing to their weight."""
 
     discriminator_lr: Positive | None = None
@@ -292,7 +292,7 @@ class VaeConfig(StrictConfig):
     run: VaeRunConfig = VaeRunConfig()
     """Precision, average of the weights, checkpoints, previews and log."""
 
-    stages: Annotated[tuple[StageConfig, ...], Field(min_length=1)]
+    stages: Annotated[tuple[StageConfig, ...], Field(min_length=1, max_length=1000)]
     """The stages of the training, in order; each goes on from the one before it."""
 
     @field_validator("stages")

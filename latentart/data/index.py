@@ -13,6 +13,8 @@ from typing import Any
 from latentart.errors import DataError
 from latentart.storage.whole import whole_file
 
+MAX_NAME = 1000  # letters of a style or label, wherever one comes in
+
 
 @dataclass(frozen=True, slots=True)
 class IndexEntry:

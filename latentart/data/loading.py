@@ -24,6 +24,7 @@ from latentart.data.datasets import PictureDataset, max_broken, too_many_broken
 from latentart.errors import DataError, ResourceError
 from latentart.printable import printable
 from latentart.process.distributed import read_ranks
+from latentart.process.host_memory import most_processes
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ Key = tuple[int, int]
 Batch = tuple[Tensor, Tensor, Tensor]
 Item = TypeVar("Item")
 
+LOADER_BYTES = 3 * 10**8  # of a process that loads, with its own copy of the libraries
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 PARENTS_SIGNALS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
 
@@ -115,10 +117,10 @@ def build_order(
 def choose_workers(asked: int, device_type: str, at_most: int = 8) -> int:
     """Return how many processes load: those asked for, else one per core beside a GPU; a CPU has none to spare.
 
-    Processes that `torchrun` starts on one machine have its cores together.
+    No more than the machine bears. Processes that `torchrun` starts on one machine have its cores together.
     """
     if asked or device_type == "cpu":
-        return asked
+        return min(asked, most_processes(LOADER_BYTES))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(at_most, max(1, cores // read_ranks().local_size))
 

@@ -13,13 +13,13 @@ from latentart.builders import build_autoencoder, build_denoiser
 from latentart.config.denoiser import DenoiserConfig
 from latentart.config.ldm import DiffusionConfig
 from latentart.config.vae import AutoencoderConfig
+from latentart.data.index import MAX_NAME
 from latentart.errors import ModelError
 from latentart.process.host_memory import total_bytes
 from latentart.storage.saved_values import Saved, fault_of
 
 FORMAT = 1
 MAX_RESOLUTION = 2**14
-MAX_NAME = 1000  # letters of a style or label
 HEADER = 64 * 2**20  # what the names and shapes of a weights file may take
 
 
@@ -81,6 +81,9 @@ class Description(Saved):
             raise ValueError(f"latents has not {channels} numbers of each kind")
         if self.denoiser is not None and self.diffusion is None:
             raise ValueError("diffusion is missing")
+        unit = self.autoencoder.factor * (self.denoiser.factor if self.denoiser is not None else 1)
+        if self.resolution % unit:
+            raise ValueError(f"resolution is no multiple of {unit}")
         return self
 
     @property

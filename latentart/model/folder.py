@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from latentart.core.latents import LatentNormalizer
 from latentart.core.networks.autoencoder import Autoencoder
 from latentart.core.networks.conditioning import Denoiser
 from latentart.data.names import one_spelling
-from latentart.errors import ModelError, UsageError, nearest
+from latentart.errors import ModelError, UsageError, listed, nearest, shortened
 from latentart.layout import Workspace
 from latentart.model.description import FORMAT, Description, read_description, require_fitting_files, unknown_model
 from latentart.process.devices import Placement
@@ -61,11 +63,24 @@ class Model:
         Raises:
             UsageError: no such style; the nearest is offered.
         """
-        found = _find(style, self.style_names)
+        found = self.find_style(style)
         if found is None:
-            msg = f"this model has no style '{style}'.{nearest(style, self.style_names)}"
-            raise UsageError(msg, f"Styles: {', '.join(self.style_names)}.")
+            msg = f"this model has no style '{shortened(style)}'.{nearest(style, self.style_names)}"
+            raise UsageError(msg, f"Styles: {listed(self.style_names)}.")
         return found
+
+    def find_style(self, style: str) -> int | None:
+        """Return the id of a style asked for as ``style_id`` takes it, None where there is none."""
+        return self._styles.find(style)
+
+    @cached_property
+    def _styles(self) -> Places:
+        return Places(self.about["style_names"])
+
+    @property
+    def most_plus_signs(self) -> int:
+        """The most plus signs that the name of a style has."""
+        return self._styles.most_plus_signs
 
     @property
     def label_columns(self) -> dict[str, list[str]]:
@@ -84,25 +99,32 @@ class Model:
             raise UsageError(msg, "Train one with ldm.labels=[…], which names columns of the table of labels.")
         name, equals, value = text.partition("=")
         name = next((known for known in columns if text.startswith(f"{known}=")), name)
-        place = _find(name, list(columns))
+        place = Places(list(columns)).find(name)
         if not equals or place is None:
             msg = f"'{text}' names no column of labels.{nearest(name, columns)}"
             raise UsageError(msg, f"Write COLUMN=VALUE. Columns: {', '.join(columns)}.")
         column = list(columns)[place]
         value = text[len(name) + 1 :]
-        found = _find(value, columns[column])
+        found = Places(columns[column]).find(value)
         if found is None:
-            msg = f"this model has no {column} '{value}'.{nearest(value, columns[column])}"
-            raise UsageError(msg, f"Values: {', '.join(columns[column])}.")
+            msg = f"this model has no {column} '{shortened(value)}'.{nearest(value, columns[column])}"
+            raise UsageError(msg, f"Values: {listed(columns[column])}.")
         return column, columns[column][found]
 
 
-def _find(name: str, known: list[str]) -> int | None:
-    """Return the place of a name as written, else of the only one that is the same but for case and separators."""
-    if name in known:
-        return known.index(name)
-    folded = [_fold(one) for one in known]
-    return folded.index(_fold(name)) if folded.count(_fold(name)) == 1 else None
+class Places:
+    """Where names stand in a list, found at once however many there are."""
+
+    def __init__(self, known: Sequence[str]) -> None:
+        self._exact = {name: i for i, name in reversed(list(enumerate(known)))}
+        self._folded: dict[str, int | None] = {}
+        for i, name in enumerate(known):
+            self._folded[_fold(name)] = None if _fold(name) in self._folded else i
+        self.most_plus_signs = max((name.count("+") for name in known), default=0)
+
+    def find(self, name: str) -> int | None:
+        """Return the place of a name as written, else of the only one that is the same but for case and separators."""
+        return self._exact.get(name, self._folded.get(_fold(name)))
 
 
 def _fold(name: str) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 from latentart.data.index import IndexEntry
 from latentart.data.index import style_names as names_of_styles
 from latentart.data.latent_cache import LatentCache
-from latentart.errors import DataError, nearest
+from latentart.errors import DataError, listed, nearest
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def label_columns(entries: Sequence[IndexEntry], names: Sequence[str]) -> list[L
         if not column.values:
             msg = f"no picture has a label in a column '{column.name}'.{nearest(column.name, known)}"
             there = (
-                f"Columns: {', '.join(known)}." if known else "The clean set has no table of labels: see data.labels."
+                f"Columns: {listed(known, 10)}." if known else "The clean set has no table of labels: see data.labels."
             )
             raise DataError(msg, f"{there} After a change of the table run `latentart clean-data` again.")
     return columns

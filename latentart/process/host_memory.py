@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -53,6 +53,34 @@ def available_bytes(device: torch.device, root: Path = Path("/")) -> int | None:
     if (kilobytes := _read_field(root / "proc/meminfo", "MemAvailable")) is not None:
         found.append(kilobytes * 1024)
     return min((left for left in found if left is not None), default=None)
+
+
+def most_processes(each: int) -> int:
+    """Return how many worker processes this machine bears: twice its cores, and ``each`` takes its bytes of memory."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    left = available_bytes(torch.device("cpu"))
+    return max(1, 2 * cores if left is None else min(2 * cores, left // each))
+
+
+@contextlib.contextmanager
+def growing_at_most(more: int) -> Iterator[None]:
+    """Let this process take at most so many bytes more than it has; what asks for more gets a ``MemoryError``.
+
+    Only Linux holds to it; elsewhere nothing is bounded.
+    """
+    size = _read_field(Path("/proc/self/status"), "VmSize")
+    if size is None:
+        yield
+        return
+    import resource
+
+    soft, hard = before = resource.getrlimit(resource.RLIMIT_AS)
+    limits = [limit for limit in (soft, hard, size * 1024 + more) if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_AS, (min(limits), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def _left_in_group(folder: Path, limit_name: str, usage_name: str) -> int | None:

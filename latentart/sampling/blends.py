@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from latentart.core.networks.conditioning import Denoiser
-from latentart.errors import UsageError, nearest
+from latentart.errors import UsageError, listed, nearest, shortened
 from latentart.model.folder import Model
 
 
@@ -65,21 +65,32 @@ def parse_blend(model: Model, text: str) -> Blend:
 
 def known_style(model: Model, text: str) -> str | None:
     """Return the style of that name, None if there is none."""
-    try:
-        return model.style_names[model.style_id(text)]
-    except UsageError:
-        return None
+    found = model.find_style(text)
+    return None if found is None else str(model.about["style_names"][found])
 
 
 def _split_terms(model: Model, pieces: list[str]) -> list[tuple[str, float]] | None:
-    """Return the (style, weight) pairs that the pieces between plus signs spell, names with a plus sign first."""
-    if not pieces:
-        return []
-    for end in range(len(pieces), 0, -1):
-        term = _parse_term(model, "+".join(pieces[:end]))
-        if term is not None and (rest := _split_terms(model, pieces[end:])) is not None:
-            return [term, *rest]
-    return None
+    """Return the (style, weight) pairs that the pieces between plus signs spell, names with a plus sign first.
+
+    Each piece is looked at once, from the last to the first; a term has no more of them than a name has plus signs,
+    and one more in a weight as 1e+2.
+    """
+    longest = model.most_plus_signs + 2
+    tails: list[tuple[tuple[str, float], int] | None] = [None] * len(pieces)  # the first term from here, and its end
+    for start in range(len(pieces) - 1, -1, -1):
+        for end in range(min(len(pieces), start + longest), start, -1):
+            if end == len(pieces) or tails[end] is not None:
+                term = _parse_term(model, "+".join(pieces[start:end]))
+                if term is not None:
+                    tails[start] = (term, end)
+                    break
+    terms, place = [], 0
+    while place < len(pieces):
+        if (tail := tails[place]) is None:
+            return None
+        terms.append(tail[0])
+        place = tail[1]
+    return terms
 
 
 def _parse_term(model: Model, text: str) -> tuple[str, float] | None:
@@ -111,12 +122,12 @@ def _refuse_blend(model: Model, text: str) -> NoReturn:
         before, colon, after = piece.rpartition(":")
         if _parse_term(model, piece) is None:
             if colon and known_style(model, before.strip()) is not None:
-                msg = f"'{after}' in the blend '{text}' is no weight."
+                msg = f"'{after}' in the blend '{shortened(text)}' is no weight."
                 raise UsageError(msg, "Write positive numbers, as Cubism:0.6+Ukiyo_e:0.4.")
             unknown = (before if colon and _positive(after) is not None else piece).strip()
             break
-    msg = f"this model has no style '{unknown}'.{nearest(unknown, model.style_names)}"
-    raise UsageError(msg, f"Styles: {', '.join(model.style_names)}.")
+    msg = f"this model has no style '{shortened(unknown)}'.{nearest(unknown, model.style_names)}"
+    raise UsageError(msg, f"Styles: {listed(model.style_names)}.")
 
 
 def labels_of(

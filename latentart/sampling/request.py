@@ -16,6 +16,7 @@ from latentart.sampling.blends import Blend, parse_blend
 DEFAULT_COLUMNS = 4
 MAX_PICTURES = 64 * 64
 MAX_ASPECT = 16  # long side over short side of what takes its shape from a picture: longer is no picture but a mistake
+LARGEST_SEED = 2**63 + MAX_PICTURES  # of a picture; the first one's is less than 2⁶³
 LARGEST_WALKED_SEED = 2**40  # beyond it a float has no room left for what lies between two seeds
 
 Kind = Literal["grid", "separate", "denoising", "walk"]
@@ -125,15 +126,13 @@ def make_plan(model: Model, request: SampleRequest, unit: int, picture_size: tup
     names = model.style_names if "all" in request.styles and "all" not in model.style_names else request.styles
     styles = list(dict.fromkeys(parse_blend(model, name) for name in names))
     kind: Kind = "separate" if request.separate else "denoising" if request.movie is not None else "grid"
+    refuse_many(styles, request)
     if request.walk is not None:
         kind = "walk" if request.movie is not None else kind
         cells, columns = walk_cells(styles, request, is_movie=kind == "walk")
     else:
         cells, columns = choose_cells(styles, request)
     rows = len(styles) if kind == "walk" else len(cells) // columns
-    if len(cells) > MAX_PICTURES:
-        msg = f"that would be {len(cells)} pictures, and {MAX_PICTURES} are the most."
-        raise UsageError(msg, "Ask for fewer at a time; the next have the next seeds.")
     return SamplePlan(
         cells=tuple(cells),
         rows=rows,
@@ -143,6 +142,28 @@ def make_plan(model: Model, request: SampleRequest, unit: int, picture_size: tup
         labels=tuple(labels.items()),
         origin=request.origin,
     )
+
+
+def refuse_many(styles: list[Blend], request: SampleRequest) -> None:
+    """Refuse more pictures than ``MAX_PICTURES`` before there is a list of them.
+
+    Raises:
+        UsageError: so it is, or a seed is too large.
+    """
+    if request.seed >= 2**63:
+        raise UsageError(f"--seed {str(request.seed)[:30]} is too large.", "Seeds are less than 2 to the power of 63.")
+    if request.origin is not None and request.origin.inverts:
+        count = len(styles)
+    elif request.walk is not None:
+        legs = max(1, (request.count or 2) - 1)
+        count = len(styles) * (legs * request.walk + (1 if request.movie is not None else 0))
+    elif request.grid is not None:
+        count = request.grid[0] * request.grid[1]
+    else:
+        count = len(styles) * (request.count or DEFAULT_COLUMNS)
+    if count > MAX_PICTURES:
+        msg = f"that would be {count} pictures, and {MAX_PICTURES} are the most."
+        raise UsageError(msg, "Ask for fewer at a time; the next have the next seeds.")
 
 
 def choose_cells(styles: list[Blend], request: SampleRequest) -> tuple[list[Cell], int]:
@@ -191,8 +212,8 @@ def choose_size(
         UsageError: a side is no multiple of ``unit``, there are too many pixels, or the picture is too long to follow.
     """
     if asked is None and picture_size is None:
-        return model.resolution, model.resolution
-    if asked is None:
+        asked = model.resolution, model.resolution
+    elif asked is None:
         assert picture_size is not None
         if max(picture_size) > MAX_ASPECT * min(picture_size):
             shape = f"{picture_size[0]}x{picture_size[1]}"

@@ -34,6 +34,7 @@ from latentart.sampling.blends import labels_of, parse_blend
 from latentart.sampling.files import choose_paths, holds, make_grid, require_free, save_frames, save_pictures
 from latentart.sampling.reconstruct import open_picture
 from latentart.sampling.request import OriginRequest, SamplePlan, SampleRequest, choose_size, make_plan
+from latentart.sampling.room import require_room
 from latentart.sampling.settings import NOT_DESCRIBED, Drawing, describe, hashes_of, read_drawing, require_weights
 from latentart.storage.folders import free_path
 
@@ -184,7 +185,12 @@ def unit_of(model: Model, denoiser: Denoiser) -> int:
 def draw(
     studio: Studio, drawing: Drawing, samples: Path, out: Path | None, *, quiet: bool, suffix: str = ".png"
 ) -> SampleResult:
-    """Draw those of the files that are not there yet, and write them; many processes share the drawing."""
+    """Draw those of the files that are not there yet, and write them; many processes share the drawing.
+
+    Raises:
+        ResourceError: they need more memory than there is.
+    """
+    require_room(drawing.plan, studio.model, studio.denoiser, drawing.settings.batch_size, studio.placement.device)
     with join_ranks(read_ranks(), studio.placement.device):
         return _draw(studio, drawing, samples, out, quiet=quiet, suffix=suffix)
 

@@ -18,7 +18,15 @@ from latentart.errors import DataError, ModelError, UsageError
 from latentart.model.folder import Model, weights_hash
 from latentart.model.generate import SamplerSettings
 from latentart.sampling.blends import Blend
-from latentart.sampling.request import MAX_PICTURES, Cell, Kind, OriginRequest, SamplePlan
+from latentart.sampling.request import (
+    LARGEST_SEED,
+    LARGEST_WALKED_SEED,
+    MAX_PICTURES,
+    Cell,
+    Kind,
+    OriginRequest,
+    SamplePlan,
+)
 from latentart.storage.checksums import sha256_of
 from latentart.storage.json_files import parse_json
 from latentart.storage.saved_values import Saved
@@ -115,8 +123,8 @@ class _File(Saved):
 
 
 _Style = str | Annotated[dict[str, Annotated[float, Field(gt=0)]], Field(min_length=1)]
-_Seed = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0)]
-_Pair = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=2)]
+_Seed = Annotated[int, Field(ge=0, lt=LARGEST_SEED)] | Annotated[float, Field(ge=0, lt=LARGEST_WALKED_SEED)]
+_Pair = Annotated[list[Annotated[int, Field(ge=1, lt=2**31)]], Field(min_length=2, max_length=2)]
 
 
 class _Described(Saved):
@@ -174,7 +182,8 @@ def _read_plan(path: Path, about: _Described, model: Model) -> SamplePlan:
     if about.style is not None and about.seed is not None:
         kind, styles, seeds, rows, columns = "separate", [about.style], [about.seed], 1, 1
     cells = [Cell(Blend.from_json(style), seed) for style, seed in zip(styles, seeds, strict=True)]
-    if not 1 <= len(cells) <= MAX_PICTURES or len(cells) > rows * columns * (MAX_PICTURES if kind == "walk" else 1):
+    is_full = len(cells) % rows == 0 and columns == 1 if kind == "walk" else len(cells) == rows * columns
+    if not 1 <= len(cells) <= MAX_PICTURES or not is_full:
         raise ValueError(f"cells: got {len(cells)} for {rows}x{columns}")
     width, height = about.size or (model.resolution, model.resolution)
     return SamplePlan(

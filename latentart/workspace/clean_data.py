@@ -5,6 +5,7 @@ Launch: ``latentart clean-data`` in a workspace, or ``latentart clean-data RAW -
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import fields
 from pathlib import Path
@@ -15,7 +16,12 @@ from latentart.data.cleaning.label_table import LabelChoice
 from latentart.data.cleaning.picture import CleanRules
 from latentart.data.cleaning.report import CleanReport
 from latentart.layout import Workspace
+from latentart.process.host_memory import most_processes
 from latentart.process.progress import Progress
+
+logger = logging.getLogger(__name__)
+
+WORKER_BYTES = 10**8  # of a process that decodes, pictures of the usual size included
 
 
 def clean_data(workspace: Workspace, *, dry_run: bool = False, quiet: bool = False) -> CleanReport:
@@ -29,6 +35,9 @@ def clean_data(workspace: Workspace, *, dry_run: bool = False, quiet: bool = Fal
 
 def clean_into(raw: Path, out: Path, config: DataConfig, *, dry_run: bool = False, quiet: bool = False) -> CleanReport:
     """Clean one folder into another with the given settings."""
+    table = raw / config.labels
+    if table.is_file() and not any(table.resolve().is_relative_to(one.resolve()) for one in (raw, out.parent)):
+        logger.warning("data.labels names %s, which lies outside of the workspace: it is read as a table.", table)
     with Progress("clean", 1, quiet=quiet) as progress:
         return clean_folder(
             raw,
@@ -36,7 +45,7 @@ def clean_into(raw: Path, out: Path, config: DataConfig, *, dry_run: bool = Fals
             CleanRules(**config.model_dump(include={rule.name for rule in fields(CleanRules)})),
             LabelChoice(config.labels, config.label),
             level=config.level,
-            workers=config.workers or os.cpu_count() or 1,
+            workers=min(config.workers or os.cpu_count() or 1, most_processes(WORKER_BYTES)),
             dry_run=dry_run,
             on_progress=progress.show,
         )

@@ -303,8 +303,11 @@ def test_a_signal_to_all_processes_is_the_parent_s_alone(tmp_path: Path, name: s
 
 
 @pytest.mark.parametrize(("asked", "device", "expected"), [(3, "cpu", 3), (0, "cpu", 0), (12, "cuda", 12)])
-def test_workers_are_those_asked_for_and_none_on_a_cpu(asked: int, device: str, expected: int) -> None:
+def test_workers_are_those_asked_for_and_none_on_a_cpu(
+    monkeypatch: pytest.MonkeyPatch, asked: int, device: str, expected: int
+) -> None:
     """On a CPU a thread reads ahead: processes would take the step's cores."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
     assert choose_workers(asked, device) == expected
 
 

@@ -279,7 +279,7 @@ def description_cases() -> Iterator[Case]:
         "latents": (None, ...),
         "style_names": ([], "abc", [1, 2, 3], ["a"] * 3, ["x" * 10**6, "b", "c"], [str(i) for i in range(10**6)], [[]]),
         "labels": ({}, [3], [{"name": "a"}], [{"name": "a", "values": [1]}], [{"name": [], "values": ["b"]}]),
-        "resolution": (0, -1, 2**40, "64", 1.5, True),
+        "resolution": (0, -1, 13, 2**40, "64", 1.5, True),
         "uses_tanh": ("no", 1),
         "training": ([], {"ldm": 3}, {"ldm": {"step": "3"}}, {"ldm": {"step": -1}}),
         "format": (2, 0, "1", None, True, 10**30),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 
@@ -120,3 +122,18 @@ def test_the_denoiser_is_told_what_a_blend_says() -> None:
     torch.testing.assert_close(vectors[2], 0.7 * parts[0] + 0.3 * parts[1])
     torch.testing.assert_close(mixed.sum(1), torch.full((3,), 3.0))
     assert not torch.allclose(parts, embedding(plain))
+
+
+def test_words_without_end_take_no_time_without_end() -> None:
+    """3,000 plus signs, or a name of 100,000 letters, among 50,000 styles: seconds, and a short line."""
+    names = [f"style {i}" for i in range(50_000)]
+    known = Model({"style_names": names}, model().autoencoder, LatentNormalizer((0.0,), (1.0,)))
+    began = time.process_time()
+
+    assert len(parse_blend(known, "+".join(names[:3000])).parts) == 3000
+    for text in ("Style" + "+" * 3000, "style 1+" * 3000 + "x", "y" * 100_000):
+        with pytest.raises(UsageError) as caught:
+            parse_blend(known, text)
+        assert len(str(caught.value)) < 3000
+
+    assert time.process_time() - began < 10

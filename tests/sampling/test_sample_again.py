@@ -31,6 +31,8 @@ def studio(workspace: Path) -> Path:
 
 
 IN = ("--init-image", "given/in.png", "--strength", "0.7")
+WALK = '{"styles": ["Cubism", "Cubism"], "seeds": [0, 1], "movie": "walk", "grid": %s}'
+TOO_MANY = json.dumps({"styles": ["Cubism"] * 4096, "seeds": [0] * 4096, "grid": [64, 64], "size": [9216, 9216]})
 WORDS = (
     ["-s", "Cubism", "-s", "Minimalism", "-n", "2", *GUIDED],
     ["-s", "Cubism:0.3+Minimalism:0.7", "--grid", "2x2", "--sampler", "unipc", "--steps", "4"],
@@ -194,6 +196,15 @@ def test_inputs_are_looked_for(run: Run, studio: Path) -> None:
         ("x.png", '{"style": "Cubism", "seed": 0, "sampler": "lms"}', 2, "x.png holds no settings"),
         ("x.png", '{"styles": ["Cubism"], "seeds": [0, 1], "grid": [1, 2]}', 2, "x.png holds no settings"),
         ("x.png", '{"styles": ["Cubism"], "seeds": [0], "grid": [0, 1]}', 2, "x.png holds no settings"),
+        ("x.png", '{"styles": ["Cubism"], "seeds": [0], "grid": [20000, 20000]}', 2, "x.png holds no settings"),
+        ("x.png", '{"styles": ["Cubism"], "seeds": [0], "grid": [1e30, 1]}', 2, "x.png holds no settings"),
+        ("x.png", '{"styles": ["Cubism"], "seeds": [0], "grid": [1.5, 1.5]}', 2, "x.png holds no settings"),
+        ("x.png", '{"styles": ["Cubism"], "seeds": [0], "grid": [-1, -1]}', 2, "x.png holds no settings"),
+        ("x.png", WALK % "[20000, 1]", 2, "x.png holds no settings"),
+        ("x.png", WALK % "[1, 20000]", 2, "x.png holds no settings"),
+        ("x.png", '{"style": "Cubism", "seed": 1' + "0" * 400 + "}", 2, "x.png holds no settings"),
+        ("x.png", '{"style": "Cubism", "seed": 0, "size": [9216, 16384]}', 2, "than 89478485 pixels"),
+        ("x.png", TOO_MANY, 5, "4096 pictures of 9216x9216 would take"),
         ("x.png", '{"style": "Cubism", "seed": "0"}', 2, "x.png holds no settings"),
         ("x.png", '{"style": {"Cubism": -1, "Minimalism": 2}, "seed": 0}', 2, "x.png holds no settings"),
         ("x.png", '{"style": {}, "seed": 0}', 2, "x.png holds no settings"),

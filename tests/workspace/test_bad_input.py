@@ -217,3 +217,14 @@ def test_a_damaged_autoencoder_is_not_encoded_with(run: Run, workspace: Path) ->
     line = run(workspace, "encode").error(6)
 
     assert "runs/vae/model/autoencoder.safetensors" in line
+
+
+def test_a_table_elsewhere_is_named_before_it_is_read(run: Run, workspace: Path, tmp_path: Path) -> None:
+    """A stranger's config may name any file: which one is said, and nothing of what it holds."""
+    (tmp_path / "passwords").write_text("root:secret:0\n")
+
+    done = run(workspace, "clean-data", f"data.labels={tmp_path / 'passwords'}")
+
+    assert done.code == 4
+    assert f"data.labels names {tmp_path / 'passwords'}, which lies outside of the workspace" in done.err
+    assert "secret" not in done.err + done.out

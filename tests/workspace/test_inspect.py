@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,24 @@ def test_info_describes_the_model(run: Run, story: Any) -> None:
     assert about["training"]["vae"]["stage"] == "hires"
     assert about["training"]["ldm"] == {"step": 3, "steps": 3}
     assert "styles: Cubism, High_Renaissance, Minimalism\n" in text
+
+
+def test_names_cannot_move_the_cursor(run: Run, workspace: Path) -> None:
+    """Whatever a model.json says of styles and training: escapes are shown, letters of any script stay."""
+    path = workspace / "runs/ldm/model/model.json"
+    about = json.loads(path.read_text())
+    about["style_names"] = ["\x1b[2J\x07", "Рококо", "a\nb\u202e"]
+    about["training"]["ldm"]["by\x1b"] = "\x1b]0;owned\x07\n\x9b2J"
+    path.write_text(json.dumps(about))
+    manifest = json.loads((path.parent / "MANIFEST.json").read_text())
+    content = path.read_bytes()
+    manifest["files"]["model.json"] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (path.parent / "MANIFEST.json").write_text(json.dumps(manifest))
+
+    text = run(workspace, "info").out
+
+    assert all(line.isprintable() for line in text.split("\n"))
+    assert "styles: \\x1b[2J\\x07, Рококо, a\\nb\\u202e\n" in text
 
 
 def test_info_takes_the_autoencoder_where_there_is_no_denoiser(run: Run, story: Any) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
+import resource
 import shutil
 import zipfile
 from collections import OrderedDict
@@ -143,6 +145,64 @@ class Bomb:
     def __reduce__(self) -> Any:
         """Be harmful."""
         return os.mkdir, (str(self.trace),)
+
+
+class Hunger:
+    """Asks for six gigabytes when it is unpickled, by a call that PyTorch takes for safe."""
+
+    def __init__(self, kind: Any) -> None:
+        self.kind = kind
+
+    def __reduce__(self) -> Any:
+        """Be greedy."""
+        return self.kind, (6 * 10**9,)
+
+
+LEGACY = {"_use_new_zipfile_serialization": False}
+
+
+def claim_storage(path: Path) -> None:
+    """Write an old file whose pickle claims a storage of eight gigabytes, which lies nowhere."""
+    torch.save({"a": torch.zeros(0x0A0B0C)}, path, **LEGACY)
+    content = path.read_bytes()
+    size = (0x0A0B0C).to_bytes(4, "little")
+    assert content.count(b"J" + size) == 2  # of the storage and of the tensor
+    path.write_bytes(content.replace(b"J" + size, b"J" + (2**32 // 2 - 1).to_bytes(4, "little"), 1)[:4000])
+
+
+def virtual_memory(name: str) -> int:
+    """Return a figure of this process's memory, in kB."""
+    return int(re.search(rf"{name}:\s+(\d+)", Path("/proc/self/status").read_text())[1])  # type: ignore[index]
+
+
+@pytest.mark.parametrize("kind", [bytearray, torch.FloatTensor, torch.DoubleTensor, torch.UntypedStorage])
+@pytest.mark.parametrize("form", ["zip", "raw", "legacy"])
+def test_a_small_file_cannot_ask_for_much_memory(run: Run, workspace: Path, away: Path, kind: Any, form: str) -> None:
+    """Whatever a pickle calls: one line, and this process never had the room; afterwards it is free again."""
+    match form:
+        case "zip":
+            torch.save({"model": Hunger(kind)}, workspace / "a.pt")
+        case "raw":
+            (workspace / "a.pt").write_bytes(pickle.dumps({"model": Hunger(kind)}, protocol=2))
+        case "legacy":
+            torch.save({"model": Hunger(kind)}, workspace / "a.pt", **LEGACY)
+    before = resource.getrlimit(resource.RLIMIT_AS)
+
+    line = run(workspace, "weights", "import", "a.pt", "--as", "autoencoder").error(6)
+
+    assert "a.pt cannot be read as PyTorch weights" in line
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
+    torch.zeros(400_000_000)  # more than the file was allowed
+
+
+def test_an_old_file_cannot_claim_a_large_storage(run: Run, workspace: Path, away: Path) -> None:
+    """The number stands in the pickle; the bytes that it speaks of are not there."""
+    claim_storage(workspace / "a.pt")
+    before = virtual_memory("VmSize")
+
+    run(workspace, "weights", "import", "a.pt", "--as", "autoencoder").error(6)
+
+    assert virtual_memory("VmPeak") - before < 4_000_000
 
 
 def hostile(path: Path, kind: str, trace: Path) -> None:

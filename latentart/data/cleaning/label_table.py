@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from latentart.data.index import MAX_NAME
 from latentart.data.names import one_spelling
-from latentart.errors import ConfigError, DataError, nearest
+from latentart.errors import ConfigError, DataError, listed, nearest
 
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "image", "image_path", "file_path", "picture")
 DEFAULT_TABLE = "labels.csv"
@@ -96,7 +97,7 @@ def read_labels(path: Path, label: str) -> Labels:
         path_column = _path_column(path, names)
         columns: dict[str, int] = {}
         for i, name in enumerate(names):
-            if name and i != path_column:  # pandas writes its row numbers under an empty name
+            if 0 < len(name) <= MAX_NAME and i != path_column:  # pandas writes its row numbers under an empty name
                 columns.setdefault(name, i)
         label = _label_column(path, list(columns), label)
         odd = _OddRows(path.name)
@@ -153,6 +154,9 @@ def _read_rows(
         row = tuple(shared.setdefault(value, _bare(value)) for value in values)
         if any("\udc80" <= letter <= "\udcff" for value in row for letter in value):
             odd.add("rows with labels that are not UTF-8 (save the table as CSV in UTF-8)", f"in line {line}")
+        if any(len(value) > MAX_NAME for value in row):
+            odd.add(f"rows with labels of more than {MAX_NAME} letters, which are left out", f"in line {line}")
+            row = tuple(value if len(value) <= MAX_NAME else "" for value in row)
         row = shared_rows.setdefault(row, row)
         if rows.setdefault(source, row) is not row:
             odd.add(
@@ -166,7 +170,9 @@ def _path_column(path: Path, names: Sequence[str]) -> int:
     for i, name in enumerate(names):
         if name.casefold() in PATH_COLUMNS:
             return i
-    msg = f"{str(path)!r} has no column of paths among {_listed(names)}."
+    # a line of one piece may be of any file, as of /etc/passwd, and is quoted nowhere
+    what = "its one column" if len(names) == 1 else _listed(names)
+    msg = f"{str(path)!r} has no column of paths among {what}."
     raise DataError(msg, f"Its first line names the columns: call one of them {PATH_COLUMNS[0]!r}.")
 
 
@@ -184,7 +190,7 @@ def _label_column(path: Path, columns: Sequence[str], label: str) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names)) or "none"
+    return listed(list(map(repr, names)), 10) or "none"
 
 
 @contextmanager

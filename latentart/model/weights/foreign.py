@@ -14,11 +14,13 @@ from torch import Tensor, nn
 
 from latentart.errors import LatentArtError, ModelError, UsageError
 from latentart.printable import printable
+from latentart.process.host_memory import growing_at_most
 from latentart.storage.tensors import load_matching, read_tensors
 
 MAX_DEPTH = 6  # of objects in objects; checkpoints of trainers have two or three
 MAX_GROUPS = 1000
 MAX_PICKLE_BYTES = 64 * 2**20  # of the names and shapes; the tensors lie beside them
+OBJECT_BYTES = 2**30  # what those names and shapes may become; a pickle of a hundred bytes may ask for any number
 _HOW = "Save it again as torch.save(model.state_dict(), PATH), or as safetensors."
 
 
@@ -62,7 +64,8 @@ def load_pickled(path: Path) -> Any:
         is_zip = zipfile.is_zipfile(path)
         if is_zip:
             _require_plain_zip(path)
-        with warnings.catch_warnings(action="ignore"):  # of tensors that are refused later
+        room = 2 * path.stat().st_size + OBJECT_BYTES  # it is mapped, or read into tensors
+        with warnings.catch_warnings(action="ignore"), growing_at_most(room):  # of tensors that are refused later
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except LatentArtError:
         raise

@@ -247,3 +247,31 @@ def test_other_encodings_are_told(tmp_path: Path) -> None:
     table.write_text("path,style\na.jpg,Café\n", encoding="cp1252")
 
     assert "1 rows with labels that are not UTF-8" in read_labels(table, "style").warnings[0]
+
+
+def test_other_files_are_not_quoted(table: Path) -> None:
+    """A config may name any file as its table: what is no header with columns is never shown."""
+    with pytest.raises(DataError) as caught:
+        read(table, "root:x:0:0:root:/root:/bin/bash\nuser:secret\n")
+
+    assert "/bin" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_missing_column_lists_ten_names(table: Path) -> None:
+    """Of a table of 500 columns the line stays short, and so does a name of 5,000 letters."""
+    header = ",".join(["path", "x" * 900, *(f"column{i}" for i in range(500))])
+    with pytest.raises(ConfigError) as caught:
+        read(table, f"{header}\n", "nothing")
+
+    assert "'column8' and 491 more" in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+def test_a_label_without_end_is_left_out_where_it_comes_in(table: Path) -> None:
+    """A model folder takes names of 1,000 letters: more would be trained on and then refused."""
+    labels = read(table, f"path,style,genre\na.jpg,{'x' * 1001},portrait\nb.jpg,{'y' * 1000},portrait\n")
+
+    assert labels.labels_of("a.jpg") == {"genre": "portrait"}
+    assert labels.style_of("b.jpg") == "y" * 1000
+    assert "1 rows with labels of more than 1000 letters, which are left out, first in line 2" in labels.warnings[0]

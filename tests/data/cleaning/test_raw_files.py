@@ -58,6 +58,17 @@ def test_without_a_table_folders_are_styles(raw: Path) -> None:
     assert files["A/1.jpg"].mtime_ns == (raw / "A" / "1.jpg").stat().st_mtime_ns
 
 
+def test_a_style_may_be_called_by_dots(tmp_path: Path) -> None:
+    """Three dots are a title, not a hidden folder."""
+    (tmp_path / "...").mkdir()
+    (tmp_path / ".../1.jpg").write_bytes(b"content")
+
+    styles, files = listing(tmp_path)
+
+    assert styles == ["..."]
+    assert (files[".../1.jpg"].style, files[".../1.jpg"].reason) == ("...", "")
+
+
 def test_loose_files_alone_are_one_style(tmp_path: Path) -> None:
     """It is called after the folder."""
     (tmp_path / "1.jpg").touch()
