@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from latentart.data.pictures.figures import new_figure
 from latentart.printable import printable
-from latentart.scoring.run_history import RunHistory
+from latentart.scoring.run_history import RunHistory, Trace
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,7 +29,8 @@ Names = Mapping[str, str]  # a line's name by the metric that it shows
 Floats = NDArray[np.float64]
 
 LDM_CHARTS: dict[str, Names] = {
-    "Loss": {"loss": "training", "held_out_loss": "held out"},
+    "Loss": {"plain_loss": "training", "held_out_loss": "held out"},
+    "Loss as training weighs it": {"loss": "training"},
     "Judged samples, as shares": {
         "recognition": "recognized",
         "recognition_real": "real pictures",
@@ -56,7 +57,8 @@ SHARED_CHARTS: dict[str, Names] = {
 }
 LOGARITHMIC = ("Gradient norm",)
 GRADED = ("Training loss by noise", "Held-out loss by noise")
-NOISY = ("loss", "reconstruction")
+NOISY = ("loss", "plain_loss", "reconstruction")
+ALIKE = 0.05  # of the loss: its batch and its lines since the last one differ as much without any weights
 SMOOTH_POINTS = 100
 PART = "loss_t"  # of eight lines in one chart only means can be told apart
 
@@ -89,7 +91,7 @@ class Line:
 
 def draw_charts(history: RunHistory) -> dict[str, str]:
     """Return the charts for which there are numbers, SVG by what each shows."""
-    own = LDM_CHARTS if history.what == "denoiser" else VAE_CHARTS
+    own = _ldm_charts(history) if history.what == "denoiser" else VAE_CHARTS
     chosen = {caption: _pick(history, names) for caption, names in (own | SHARED_CHARTS).items()}
     if history.what == "denoiser":
         for caption, prefix in zip(GRADED, ("loss_t", "held_out_loss_t"), strict=True):
@@ -107,6 +109,20 @@ def draw_charts(history: RunHistory) -> dict[str, str]:
         for caption, lines in chosen.items()
         if any(value is not None for line in lines for value in line.y)
     }
+
+
+def _ldm_charts(history: RunHistory) -> dict[str, Names]:
+    """Return the denoiser's own charts: its weighted loss stands alone, where it is another than the plain one."""
+    weighted, plain = (_mean(history, name) for name in ("loss", "plain_loss"))
+    charts = dict(LDM_CHARTS)
+    if weighted is None or (plain is not None and abs(weighted - plain) <= ALIKE * abs(plain)):
+        del charts["Loss as training weighs it"]
+    return charts
+
+
+def _mean(history: RunHistory, name: str) -> float | None:
+    known = [value for value in history.traces.get(name, Trace()).values()[1] if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _pick(history: RunHistory, names: Names) -> list[Line]:

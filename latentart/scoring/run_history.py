@@ -17,8 +17,8 @@ from latentart.scoring.evidence import KINDS, History, Verdict
 What = ModelPart
 
 METRICS = "metrics.jsonl"
-# of each network, what its verdict goes by
-TRAINING_LOSS = {"denoiser": "loss", "autoencoder": "reconstruction"}
+# of each network, what its verdict goes by: of the training and of held-out pictures the same measure
+TRAINING_LOSS = {"denoiser": "plain_loss", "autoencoder": "reconstruction"}
 HELD_OUT_LOSS = {"denoiser": "held_out_loss", "autoencoder": "held_out_reconstruction"}
 MAX_NAMES = 200  # of different numbers; a sound run has some 40
 MAX_VERDICTS = 1000
@@ -103,6 +103,22 @@ def read_number(entry: dict[str, Any], name: str) -> float | None:
         return None
 
 
+def _plain_loss(entry: dict[str, Any]) -> dict[str, float | None]:
+    """Return a step's loss without its weights, which runs of before have only by noise; nothing where there is none.
+
+    A step whose own loss was not finite has None: the others since the line before would hide it.
+    """
+    if "loss" not in entry or not ("plain_loss" in entry or "loss_t0" in entry):
+        return {}
+    parts = [read_number(entry, name) for name in entry if name.startswith("loss_t")]
+    known = [value for value in parts if value is not None]
+    derived = sum(known) / len(known) if known else None
+    is_sound = read_number(entry, "loss") is not None
+    return {
+        "plain_loss": (read_number(entry, "plain_loss") if "plain_loss" in entry else derived) if is_sound else None
+    }
+
+
 class Trace:
     """One number over the steps: means without noise, extremes without a lost spike; 16 bytes a value."""
 
@@ -179,6 +195,7 @@ class RunHistory:
             self.stages[stage] = step
             self._stage_starts = {name: len(trace) for name, trace in self.traces.items()}
         self.last_step = max(self.last_step, step)
+        entry = {**entry, **_plain_loss(entry)}
         for name, value in entry.items():
             if name not in ("step", "time") and (value is None or isinstance(value, (int, float))):
                 self._add(name, step, read_number(entry, name))
@@ -216,7 +233,7 @@ class RunHistory:
             num_steps,
             begun=self.first_step,
             reached=self.last_step,
-            training=series(TRAINING_LOSS[self.what]),
+            training=series(TRAINING_LOSS[self.what]) or series("loss"),
             held_out=series(HELD_OUT_LOSS[self.what]),
             gradient_norm=series("gradient_norm"),
             skipped=series("skipped_steps"),

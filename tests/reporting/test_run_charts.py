@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import re
 import xml.etree.ElementTree as ET
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pytest
 
-from latentart.reporting.run_charts import MAX_POINTS, Line, draw_chart, thin_out
+from latentart.reporting.run_charts import MAX_POINTS, Line, draw_chart, draw_charts, thin_out
+from latentart.scoring.run_history import RunHistory
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -192,3 +195,30 @@ def test_few_points_stay_as_they_are() -> None:
     assert (list(xs), list(ys)) == ([1, 2], [5.0, 6.0])
     _, ys = thin_out(range(5000), [None] * 5000)
     assert np.isnan(ys).all()
+
+
+def test_the_loss_chart_compares_like_with_like(tmp_path: Path) -> None:
+    """The weighted loss of a run that does not overfit lies far below its held-out loss: it has a chart of its own."""
+    for name, plain in (("now", {"plain_loss": 0.34}), ("before", {f"loss_t{i}": 0.34 for i in range(8)})):
+        run = tmp_path / name
+        run.mkdir()
+        lines = [{"step": step, "loss": 0.099, **plain} for step in range(1, 40)]
+        lines.append({"step": 39, "held_out_loss": 0.348})
+        (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        history = RunHistory(run, "denoiser")
+        history.read()
+
+        charts = draw_charts(history)
+
+        assert 'aria-label="Loss over the steps; at the end training 0.34, held out 0.348"' in charts["Loss"]
+        assert "at the end 0.099" in charts["Loss as training weighs it"]
+
+
+def test_an_unweighted_loss_has_one_chart(tmp_path: Path) -> None:
+    """There is nothing else to show."""
+    lines = [{"step": step, "loss": 0.34 + 0.01 * (step % 2), "plain_loss": 0.345} for step in range(1, 40)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    history = RunHistory(tmp_path, "denoiser")
+    history.read()
+
+    assert list(draw_charts(history)) == ["Loss"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from latentart.scoring.run_history import MAX_LINE_BYTES, MetricsReader, Trace, parse_line, read_number
+from latentart.scoring.run_history import MAX_LINE_BYTES, MetricsReader, RunHistory, Trace, parse_line, read_number
 
 GARBAGE = [
     b"\n",
@@ -95,3 +95,23 @@ def test_a_trace_keeps_values_and_gives_means() -> None:
     assert trace.means(start=7) == [(7, 7.0), (8, None), (9, None)]
     assert trace.last is None
     assert (Trace().last, Trace().means(), Trace().values()) == (None, [], ([], []))
+
+
+def test_a_verdict_goes_by_the_plain_training_loss(tmp_path: Path) -> None:
+    """On the scale of the held-out loss, of runs of before too; by the weighted one only where there is no other."""
+    parts = {"loss_t0": 0.2, "loss_t1": None, "loss_t7": 0.4}
+    lines: list[dict[str, object]] = [
+        {"step": 1, "loss": 0.1, **parts},
+        {"step": 2, "loss": 0.1, "plain_loss": 0.5, **parts},
+        {"step": 3, "loss": None, "plain_loss": 0.5, **parts},
+        {"step": 3, "held_out_loss": 0.5, "held_out_loss_t0": 0.5},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare/metrics.jsonl").write_text('{"step": 1, "loss": 0.1}\n')
+    found, bare = RunHistory(tmp_path, "denoiser"), RunHistory(tmp_path / "bare", "denoiser")
+    found.read()
+    bare.read()
+
+    assert found.to_history(10).training == [(1, pytest.approx(0.3)), (2, 0.5), (3, None)]
+    assert bare.to_history(10).training == [(1, 0.1)]

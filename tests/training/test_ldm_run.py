@@ -74,6 +74,7 @@ def test_the_log_has_losses_by_noise_and_on_held_out_pictures(run: Run, workspac
     assert [line["step"] for line in steps] == [4, 6]
     assert all({*PARTS, "gradient_norm", "data_share", "images_per_second", "lr"} <= line.keys() for line in steps)
     assert None not in [steps[0][part] for part in PARTS]  # 16 images, two in each part
+    assert steps[0]["plain_loss"] == pytest.approx(sum(steps[0][part] for part in PARTS) / 8)
     assert [line["step"] for line in held_out] == [5, 6]
     assert all(0 < line[f"held_out_{part}"] < 10 for line in held_out for part in PARTS)
     mean = sum(held_out[0][f"held_out_{part}"] for part in PARTS) / 8

@@ -200,8 +200,13 @@ class LdmStep:
             self.optimizer.step()
 
     def means(self) -> dict[str, float | None]:
-        """Return the mean losses at each part of the noise levels since the last time."""
-        return self.by_noise.take()
+        """Return the plain losses since the last time: the mean at each part of the noise levels, and over the parts.
+
+        ``plain_loss`` can be laid beside ``held_out_loss``: neither is weighted, and every noise level counts alike.
+        """
+        parts = self.by_noise.take()
+        known = [value for value in parts.values() if value is not None]
+        return {"plain_loss": sum(known) / len(known) if known else None, **parts}
 
     def loss_per_image(self, batch: LdmBatch) -> Tensor:
         """Return the weighted loss of every image, ``[B]``."""
