@@ -145,4 +145,5 @@ def build_task(config: DiffusionConfig) -> DiffusionTask:
         timesteps=config.timesteps,
         timestep_mean=config.timestep_mean,
         timestep_std=config.timestep_std,
+        floor=config.min_snr_floor,
     )

@@ -99,6 +99,10 @@ class DiffusionConfig(StrictConfig):
     min_snr_gamma: Positive = 5.0
     """γ of min_snr and soft_min_snr, a signal-to-noise ratio above which levels gain no weight; min-SNR's own value."""
 
+    min_snr_floor: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Least weight of an error in x0, with min_snr and soft_min_snr; 0 is the papers', which leave v, x0 and flow all
+    but untrained in nearly pure noise, where sampling begins: 0.0002 at timestep 990 of 1000. 0.1 is our choice."""
+
     timesteps: Timesteps = "uniform"
     """How often training meets each timestep: all alike (Ho et al.), or those in the middle more often, so that the
     logit of (t+1)/T is normal (Esser et al. 2403.03206, eq. 19)."""

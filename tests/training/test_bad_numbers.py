@@ -145,7 +145,7 @@ def test_a_row_of_bad_updates_goes_back_once_at_half_the_rate(run: Run, untraine
     """To the checkpoint before it, none is saved meanwhile; metrics are those of the second way, its rate is kept."""
     faults.steps, faults.is_once = (4, 5, 6), True
 
-    done = run(untrained, "train", "ldm", *LONGER, "ldm.training.optimizer.schedule.kind=constant")
+    done = run(untrained, "train", "ldm", *LONGER, "ldm.training.optimizer.schedule.warmup_steps=500")
 
     folder = untrained / "runs/ldm"
     rates, log = metrics(folder, "lr"), (folder / "log.txt").read_text()

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from latentart.storage.checkpoints import find_checkpoint
+
 Run = Callable[..., Any]
 LAST = {"vae": "step-00000010", "ldm": "step-00000003"}
 
@@ -197,10 +199,11 @@ def test_a_cycled_momentum_reaches_the_optimizers(run: Run, cleaned: Path) -> No
         for setting, first in ((cycled, 0.95), (f'{optimizer}.schedule={{"kind":"onecycle"}}', None)):
             stage = ["--stage", "l1"] if kind == "vae" else []
             assert run(cleaned, "train", kind, *stage, setting).code == 0
-            (state,) = (cleaned / "runs" / kind / "checkpoints").glob("*/state.json")
-            config = json.loads(state.read_text())["config"][kind]
+            checkpoint = find_checkpoint(cleaned / "runs" / kind)
+            assert checkpoint is not None
+            config = checkpoint.state["config"][kind]
             wanted = (config["training"] if kind == "ldm" else config)["optimizer"]["betas"]
-            for group in json.loads(state.read_text())["optimizers"]["optimizer"]["param_groups"]:
+            for group in checkpoint.state["optimizers"]["optimizer"]["param_groups"]:
                 assert group["betas"] == pytest.approx([first or wanted[0], wanted[1]])
             if first:
                 shutil.rmtree(cleaned / "runs" / kind)

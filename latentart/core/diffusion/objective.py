@@ -28,6 +28,7 @@ class DiffusionTask:
     timesteps: Timesteps = "uniform"
     timestep_mean: float = 0.0
     timestep_std: float = 1.0
+    floor: float = 0.0
 
     def to(self, device: torch.device | str) -> DiffusionTask:
         """Return the task with its tables on ``device``."""
@@ -56,7 +57,7 @@ class DiffusionTask:
         if self.weighting == "learned" and uncertainty is not None:
             u = uncertainty(snr)
             return plain * (-u).exp() + u, plain
-        return loss_weight(self.weighting, self.target, snr, self.gamma).to(plain) * plain, plain
+        return loss_weight(self.weighting, self.target, snr, self.gamma, self.floor).to(plain) * plain, plain
 
     def loss_per_image(
         self, predict: Predict, x0: Tensor, eps: Tensor, t: Tensor, uncertainty: LearnedUncertainty | None = None

@@ -91,13 +91,16 @@ def x0_and_eps_from(
     return x0_hat, eps_hat
 
 
-def loss_weight(weighting: Weighting, target: Target, snr: Tensor, gamma: float = 5.0) -> Tensor:
+def loss_weight(weighting: Weighting, target: Target, snr: Tensor, gamma: float = 5.0, floor: float = 0.0) -> Tensor:
     """Return the weight, of the shape of ``snr``, of a squared error taken in the target's own space.
 
     ``min_snr`` weighs the error of x0 by w = min(snr, γ) (Hang et al. 2303.09556), ``soft_min_snr`` by
     w = snr γ/(snr + γ) (Crowson et al. 2401.11605), whatever the target is. The same mistake is snr times as large,
     squared, in eps, snr + 1 times in v and (√snr + 1)² times in the flow, so there the weight is w divided by that.
     ``uniform`` is 1 in the target's space, and so is ``learned``, whose weights are those of ``LearnedUncertainty``.
+
+    Differs from the papers where ``floor`` is not 0: w is no less, so that x0, v and flow are trained in nearly pure
+    noise too, where sampling begins and w falls to 0. In eps the weight there is 1 as it is.
 
     Raises:
         ValueError: an unknown weighting or target.
@@ -114,6 +117,7 @@ def loss_weight(weighting: Weighting, target: Target, snr: Tensor, gamma: float 
         raise ValueError(f"weighting: got {weighting!r}, expected {', '.join(get_args(Weighting))}")
     if target == "eps":
         return weight_of_eps  # the same as weight / snr, and sound at snr = 0
+    weight = weight.clamp(min=floor)
     if target == "v":
         return weight / (snr + 1)
     return weight / (snr.sqrt() + 1) ** 2 if target == "flow" else weight

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import get_args
 
 import pytest
 import torch
 from torch import Tensor
 
+from latentart.builders import build_task
+from latentart.config.ldm import DiffusionConfig
 from latentart.core.diffusion.objective import DiffusionTask
 from latentart.core.diffusion.process import add_noise, draw_timesteps, loss_weight, target_from
 from latentart.core.diffusion.schedules import NoiseSchedule, make_betas, straight_alpha_bar
@@ -74,6 +77,43 @@ def test_an_error_is_squared_then_weighed(target: Target, weighting: Weighting, 
     torch.testing.assert_close(plain, torch.full((4,), 0.25))
     torch.testing.assert_close(weighted, 0.25 * loss_weight(weighting, target, schedule.snr[T], 3.0).float())
     assert torch.equal(task.loss_per_image(predict, x0, eps, T), weighted)
+
+
+@pytest.mark.parametrize("weighting", ["min_snr", "soft_min_snr"])
+@pytest.mark.parametrize("target", TARGETS)
+def test_nearly_pure_noise_is_trained_in_every_target(target: Target, weighting: Weighting) -> None:
+    """As built from a config, no timestep from the middle to the noisy end weighs next to nothing; the papers' do."""
+    task = build_task(DiffusionConfig(target=target, weighting=weighting))
+    noisy = torch.arange(500, 1000)
+    error = torch.zeros(500, 1, 2, 2)
+
+    def weights(of: DiffusionTask) -> Tensor:
+        return of.losses(lambda x_t: torch.ones_like(x_t), error, error, noisy)[0]
+
+    papers = weights(replace(task, floor=0.0))
+    floored = weights(task)
+
+    assert float(floored.min()) >= (0.05 if target != "eps" else 0.5)
+    if target != "eps":
+        assert float(papers[490:].max()) < 3e-4
+        torch.testing.assert_close(floored[490:], torch.full((10,), 0.1), atol=4e-3, rtol=0)
+    else:
+        assert torch.equal(floored, papers)
+
+
+@pytest.mark.parametrize("weighting", ["uniform", "min_snr", "soft_min_snr"])
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_floor_is_the_larger_of_two_weights_of_x0(target: Target, weighting: Weighting) -> None:
+    """Slowly, number by number: the error of x0 weighs max(w, floor), told in the target's space."""
+    floor, gamma = 0.1, 5.0
+    for snr in (1e-9, 1e-3, 0.09, 0.11, 1.0, 5.0, 1e4):
+        weight = {"min_snr": min(snr, gamma), "soft_min_snr": snr * gamma / (snr + gamma)}.get(weighting)
+        magnified = {"eps": snr, "x0": 1.0, "v": snr + 1, "flow": (snr**0.5 + 1) ** 2}[target]
+        expected = 1.0 if weight is None else (weight if target == "eps" else max(weight, floor)) / magnified
+
+        found = loss_weight(weighting, target, torch.tensor([snr], dtype=torch.float64), gamma, floor)
+
+        assert float(found) == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("target", TARGETS)
