@@ -11,6 +11,7 @@ from pathlib import Path
 
 from latentart.data.cleaning.label_table import read_labels
 from latentart.data.cleaning.raw_files import find_raw_files, find_styles
+from latentart.data.cleaning.table_paths import meet_files
 from latentart.data.held_out import split_held_out
 from latentart.data.index import IndexEntry, read_index, write_index
 from latentart.errors import DataError
@@ -70,7 +71,7 @@ def sample_raw(workspace: Workspace, scratch: Path) -> Pictures:
         msg = f"there is neither a clean set at {workspace.data} nor a raw folder at {raw}."
         raise DataError(msg, "Put your pictures into it, one folder per style, or set data.raw.")
     table = raw / config.labels
-    labels = read_labels(table, config.label) if table.is_file() else None
+    labels = meet_files(read_labels(table, config.label), raw, table) if table.is_file() else None
     styles = find_styles(raw, labels, config.level)
     found = [one for one in find_raw_files(raw, styles, labels, table, config.level) if not one.reason]
     files = sorted(one.source for one in found if one.size >= config.min_bytes)

@@ -27,6 +27,7 @@ from latentart.data.cleaning.levels import doubt_level
 from latentart.data.cleaning.picture import PARTS, CleanRules, Job, decide_pictures
 from latentart.data.cleaning.raw_files import check_folders, find_raw_files, find_styles
 from latentart.data.cleaning.report import BESIDE, REMEDIES, CleanReport, count_reasons, make_report, write_report
+from latentart.data.cleaning.table_paths import meet_files
 from latentart.data.index import IndexEntry, read_index, write_index
 from latentart.data.names import near_names
 from latentart.data.slug import slugs
@@ -79,7 +80,7 @@ class Cleaning:
     def __init__(self, raw: Path, out: Path, rules: CleanRules, labels: LabelChoice, level: int) -> None:
         self.raw, self.out, self.rules, self.level = raw, out, rules, level
         self.table = raw / labels.table
-        self.labels = _read_table(self.table, labels.label)
+        self.labels = _read_table(self.table, labels.label, raw)
         self.styles = find_styles(raw, self.labels, level)
         self.folders = slugs(self.styles, taken=OWN_NAMES)
 
@@ -172,13 +173,13 @@ def _refuse_strangers(out: Path) -> None:
         raise ConfigError(msg, "Set data.root, or --out, to another folder.") from None
 
 
-def _read_table(table: Path, label: str) -> Labels | None:
+def _read_table(table: Path, label: str, raw: Path) -> Labels | None:
     if table.is_symlink() or (table.exists() and not table.is_file() and not table.is_dir()):
         raise ConfigError(
             f"The table of labels {str(table)!r} is a link, pipe or device.", "Put the file itself there."
         )
     if table.is_file():
-        return read_labels(table, label)
+        return meet_files(read_labels(table, label), raw, table)
     if table.name != DEFAULT_TABLE:
         raise ConfigError(f"There is no table of labels at {str(table)!r}.", "Set data.labels to its path.")
     if label != DEFAULT_LABEL:

@@ -17,7 +17,18 @@ from latentart.errors import ConfigError, DataError, listed, nearest
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "image", "image_path", "file_path", "picture")
 DEFAULT_TABLE = "labels.csv"
 DEFAULT_LABEL = "style"  # what the names of folders are, where there is no table
-DELIMITERS = ",\t;"
+DELIMITERS = ",\t;|"
+EXCELS_WORD = re.compile(r'"?sep=(.)"?\s*')  # a first line that names the separator
+LIST = re.compile(r"""\[\s*(?:(?:'[^']*'|"[^"]*")\s*,?\s*)*\]""")
+ITEM = re.compile(r"""'([^']*)'|"([^"]*)\"""")
+OTHER_FILES = {
+    b"PK\3\4": "a workbook or another archive",
+    b"\xd0\xcf\x11\xe0": "an old workbook of Excel",
+    b"PAR1": "Parquet",
+    b"SQLite": "a database",
+    b"{": "JSON",
+    b"[": "JSON",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +90,7 @@ def normal_path(path: str) -> str:
 def read_labels(path: Path, label: str) -> Labels:
     """Return the table of labels in a CSV file; ``label`` names the column that holds the styles.
 
-    The first line names the columns, with comma, tab or semicolon between them. One is called path, file, image or
+    The first line names the columns, with comma, tab, semicolon or bar between them. One is called path, file, image or
     alike and holds paths relative to the raw folder; all the others hold labels. Bytes that are not UTF-8 become
     surrogate escapes, as they do in the names of files.
 
@@ -87,12 +98,16 @@ def read_labels(path: Path, label: str) -> Labels:
         DataError: the file cannot be read, or has no column of paths.
         ConfigError: there is no column ``label``.
     """
-    _refuse_utf_16(path)
+    _refuse_others(path)
     with _errors_named(path), path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        header = re.sub(r'"[^"]*"', "", file.readline())
-        file.seek(0)
+        first = file.readline()
+        named = EXCELS_WORD.fullmatch(first)
+        start = file.tell() if named else 0
+        header = re.sub(r'"[^"]*"', "", file.readline() if named else first)
+        file.seek(start)
         # a space after a delimiter would keep quotes from being seen as such
-        table = csv.reader(file, delimiter=max(DELIMITERS, key=header.count), skipinitialspace=True)
+        delimiter = named[1] if named else max(DELIMITERS, key=header.count)
+        table = csv.reader(file, delimiter=delimiter, skipinitialspace=True)
         names = [one_spelling(name.strip()) for name in next(table, [])]
         path_column = _path_column(path, names)
         columns: dict[str, int] = {}
@@ -107,10 +122,15 @@ def read_labels(path: Path, label: str) -> Labels:
     return Labels(tuple(columns), label, rows, written, odd.warnings())
 
 
-def _refuse_utf_16(path: Path) -> None:
+def _refuse_others(path: Path) -> None:
     with _errors_named(path), path.open("rb") as file:
-        if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
-            raise DataError(f"{str(path)!r} is written in UTF-16.", "Save the table as CSV in UTF-8.")
+        start = file.read(16)
+    if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise DataError(f"{str(path)!r} is written in UTF-16.", "Save the table as CSV in UTF-8.")
+    for signature, kind in OTHER_FILES.items():
+        if start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(signature):
+            msg = f"{str(path)!r} is {kind}, no table with comma, tab, semicolon or bar between its columns."
+            raise DataError(msg, "Save it as CSV in UTF-8, with a first line that names the columns.")
 
 
 class _OddRows:
@@ -130,9 +150,14 @@ class _OddRows:
 
 
 def _bare(value: str) -> str:
-    """Return the one item of what was a list in Python, as WikiArt's tables have it, or the value as it is."""
-    item = re.fullmatch(r"""\['([^']*)'\]|\["([^"]*)"\]""", value)
-    return one_spelling((item[1] or item[2] or "").strip() if item else value)
+    """Return the first item of what was a list in Python, as WikiArt's tables have it, or the value as it is."""
+    if value[:1] == "[" and LIST.fullmatch(value):
+        value = next((text for item in ITEM.finditer(value) if (text := (item[1] or item[2] or "").strip())), "")
+    return one_spelling(value)
+
+
+def _is_long_list(value: str) -> bool:
+    return value[:1] == "[" and bool(LIST.fullmatch(value)) and len(ITEM.findall(value)) > 1
 
 
 def _read_rows(
@@ -150,7 +175,9 @@ def _read_rows(
             continue
         if any(cells[width:]):
             odd.add("rows with more cells than columns have names", f"in line {line}")
-        values = (cells[i].strip() if i < len(cells) else "" for i in columns)
+        values = [cells[i].strip() if i < len(cells) else "" for i in columns]
+        if any(map(_is_long_list, values)):
+            odd.add("rows with a list of several labels in a cell, of which the first counts", f"in line {line}")
         row = tuple(shared.setdefault(value, _bare(value)) for value in values)
         if any("\udc80" <= letter <= "\udcff" for value in row for letter in value):
             odd.add("rows with labels that are not UTF-8 (save the table as CSV in UTF-8)", f"in line {line}")

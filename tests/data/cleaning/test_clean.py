@@ -640,6 +640,35 @@ def test_folders_of_folders_are_told_and_the_level_can_be_set(
     assert not [text for text in report.warnings if "only folders" in text]
 
 
+@pytest.mark.parametrize("written", ["{name}.png", "{name}", "/else/Cubism/{name}.png", "{raw}/Cubism/{name}.png"])
+def test_paths_that_are_not_of_the_raw_folder_are_found_by_name(raw: Path, out: Path, written: str) -> None:
+    """Bare names, names without ending and absolute paths mean the file that ends like them, and that is told."""
+    names = [written.format(name=name, raw=raw) for name in (0, 1)]
+    put(raw / "labels.csv", f"path,style\n{names[0]},One\n{names[1]},Two\nlost/9.png,Two\n".encode())
+
+    report = clean(raw, out)
+
+    assert {entry.source: entry.style for entry in read_index(out / "index.jsonl")} == {
+        "Cubism/0.png": "One",
+        "Cubism/1.png": "Two",
+    }
+    assert [item.source for item in report.dropped if item.reason == "missing"] == ["lost/9.png"]
+    assert "2 of 3 were found by name" in report.warnings[0]
+
+
+def test_a_name_that_may_be_several_files_is_refused(raw: Path, out: Path) -> None:
+    """Both are named; the folder above tells them apart where it is written."""
+    put(raw / "Pop Art" / "0.png", picture_bytes(70))
+    put(raw / "labels.csv", b"path,style\n0.png,One\n")
+    with pytest.raises(DataError, match=r"'0.png', which may be '.*/0.png' or '.*/0.png'.*relative"):
+        clean(raw, out)
+    put(raw / "labels.csv", b"path,style\nx/Pop Art/0,One\n")
+
+    clean(raw, out)
+
+    assert [entry.source for entry in read_index(out / "index.jsonl")] == ["Pop Art/0.png"]
+
+
 def test_a_label_without_a_table_is_a_config_error(raw: Path, out: Path) -> None:
     """Folders know only styles."""
     with pytest.raises(ConfigError, match=r"data.label is 'artist'.*labels.csv"):

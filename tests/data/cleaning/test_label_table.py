@@ -229,13 +229,37 @@ def test_large_tables_stay_small_in_memory(table: Path) -> None:
 
 
 def test_lists_of_one_are_their_item(tmp_path: Path) -> None:
-    """As WikiArt's tables write genres; a list of two stays as it is."""
+    """As WikiArt's tables write genres; of a list of two the first counts, and that is told."""
     table = tmp_path / "labels.csv"
     table.write_text('path,genre\na.jpg,[\'Pop Art\']\nb.jpg,"[""L\'Art""]"\nc.jpg,"[\'A\', \'B\']"\n')
 
     labels = read_labels(table, "genre")
 
-    assert [labels.style_of(source) for source in ("a.jpg", "b.jpg", "c.jpg")] == ["Pop Art", "L'Art", "['A', 'B']"]
+    assert [labels.style_of(source) for source in ("a.jpg", "b.jpg", "c.jpg")] == ["Pop Art", "L'Art", "A"]
+    assert ["1 rows with a list of several labels" in text for text in labels.warnings] == [True]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "path|style\na.jpg|Pop, Art\n",
+        "sep=;\npath;style\na.jpg;Pop, Art\n",
+        '"sep=:"\r\npath:style\r\na.jpg:"Pop, Art"\r\n',
+    ],
+)
+def test_other_separators_are_known(table: Path, text: str) -> None:
+    """The bar, and any that a first line of Excel's names."""
+    assert read(table, text).style_of("a.jpg") == "Pop, Art"
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [(b"PK\3\4..", "workbook"), (b"PAR1..", "Parquet"), (b'{"file_name": "a.jpg"}\n', "JSON"), (b"\n[{}]", "JSON")],
+)
+def test_what_is_no_table_is_named(table: Path, content: bytes, kind: str) -> None:
+    """The error says what was found, and what would do."""
+    with pytest.raises(DataError, match=rf"{kind}.*Save it as CSV"):
+        read(table, content)
 
 
 def test_other_encodings_are_told(tmp_path: Path) -> None:
