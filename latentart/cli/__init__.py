@@ -24,7 +24,7 @@ from latentart.cli import (
     weights,
 )
 from latentart.cli.endings import end, end_wrong_words
-from latentart.cli.options import refuse_empty, tell, write_error
+from latentart.cli.options import refuse_empty, tell
 from latentart.errors import LatentArtError, ResourceError
 
 NO_ROOM_OR_NO_RIGHT = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
@@ -123,7 +123,7 @@ def main() -> None:
         refuse_empty(sys.argv[1:])
         code = app(prog_name="latentart", standalone_mode=False)
         if code == 130:  # typer's answer to Ctrl-C
-            write_error("interrupted.", "Run the same command again to go on.")
+            end("interrupted.", "Run the same command again to go on.", code)
         sys.exit(code or 0)
     except WrongWords as error:
         end_wrong_words(error)

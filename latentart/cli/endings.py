@@ -29,5 +29,5 @@ def end(message: str, hint: str, exit_code: int) -> NoReturn:
         is_first, exit_code = first_to_end(exit_code)
         if not is_first:
             sys.exit(exit_code)
-    write_error(message, hint)
+    write_error(message, hint, is_stop=exit_code > 128)
     sys.exit(exit_code)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import TextIO
 
 from latentart.printable import printable
 
@@ -16,12 +17,22 @@ class PrintableFormatter(logging.Formatter):
         return printable(super().formatMessage(record))
 
 
+class StderrHandler(logging.StreamHandler):  # type: ignore[type-arg]
+    """Writes on what stderr is at that moment: while a bar is shown, that puts lines above it."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:
+        """The stream of now."""
+        return sys.stderr
+
+
 def log_to_stderr(*, verbose: bool) -> None:
-    """Write what is logged on stderr; ``verbose`` with every step."""
-    level = logging.DEBUG if verbose else logging.INFO
-    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr, force=True)
-    for handler in logging.getLogger().handlers:
-        handler.setFormatter(PrintableFormatter())
-    if not verbose:
-        logging.getLogger("PIL").setLevel(logging.WARNING)
-        logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of its cache of fonts
+    """Write what is logged on stderr; ``verbose`` with every step of ours, and of libraries what they warn of."""
+    handler = StderrHandler()
+    handler.setFormatter(PrintableFormatter("%(message)s"))
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler], force=True)
+    logging.getLogger("PIL").setLevel(logging.WARNING)
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of its cache of fonts

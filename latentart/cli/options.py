@@ -155,11 +155,12 @@ def plain_console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
-def write_error(message: str, hint: str) -> None:
-    """Write one line on stderr: what and where, then what to do."""
+def write_error(message: str, hint: str, *, is_stop: bool = False) -> None:
+    """Write one line on stderr: what and where, then what to do; a stop that was asked for is no error."""
     from rich.text import Text
 
-    line = Text.assemble(("error: ", "bold red"), printable(message), (printable(f" {hint}" if hint else ""), "cyan"))
+    kind = ("", "") if is_stop else ("error: ", "bold red")
+    line = Text.assemble(kind, printable(message), (printable(f" {hint}" if hint else ""), "cyan"))
     plain_console(stderr=True).print(line)
 
 

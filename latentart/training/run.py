@@ -19,7 +19,7 @@ from latentart.errors import ResourceError
 from latentart.process.distributed import read_ranks, wait_for_all
 from latentart.process.limits import Limits
 from latentart.process.signals import without_harm_from_requests
-from latentart.storage.checkpoints import list_checkpoints, step_of
+from latentart.storage.checkpoints import checkpoint_folder, list_checkpoints, step_of
 from latentart.storage.disk import checkpoint_bytes, folder_bytes, require_room, require_writable, tensor_bytes
 from latentart.storage.folders import remove_leftovers, write_json_atomic
 from latentart.storage.lock import hold_lock
@@ -83,6 +83,10 @@ def open_log(folder: Path, step: int, session: Session, title: str) -> RunLog:
     is_first = read_ranks().is_first
     log = RunLog(folder if is_first else None, resume_step=step, trackers=session.trackers)
     log.note(title)
+    if step:
+        place = checkpoint_folder(folder, step)
+        came_from = f"step-{step:08d} in {place.parent}" if place.is_dir() else f"step {step}"
+        log.note(f"goes on from {came_from}: the checkpoints, previews and numbers up to there are kept")
     for change in session.changes:
         log.note(change)
     return log

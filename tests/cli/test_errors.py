@@ -104,7 +104,7 @@ def test_an_interruption_outside_a_run_ends_in_one_line(fail: Callable[[BaseExce
     done = fail(KeyboardInterrupt())
 
     assert done.code == 130
-    assert done.err == "error: interrupted. Run the same command again to go on.\n"
+    assert done.err == "interrupted. Run the same command again to go on.\n"
 
 
 def test_a_reader_that_leaves_is_no_bug(fail: Callable[[BaseException], Any]) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -56,3 +60,16 @@ def test_what_was_drawn_is_written_elsewhere_if_its_place_is_gone(
         save_pictures([picture], [tmp_path / "out/a.png"], ["{}"])
 
     assert Image.open(tmp_path / "a.png").getpixel((0, 0)) == (255, 0, 0)
+
+
+@pytest.mark.parametrize("words", [("schedule",), ("-v", "schedule")])
+def test_without_a_home_no_library_speaks(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """Matplotlib finds no place for its cache of fonts, and that is no business of the user's."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("MPLCONFIGDIR", "XDG_CACHE_HOME")}
+    command = [sys.executable, "-m", "latentart", *words]
+
+    done = subprocess.run(
+        command, cwd=tmp_path, env=kept | {"HOME": "/proc/none"}, capture_output=True, text=True, check=True
+    )
+
+    assert not re.search("(?i)font|cache|matplotlib|MPLCONFIG|STREAM", done.stderr), done.stderr

@@ -276,3 +276,14 @@ def test_a_request_saves_and_the_run_goes_on(
     assert "step 1: a checkpoint was asked for" in (workspace / "runs/ldm/log.txt").read_text()
     last = f"runs/ldm/checkpoints/{STEP(3)}"
     assert tensors(workspace / last) == tensors(story.folder / last)
+
+
+def test_a_resume_names_its_checkpoint_and_what_is_kept(run: Run, cleaned: Path) -> None:
+    """Whoever goes on reads from where, and that nothing before it is lost."""
+    run(cleaned, "train", "vae", "--max-steps", "1")
+
+    done = run(cleaned, "train", "vae", "--max-steps", "1")
+
+    assert (
+        "goes on from step-00000001 in runs/vae/checkpoints: the checkpoints, previews and numbers up to " in done.err
+    )

@@ -155,7 +155,7 @@ def test_a_stopping_signal_saves_the_step_and_leaves_nothing_running(
     assert found is not None
     last = training.err().splitlines()[-1]
     assert last == (
-        f"error: stopped by a signal; step {found.step} is saved in runs/ldm. Run the same command again to go on."
+        f"stopped by a signal; step {found.step} is saved in runs/ldm. Run the same command again to go on."
     )
     assert not (training.folder / "runs/ldm/lock").exists()
 
@@ -194,7 +194,7 @@ def test_a_second_interruption_leaves_at_once(train: Callable[..., Training]) ->
     code = training.wait()
     took = time.monotonic() - began
 
-    assert (code, training.err().splitlines()[-1]) == (130, "error: interrupted. Run the same command again to go on.")
+    assert (code, training.err().splitlines()[-1]) == (130, "interrupted. Run the same command again to go on.")
     assert "Traceback" not in training.err()
     assert took < 10
     assert training.left_over() == []

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from latentart.cli.log_lines import log_to_stderr
 from latentart.errors import DataError
 from latentart.printable import printable
 from latentart.process.progress import Progress
@@ -182,6 +184,67 @@ def test_terminal_gets_a_bar_with_harmless_names(monkeypatch: pytest.MonkeyPatch
     assert r"[/] [bold]x\x1b[2J" in re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", shown)
     assert "\x1b[2J" not in shown
     assert re.search(r"\x1b\[[\d;]*3\d", shown)
+
+
+def bar_of(width: int, label: str = "vae") -> list[str]:
+    """Return what a bar of a terminal as wide as that shows, each time it is drawn, without its control codes."""
+    stream, clock = Terminal(), Clock()
+    console = Console(file=stream, width=width)
+    with Progress(label, 1000, console=console, clock=clock) as progress:
+        for step in range(1, 1001):
+            clock.now += 1
+            progress.update(step, loss=torch.tensor(0.123456), images_per_second=1234.5)
+    return [part.strip() for part in re.split(r"[\r\n]+", re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", stream.getvalue()))]
+
+
+@pytest.mark.parametrize(
+    ("width", "label"), [(40, "vae"), (40, "vae, stage adversarial"), (30, "vae"), (60, "ldm"), (120, "ldm")]
+)
+def test_a_narrow_terminal_loses_the_rate_first(monkeypatch: pytest.MonkeyPatch, width: int, label: str) -> None:
+    """The step and the time left stay whole, in one line; what there is room for stands between them."""
+    monkeypatch.setenv("TERM", "xterm-256color")
+    shown = [line for line in bar_of(width, label) if "500/1000" in line][-1]
+
+    assert shown.endswith("0:08:20")
+    assert len(shown) < width
+    assert ("images/s" in shown) == (width >= 60)
+    assert ("loss" in shown) == (width >= 60)
+
+
+def test_what_is_logged_stands_above_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also at the end, and where a limit ends the run: no line is joined to the bar."""
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setattr("sys.stderr", Terminal())
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    log_to_stderr(verbose=False)
+    try:
+        with Progress("vae", 3) as progress:
+            for step in range(1, 4):
+                progress.update(step)
+                root.info("step %d is saved", step)
+        shown = sys.stderr.getvalue()  # type: ignore[attr-defined]
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+
+    lines = re.split(r"[\r\n]+", re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", shown))
+    assert [line for line in lines if "saved" in line] == [f"step {step} is saved" for step in (1, 2, 3)]
+
+
+def test_a_terminal_made_narrower_keeps_no_dead_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old bar was broken into several lines: all of them are taken back before the new one is drawn."""
+    monkeypatch.setenv("TERM", "xterm-256color")
+    stream, clock = Terminal(), Clock()
+    console = Console(file=stream, width=100)
+    with Progress("vae", 9, console=console, clock=clock) as progress:
+        clock.now += 1
+        progress.update(1, loss=0.5, images_per_second=2.0)
+        console.width, before = 40, len(stream.getvalue())
+        clock.now += 1
+        progress.update(2, loss=0.5, images_per_second=2.0)
+
+    assert stream.getvalue()[before:].startswith("\x1b[1A\r\x1b[J")
 
 
 def test_no_color_is_honored_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -239,7 +239,7 @@ def test_a_signal_to_one_saves_and_ends_both(run: Run, start: Callable[..., Pair
     assert pair.wait() == (143, 143), pair.said()
     found = find_checkpoint(untrained / "runs/ldm")
     assert found is not None
-    line = f"error: stopped by a signal; step {found.step} is saved in runs/ldm. Run the same command again to go on."
+    line = f"stopped by a signal; step {found.step} is saved in runs/ldm. Run the same command again to go on."
     assert pair.errors() == [line]
     assert not (untrained / "runs/ldm/lock").exists()
     again = run(untrained, "train", "ldm", *ENDLESS, "--max-steps", "1")
@@ -384,6 +384,6 @@ def test_torchrun_ends_as_its_processes_do(untrained: Path) -> None:
     found = find_checkpoint(untrained / "runs/ldm")
     assert found is not None
     errors = [line for line in said.splitlines() if line.startswith("error: ")]
-    line = f"error: stopped by a signal; step {found.step} is saved in runs/ldm. Run the same command again to go on."
+    line = f"stopped by a signal; step {found.step} is saved in runs/ldm. Run the same command again to go on."
     assert errors == [line]
     assert not (untrained / "runs/ldm/lock").exists()
