@@ -7,6 +7,7 @@ import errno
 import io
 import os
 import sys
+from typing import cast
 
 import typer
 
@@ -29,7 +30,9 @@ from latentart.errors import LatentArtError, ResourceError
 
 NO_ROOM_OR_NO_RIGHT = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
-WrongWords = typer.BadParameter.__mro__[1]  # typer's error of usage, which it does not export itself
+WrongWords = cast(
+    "type[Exception]", typer.BadParameter.__mro__[1]
+)  # typer's error of usage, which it does not export itself
 
 app = typer.Typer(
     name="latentart",

@@ -21,11 +21,11 @@ DECODING_BYTES = 48  # of a pixel of the one picture that is decoded: 3.9 GB wer
 EVERYDAY_PIXELS = 16 * 512 * 512  # of a batch; up to it the passes of a network are not reckoned
 
 
-class LargestUse(TorchDispatchMode):
+class LargestUse(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes that live at once of the tensors that operations make; ``peak`` is the most."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.peak = self._now = 0
         self._seen: set[int] = set()
 
