@@ -254,9 +254,12 @@ def build_adversarial_plan(config: DiscriminatorConfig, stage: StageConfig, num_
     )
 
 
-def build_rate_plan(config: OptimizerConfig, total_steps: int, peak: float | None = None, **more: int) -> RatePlan:
+def build_rate_plan(
+    config: OptimizerConfig, total_steps: int, peak: float | None = None, new_cycle_at: int = 0
+) -> RatePlan:
     """Return the rate over a run of ``total_steps``; ``peak`` takes the place of the config's."""
-    return RatePlan(peak=peak or config.lr, total_steps=total_steps, **config.schedule.model_dump(), **more)
+    schedule = config.schedule.model_dump()
+    return RatePlan(peak=peak or config.lr, total_steps=total_steps, new_cycle_at=new_cycle_at, **schedule)
 
 
 def build_terms(stage: StageConfig, clip_norm: float, former: StageConfig | None = None) -> VaeTerms:
