@@ -255,7 +255,7 @@ def build_adversarial_plan(config: DiscriminatorConfig, stage: StageConfig, num_
 
 
 def build_rate_plan(
-    config: OptimizerConfig, total_steps: int, peak: float | None = None, *, new_cycle_at: int = 0
+    config: OptimizerConfig, total_steps: int, peak: float | None = None, new_cycle_at: int = 0
 ) -> RatePlan:
     """Return the rate over a run of ``total_steps``; ``peak`` takes the place of the config's."""
     schedule = config.schedule.model_dump()
