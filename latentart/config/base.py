@@ -93,7 +93,7 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
 
     An object whose ``kind`` changes is replaced too, where the other kind's settings would not fit it.
     """
-    kinds = {base["kind"], changes.get("kind", base["kind"])} if "kind" in base else set()
+    kinds = {str(base["kind"]), str(changes.get("kind", base["kind"]))} if "kind" in base else set()
     if len(kinds - SAME_SETTINGS) > 1:
         return dict(changes)
     merged = dict(base)

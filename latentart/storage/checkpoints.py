@@ -19,6 +19,7 @@ from torch import Tensor
 
 from latentart.errors import ModelError, ResourceError, TrainingDivergedError
 from latentart.storage.folders import (
+    NewerFormatError,
     commit_folder,
     read_json,
     verify_folder,
@@ -130,17 +131,24 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     """
     verify_folder(folder)
     content = read_saved(_Content, read_json(folder / _STATE), folder / _STATE, "is not the state of a checkpoint")
-    tensors = {path.stem: read_tensors(path) for path in sorted(folder.glob("*.safetensors"))}
+    parts = [path for path in sorted(folder.glob("*.safetensors")) if not path.name.startswith(".")]
+    tensors = {path.stem: read_tensors(path) for path in parts}
     for name, part in tensors.items():
         require_finite(part, f"{folder / name}.safetensors")
     return Checkpoint(content.step, tensors, content.state)
 
 
 def find_checkpoint(run: Path) -> Checkpoint | None:
-    """Return the newest checkpoint of a run that verifies, or None; damaged ones are named in a warning."""
+    """Return the newest checkpoint of a run that verifies, or None; damaged ones are named in a warning.
+
+    Raises:
+        NewerFormatError: a later version wrote it: to go on from an older one would lose what it trained.
+    """
     for folder in reversed(list_checkpoints(run)):
         try:
             return load_checkpoint(folder)
+        except NewerFormatError:
+            raise
         except (ModelError, ResourceError) as error:
             logger.warning("Skipping the checkpoint %s: %s", folder.name, error)
     return None

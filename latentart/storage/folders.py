@@ -37,6 +37,10 @@ LARGE = 2**30  # bytes; holes of more would take minutes to read
 _LEFT_BY_FILE_BROWSERS = {".DS_Store", "Thumbs.db", "desktop.ini"}
 
 
+class NewerFormatError(ModelError):
+    """A folder that a later version wrote: it is not damaged, and nothing older takes its place."""
+
+
 def free_path(path: Path, may_be_it: Callable[[Path], bool] = lambda _: False) -> Path:
     """Return ``path``, with a number added as long as something has that name that may not be it.
 
@@ -87,7 +91,7 @@ def verify_folder(folder: Path) -> None:
         if not folder.is_dir():
             raise ModelError(f"{folder} is not there or is not a folder.")
         files = _read_manifest(folder)
-        present = {entry.name for entry in folder.iterdir()} - _LEFT_BY_FILE_BROWSERS - {MANIFEST}
+        present = {entry.name for entry in folder.iterdir() if not _is_left_by_browsers(entry.name)} - {MANIFEST}
         for name in sorted(files.keys() - present):
             raise ModelError(f"{folder / name} is missing.")
         for name in sorted(present - files.keys()):
@@ -179,6 +183,11 @@ class _Manifest(Saved, extra="forbid"):
     files: dict[str, _File]
 
 
+def _is_left_by_browsers(name: str) -> bool:
+    """Tell of a file that people have not made; macOS puts a ``._name`` beside each that it copies."""
+    return name in _LEFT_BY_FILE_BROWSERS or name.startswith("._")
+
+
 def _read_manifest(folder: Path) -> dict[str, _File]:
     path = folder / MANIFEST
     if path.is_symlink():
@@ -186,7 +195,9 @@ def _read_manifest(folder: Path) -> dict[str, _File]:
     manifest = read_json(path)
     version = manifest.get("format") if isinstance(manifest, dict) else None
     if isinstance(version, int) and version > FORMAT:
-        raise ModelError(f"{path} has format {version}, this latentart reads up to {FORMAT}.", "Update latentart.")
+        raise NewerFormatError(
+            f"{path} has format {version}, this latentart reads up to {FORMAT}.", "Update latentart."
+        )
     return read_saved(_Manifest, manifest, path).files
 
 

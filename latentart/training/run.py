@@ -52,7 +52,7 @@ def open_run(folder: Path) -> Iterator[None]:
         raise ResourceError(msg, "Check who may use that folder, and what lies in its place.") from None
     try:
         with hold_lock(folder), without_harm_from_requests():
-            for parent in (folder, folder / "checkpoints", folder / "averages"):
+            for parent in (folder, folder / "checkpoints", folder / "averages", folder / "previews"):
                 if parent.is_dir():
                     # `latentart ema` writes into the first; in the others a killed run's id may be in use again
                     remove_leftovers(parent, is_locked=parent != folder)

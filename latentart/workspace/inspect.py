@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from latentart import __version__
-from latentart.errors import ModelError
+from latentart.errors import ModelError, ResourceError
 from latentart.model.folder import MODEL_FILE, load_model
 from latentart.process.devices import Placement, resolve_precision
 from latentart.process.host_memory import total_bytes
@@ -50,7 +50,7 @@ def examine_machine(folder: Path) -> dict[str, Any]:
     devices = [torch.device("cpu"), *(torch.device("cuda", i) for i in range(torch.cuda.device_count()))]
     if torch.backends.mps.is_available():
         devices.append(torch.device("mps"))
-    faults = {row["backbone"]: find_fault(Path(row["path"]), row["bytes"], row["sha256"]) for row in list_weights()}
+    faults = {row["backbone"]: _fault_of(row) for row in list_weights()}
     return {
         "latentart": __version__,
         "python": platform.python_version(),
@@ -93,6 +93,13 @@ def usable_cores(cpu_max: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
     except (OSError, ValueError):  # no such system, or no limit
         return cores
     return max(1, min(cores, quota // period))
+
+
+def _fault_of(row: dict[str, Any]) -> str:
+    try:
+        return find_fault(Path(row["path"]), row["bytes"], row["sha256"])
+    except ResourceError as error:  # a home that this user may not read
+        return f"cannot be read: {error.message}"
 
 
 def _version(package: str) -> str | None:

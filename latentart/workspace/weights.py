@@ -54,7 +54,10 @@ def list_weights() -> list[dict[str, Any]]:
     rows = []
     for backbone, known in known_files().items():
         path = place_of(backbone)
-        size = path.stat().st_size if path.is_file() else 0
+        try:
+            size, unfinished = path.stat().st_size if path.is_file() else 0, bytes_received(path)
+        except OSError:  # a home that this user may not read
+            size = unfinished = 0
         rows.append(
             {
                 "backbone": backbone,
@@ -65,7 +68,7 @@ def list_weights() -> list[dict[str, Any]]:
                 "path": str(path),
                 "is_there": size == known.num_bytes,
                 "bytes_there": size,
-                "bytes_unfinished": bytes_received(path),
+                "bytes_unfinished": unfinished,
             }
         )
     return rows

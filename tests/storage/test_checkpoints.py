@@ -276,3 +276,25 @@ def test_edited_settings_of_an_optimizer_hold_after_a_restore() -> None:
     assert (group["lr"], group["betas"], group["weight_decay"]) == (5e-4, (0.5, 0.9), 0.0)
     assert edited.state[parameter]["exp_avg"].equal(optimizer.state[parameter]["exp_avg"])
     assert float(edited.state[parameter]["step"]) == 1
+
+
+def test_a_checkpoint_of_a_later_version_is_not_passed_over(tmp_path: Path) -> None:
+    """It is not damaged: to go on from the one before would lose what was trained since."""
+    save(tmp_path, 10)
+    newest = save(tmp_path, 20)
+    write_json_atomic(newest / "MANIFEST.json", {"format": 99, "files": {}})
+
+    with pytest.raises(ModelError, match=r"format 99.*Update latentart"):
+        find_checkpoint(tmp_path)
+
+
+def test_what_a_file_browser_leaves_beside_does_no_harm(tmp_path: Path) -> None:
+    """MacOS puts ._model.safetensors beside a copied model.safetensors: it is neither read nor a fault."""
+    folder = save(tmp_path, 10)
+    (folder / "._model.safetensors").write_bytes(b"\0\5\x16\7")
+    (folder / "._x").touch()
+
+    found = find_checkpoint(tmp_path)
+
+    assert found is not None
+    assert (found.step, list(found.tensors)) == (10, ["model"])

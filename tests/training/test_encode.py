@@ -133,6 +133,36 @@ def test_an_incomplete_cache_goes_on_to_the_same_bytes(run: Run, fresh: Path, is
     assert (folder / "shard-00000.safetensors").stat().st_mtime_ns == kept
 
 
+def test_training_mends_a_shard_with_a_changed_byte(run: Run, fresh: Path) -> None:
+    """A training that goes on reads every shard's checksum first, and makes the one anew that does not match."""
+    run(fresh, "encode")
+    folder = cache_of(fresh)
+    whole = contents(folder)
+    shard = folder / "shard-00000.safetensors"
+    changed = bytearray(whole[shard.name])
+    changed[-7] ^= 1
+    shard.write_bytes(changed)
+
+    done = run(fresh, "train", "ldm", "ldm.training.steps=4", "--quiet")
+
+    assert done.code == 0, done.err
+    assert "its checksum (SHA-256) does not match" in done.err
+    assert contents(folder) == whole
+
+
+def test_a_run_clears_what_a_killed_one_left_in_previews(run: Run, workspace: Path) -> None:
+    """Half a picture under a temporary name goes at the next run; whole ones stay."""
+    previews = workspace / "runs/ldm/previews"
+    previews.mkdir(exist_ok=True)
+    (previews / ".tmp-step-00000003.png-999999999").write_bytes(b"half")
+    (previews / "mine.png").write_bytes(b"whole")
+
+    assert run(workspace, "train", "ldm", "ldm.training.steps=4", "--quiet").code == 0
+
+    assert not list(previews.glob(".tmp-*"))
+    assert (previews / "mine.png").is_file()
+
+
 def test_a_complete_cache_mends_the_model_folder(run: Run, workspace: Path) -> None:
     """Killed between cache and model folder: the statistics of the whole set are put there by the next run."""
     run(workspace, "encode")

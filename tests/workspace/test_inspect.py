@@ -65,6 +65,17 @@ def test_info_refuses_a_damaged_model(run: Run, workspace: Path) -> None:
     assert "runs/ldm/model/extra.bin is an extra file" in run(workspace, "info").error(6)
 
 
+def test_doctor_works_where_the_home_cannot_be_read(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name too long for any file stands for a folder that this user may not look into."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / ("x" * 300)))
+
+    found = json.loads(run(tmp_path, "doctor", "--json").out)
+
+    assert not any(found["lpips_weights"].values())
+    assert all("cannot be read" in fault for fault in found["lpips_faults"].values())
+    assert run(tmp_path, "doctor").code == 0
+
+
 def test_doctor_says_what_the_machine_can_do(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Versions, devices, disk and which LPIPS weights are here; it writes nothing."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))

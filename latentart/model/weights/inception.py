@@ -38,7 +38,9 @@ INCEPTION = InceptionFile()
 def inception_file() -> Path:
     """Return where torch keeps the file: under either of the names that it is published by, else the usual one."""
     usual, other = (hub_folder() / name for name in (INCEPTION.file_name, INCEPTION.other_name))
-    return other if other.is_file() and not usual.is_file() else usual
+    with contextlib.suppress(OSError):  # a home that this user may not read
+        return other if other.is_file() and not usual.is_file() else usual
+    return usual
 
 
 def check_inception(path: Path) -> Path:
