@@ -225,7 +225,7 @@ def test_latents_that_cannot_be_are_said(model: latentart.LoadedModel, photo: Pa
     """Pictures of two shapes, none at all, less than a latent; a tensor of another shape; a file that is none."""
     with pytest.raises(latentart.UsageError, match="pictures of 2 sizes cannot be one tensor: 32x32, 48x32"):
         model.encode([photo, draw_picture("Cubism", 0, 0, (32, 32))])
-    with pytest.raises(latentart.UsageError, match="there is none"):
+    with pytest.raises(latentart.UsageError, match="there is no picture"):
         model.encode([])
     with pytest.raises(latentart.UsageError, match="too small"):
         model.encode(photo, size=2)

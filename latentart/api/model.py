@@ -199,8 +199,11 @@ class LoadedModel:
         """
         several = [pictures] if isinstance(pictures, (str, Path, Image.Image)) else list(pictures)
         fitted = [self._fit(picture, size) for picture in several]
+        if not fitted:
+            msg = "there is no picture to encode."
+            raise UsageError(msg)
         if len(sizes := {f"{picture.width}x{picture.height}" for picture in fitted}) != 1:
-            msg = f"pictures of {len(sizes)} sizes cannot be one tensor: {', '.join(sorted(sizes)) or 'there is none'}."
+            msg = f"pictures of {len(sizes)} sizes cannot be one tensor: {', '.join(sorted(sizes))}."
             raise UsageError(msg, "Encode those of one shape together.")
         model, placement = self._model, self._placement
         batches = (pixels_from(picture)[None] for picture in fitted)
