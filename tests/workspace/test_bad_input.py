@@ -217,3 +217,14 @@ def test_a_damaged_autoencoder_is_not_encoded_with(run: Run, workspace: Path) ->
     line = run(workspace, "encode").error(6)
 
     assert "runs/vae/model/autoencoder.safetensors" in line
+
+
+def test_clean_data_without_a_workspace_names_init_next(run: Run, story: Any, tmp_path: Path) -> None:
+    """What it names makes a workspace of the clean set; there is nothing to train in before."""
+    done = run(
+        tmp_path, "clean-data", story.raw, "--out", "my clean", "data.workers=1", "data.min_bytes=0", "data.min_side=8"
+    )
+
+    assert done.code == 0
+    assert done.err.endswith(f"Next: latentart init my-art data.root='{tmp_path / 'my clean'}'\n")
+    assert run(tmp_path, "init", "my-art", f"data.root={tmp_path / 'my clean'}").code == 0
