@@ -6,6 +6,7 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
@@ -90,7 +91,7 @@ def save_pictures(pictures: list[Image.Image], paths: list[Path], described: lis
         ResourceError: a file cannot be written; the message names the place where it lies instead, if any takes it.
     """
     for picture, path, text in zip(pictures, paths, described, strict=True):
-        _save(path, lambda place, picture=picture, text=text: save_png(picture, place, {SETTINGS_KEY: text}))
+        _save(path, partial(save_png, picture, settings={SETTINGS_KEY: text}))
 
 
 def save_frames(frames: list[Image.Image], path: Path, described: str) -> None:
