@@ -7,6 +7,7 @@ Core code raises ``ValueError`` (what, got, expected). The rest of the app raise
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
@@ -93,3 +94,29 @@ def listed(names: Sequence[str], most: int = 100) -> str:
 def shortened(name: str) -> str:
     """Return a name of any length as a line can show it."""
     return name if len(name) <= COMPARED else f"{name[:COMPARED]}…"
+
+
+_PLAIN = (
+    ("Value error, ", ""),
+    ("Input should be greater than or equal to", "must be at least"),
+    ("Input should be less than or equal to", "must be at most"),
+    ("Input should be greater than", "must be more than"),
+    ("Input should be a valid integer.*", "must be a whole number"),
+    ("Input should be a valid number.*", "must be a number"),
+    ("Input should be a valid boolean.*", "must be true or false"),
+    ("Input should be a valid string", "must be text"),
+    ("Input should be a valid (array|list|tuple)", "must be a list"),
+    ("Input should be (an object|a valid dictionary.*)", "must be a group of settings"),
+    ("Input should", "must"),
+    ("Field required", "is missing"),
+    (r"String should match pattern .*", "has a letter that may not stand there"),
+    (r"String should have (at \w+ \d+) characters?", r"must have \1 letters"),
+    (r"\w+ should have (at \w+ \d+ items?) after validation, not .*", r"must have \1"),
+)
+
+
+def plain(complaint: str) -> str:
+    """Return what pydantic, or the reader of the command line, finds wrong in words for people."""
+    for theirs, ours in _PLAIN:
+        complaint = re.sub(theirs, ours, complaint)
+    return complaint

@@ -7,7 +7,6 @@ import errno
 import io
 import os
 import sys
-from typing import cast
 
 import typer
 
@@ -30,9 +29,7 @@ from latentart.errors import LatentArtError, ResourceError
 
 NO_ROOM_OR_NO_RIGHT = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
-WrongWords = cast(
-    "type[Exception]", typer.BadParameter.__mro__[1]
-)  # typer's error of usage, which it does not export itself
+WrongWords: type[Exception] = typer.BadParameter.__mro__[1]  # typer's error of usage, which it does not export itself
 
 app = typer.Typer(
     name="latentart",

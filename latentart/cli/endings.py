@@ -7,7 +7,7 @@ import sys
 from typing import Any, NoReturn
 
 from latentart.cli.options import write_error
-from latentart.printable import plain
+from latentart.errors import plain
 
 
 def end_wrong_words(error: Any) -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,10 +63,13 @@ def clean_data(
     from latentart.workspace.clean_data import clean_into
 
     if raw is not None and out is not None and config is None and not Path(CONFIG_NAME).is_file():
-        data = resolve({}, settings).data
+        data, following = (
+            resolve({}, settings).data,
+            f"latentart init my-art data.root={shlex.quote(str(out.absolute()))}",
+        )
     else:
         workspace = open_workspace(config, settings)
-        data = workspace.config.data
+        data, following = workspace.config.data, "latentart train vae"
         raw, out = raw or workspace.raw, out or workspace.data
     try:
         report = clean_into(raw, out, data, dry_run=dry_run, quiet=quiet)
@@ -82,7 +86,7 @@ def clean_data(
     if dry_run:
         say("Nothing was written: --dry-run.")
     else:
-        say(f"The clean pictures lie in {out}, the report in {out / 'report.json'}. Next: latentart train vae")
+        say(f"The clean pictures lie in {out}, the report in {out / 'report.json'}. Next: {following}")
 
 
 def show_report(report: CleanReport) -> None:

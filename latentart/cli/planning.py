@@ -119,7 +119,10 @@ def find_vae_rate(
     from latentart.data.pictures.figures import choose_path
     from latentart.training.find_lr import find_vae_rate as run_test
 
-    name = stage or workspace.config.vae.stages[0].name
+    first = workspace.config.vae.stages[0].name
+    name = first if stage in (None, "all") else stage
+    if stage == "all":
+        say(f"One stage is tested at a time: this is the first, {first}.")
     path = choose_path(workspace.folder / f"find-lr-vae-{name}.svg", out)
     result, tested = run_test(workspace, name, place(device), sweep, quiet=quiet)
     key = f"vae.stages.{tested.name}.lr" if tested.lr is not None else "vae.optimizer.lr"

@@ -69,7 +69,7 @@ def init(
     if len(plain) > 1:
         msg = f"'{plain[1]}' is one folder too many."
         raise UsageError(msg, "The pictures' folder is named with --data.")
-    from latentart.workspace.init import init_workspace
+    from latentart.workspace.init import describe_few, init_workspace
 
     folder = Path(plain[0] if plain else ".")
     workspace = init_workspace(folder, preset, data, settings)
@@ -77,6 +77,8 @@ def init(
     go = f"cd {folder} && " if str(folder) != "." else ""
     if not workspace.raw.is_dir():
         say(f"Put your pictures into {workspace.raw}, one folder per style, or set data.raw.")
+    elif few := describe_few(workspace.raw):
+        say(f"warning: {few}")
     say(f"Next: {go}latentart clean-data")
 
 

@@ -12,8 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from latentart.errors import ConfigError, nearest
-from latentart.printable import plain
+from latentart.errors import ConfigError, nearest, plain
 from latentart.storage import json_files
 
 MAX_FILE_BYTES = 4 * 1024 * 1024

@@ -165,11 +165,27 @@ def advise_size(num_pictures: int) -> Size:
 MILLIONS: dict[Size, float] = {"XS": 5, "S": 25, "M": 100, "L": 250}  # of parameters, about, of either kind
 
 
+FEWEST = 500  # pictures; of fewer no network learns more than them, by our rule of thumb
+MOST_PER_PICTURE = 10_000  # parameters
+
+
+def expect_of_few(num_pictures: int) -> str:
+    """Return what to expect of a set that is too small for any network, or an empty text."""
+    if num_pictures >= FEWEST:
+        return ""
+    return f"fewer than {FEWEST} pictures ({num_pictures}): expect samples that repeat them, whatever the network"
+
+
 def advise(num_pictures: int, num_parameters: int) -> str:
-    """Return a sentence where a network is four times larger or smaller than ``advise_size`` has it, else nothing."""
+    """Return a sentence where a network is far from what suits the set, or the set too small for any; else nothing.
+
+    Far is four times larger or smaller than ``advise_size`` has it, or ten thousand parameters a picture.
+    """
+    if few := expect_of_few(num_pictures):
+        return f"{num_parameters / 1e6:.3g} M parameters for {few}"
     size = advise_size(num_pictures)
     ratio = num_parameters / (1e6 * MILLIONS[size])
-    if 0.25 <= ratio <= 4:
+    if 0.25 <= ratio <= 4 and num_parameters <= MOST_PER_PICTURE * num_pictures:
         return ""
     risk = "it may learn them by heart" if ratio > 1 else "it may not hold them all"
     have = f"{num_parameters / 1e6:.3g} M parameters for {num_pictures} pictures"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from latentart.config.denoiser import FEWEST, expect_of_few
 from latentart.config.workspace import CONFIG_NAME, SCHEMA_NAME, resolve, schema
 from latentart.data.index import write_lines
 from latentart.errors import DataError, ResourceError, UsageError
@@ -46,6 +48,13 @@ def init_workspace(folder: Path, preset: str, raw: Path | None, overrides: Seque
         msg = f"{folder} cannot be written: {error.strerror}."
         raise ResourceError(msg) from None
     return Workspace(folder, config)
+
+
+def describe_few(raw: Path) -> str:
+    """Return what to expect of a raw folder that holds few files or none, or an empty text; no more are counted."""
+    files = (path for path in raw.rglob("*") if not path.name.startswith(".") and path.is_file())
+    count = sum(1 for _ in itertools.islice(files, FEWEST))
+    return expect_of_few(count) if count else f"{raw} holds no files: put your pictures there, one folder per style."
 
 
 def _path_from(folder: Path, raw: Path) -> str:

@@ -205,3 +205,18 @@ def test_diff_shows_what_differs(latentart: Run) -> None:
 def test_words_that_contradict_are_a_usage_error(latentart: Run, words: tuple[str, ...], message: str) -> None:
     """Two answers to one question, or a word that is none, is exit code 2."""
     assert message in one_error(latentart("config", *words), 2)
+
+
+@pytest.mark.parametrize(
+    ("count", "said"), [(0, "holds no files"), (3, "warning: fewer than 500 pictures (3): expect"), (500, None)]
+)
+def test_init_says_what_to_expect_of_few_pictures(latentart: Run, tmp_path: Path, count: int, said: str | None) -> None:
+    """An empty folder of pictures, or a small one, is named before anything is cleaned or trained."""
+    (tmp_path / "raw/Cubism").mkdir(parents=True)
+    for i in range(count):
+        (tmp_path / f"raw/Cubism/{i}.png").touch()
+
+    done = latentart("init", "art", "--data", "raw")
+
+    assert done.code == 0
+    assert (said in done.err) if said else ("warning" not in done.err)

@@ -149,15 +149,34 @@ def test_more_pictures_never_ask_for_less() -> None:
     ("pictures", "parameters", "expected"),
     [
         (1_000, 5_000_000, ""),
-        (1_000, 19_000_000, ""),
+        (1_000, 10_000_000, ""),
+        (1_000, 19_000_000, "19 M parameters for 1000 pictures: it may learn them by heart. By our rule of thumb "),
         (1_000, 95_000_000, "95 M parameters for 1000 pictures: it may learn them by heart. By our rule of thumb "),
         (400_000, 5_300_000, "5.3 M parameters for 400000 pictures: it may not hold them all. By our rule of thumb "),
     ],
 )
 def test_advice_is_given_only_where_a_network_is_far_off(pictures: int, parameters: int, expected: str) -> None:
-    """Within four times there is none; beyond it the sentence names the size that fits."""
+    """Near the rule, and up to ten thousand parameters a picture, there is none; else the size that fits is named."""
     advice = advise(pictures, parameters)
 
     assert advice.startswith(expected)
     assert bool(advice) == bool(expected)
     assert not advice or advice.partition("size=")[2].split()[0] == advise_size(pictures)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "parameters", "said"),
+    [
+        (39, 4_300_000, "4.3 M parameters for fewer than 500 pictures (39): expect samples that repeat them"),
+        (39, 100_000, "0.1 M parameters for fewer than 500 pictures (39): expect samples that repeat them"),
+        (5_000, 85_000_000, "85 M parameters for 5000 pictures: it may learn them by heart."),
+        (1_500, 4_300_000, ""),
+        (80_000, 100_000_000, ""),
+    ],
+)
+def test_small_sets_are_told_what_to_expect(pictures: int, parameters: int, said: str) -> None:
+    """Ten thousand parameters a picture are too many, and under five hundred pictures no size helps."""
+    found = advise(pictures, parameters)
+
+    assert found.startswith(said)
+    assert bool(found) == bool(said)

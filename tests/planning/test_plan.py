@@ -71,11 +71,14 @@ def test_the_size_of_the_network_is_set_against_the_pictures(story: Any) -> None
     """The rule is training's; where the size fits, that is said too."""
     config = Workspace.open(story.folder / "latentart.json").config
 
-    assert "it may not hold them all. By our rule of thumb ldm.model.size=XS fits" in say_size(config, pictures_of(13))
+    assert "it may not hold them all. By our rule of thumb ldm.model.size=XS fits" in say_size(
+        config, pictures_of(1300)
+    )
     assert say_size(config, pictures_of(13)).startswith("denoiser: 0.0")
     larger = ["ldm.model.size=XS", 'ldm.model.attention=["none","none","linear"]', "ldm.training.resolution=64"]
     demo = Workspace.open(story.folder / "latentart.json", larger).config
-    assert "for 13 pictures: by our rule of thumb that fits (size XS, some 5 M)" in say_size(demo, pictures_of(13))
+    assert "for 1300 pictures: by our rule of thumb that fits (size XS, some 5 M)" in say_size(demo, pictures_of(1300))
+    assert "fewer than 500 pictures (13): expect samples that repeat them" in say_size(demo, pictures_of(13))
 
 
 def test_some_pictures_stand_for_all() -> None:

@@ -63,3 +63,12 @@ def test_what_cannot_be_tested_is_said(run: Run, cleaned: Path) -> None:
     assert "is no range" in run(cleaned, "find-lr", "ldm", "--from", "1", "--to", "0.1").error(2)
     assert "end in .svg or .png" in run(cleaned, "find-lr", "vae", "--out", "a.txt").error(2)
     assert not (cleaned / "runs").exists()
+
+
+def test_all_stages_are_told_to_be_tested_one_at_a_time(run: Any, cleaned: Path) -> None:
+    """`--stage all` names the stage that it tests, and so does the figure."""
+    done = run(cleaned, "find-lr", "vae", "--stage", "all", "--steps", "20", "-q")
+
+    assert done.code == 0, done.err
+    assert "One stage is tested at a time: this is the first, l1." in done.err
+    assert (cleaned / "find-lr-vae-l1.svg").is_file()

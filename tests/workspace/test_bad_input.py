@@ -228,3 +228,14 @@ def test_a_table_elsewhere_is_named_before_it_is_read(run: Run, workspace: Path,
     assert done.code == 4
     assert f"data.labels names {tmp_path / 'passwords'}, which lies outside of the workspace" in done.err
     assert "secret" not in done.err + done.out
+
+
+def test_clean_data_without_a_workspace_names_init_next(run: Run, story: Any, tmp_path: Path) -> None:
+    """What it names makes a workspace of the clean set; there is nothing to train in before."""
+    done = run(
+        tmp_path, "clean-data", story.raw, "--out", "my clean", "data.workers=1", "data.min_bytes=0", "data.min_side=8"
+    )
+
+    assert done.code == 0
+    assert done.err.endswith(f"Next: latentart init my-art data.root='{tmp_path / 'my clean'}'\n")
+    assert run(tmp_path, "init", "my-art", f"data.root={tmp_path / 'my clean'}").code == 0
