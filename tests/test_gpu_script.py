@@ -35,6 +35,7 @@ def rehearse(out: Path, *parts: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=3600, check=False)
 
 
+@pytest.mark.slow
 def test_one_part_is_rehearsed(tmp_path: Path) -> None:
     """The recipes are compared in tiny; the table and the JSON say the same."""
     done = rehearse(tmp_path, "recipes")

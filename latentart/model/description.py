@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Self
 
 import torch
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 from torch import nn
 
 from latentart.builders import build_autoencoder, build_denoiser
@@ -73,6 +73,12 @@ class Description(Saved):
     style_names: Names
     labels: list[LabelColumn] = Field(default_factory=list)
     training: dict[str, Trained] = Field(default_factory=dict)
+
+    @field_validator("diffusion", mode="before")
+    @classmethod
+    def _mean_what_it_meant(cls, diffusion: object) -> object:
+        """Before there was a floor there was none."""
+        return {"min_snr_floor": 0.0, **diffusion} if isinstance(diffusion, dict) else diffusion
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:

@@ -15,6 +15,7 @@ from latentart.config.workspace import resolve
 from latentart.core.diffusion.objective import DiffusionTask
 from latentart.core.diffusion.schedules import NoiseSchedule, make_betas, straight_alpha_bar
 from latentart.errors import ConfigError
+from latentart.model.description import read_description
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "model-format-1" / "model.json"
 STRAIGHT = {"schedule": {"kind": "straight"}}
@@ -104,7 +105,9 @@ def test_an_old_model_means_what_it_meant() -> None:
     """The process of a model of format 1 loads: the usual schedule, draws and weights."""
     about = json.loads(GOLDEN.read_text(encoding="utf-8"))
 
-    task = build_task(DiffusionConfig.model_validate(about["diffusion"]))
+    diffusion = read_description(about, GOLDEN).diffusion
+    assert diffusion is not None
+    task = build_task(diffusion)
 
     schedule = NoiseSchedule.from_betas(make_betas("cosine", 1000))
     assert torch.equal(task.schedule.alpha_bar, schedule.alpha_bar)

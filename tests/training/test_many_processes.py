@@ -104,10 +104,10 @@ class Pair:
         return (self.folder / f"{name}0").read_text(), (self.folder / f"{name}1").read_text()
 
     def errors(self) -> list[str]:
-        """Return every line of both that names an error; none of them left a traceback."""
+        """Return every line of both that names an error or a stop; none of them left a traceback."""
         text = "".join(self.said())
         assert "Traceback" not in text, text
-        return [line for line in text.splitlines() if line.startswith("error: ")]
+        return [line for line in text.splitlines() if line.startswith(("error: ", "stopped by a signal"))]
 
     def wait_for_steps(self, count: int) -> None:
         """Wait until so many steps are logged."""
