@@ -5,9 +5,8 @@ It goes the way of `latentart sample` and `reconstruct`: the same settings give 
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -26,7 +25,7 @@ from latentart.kinds import Precision, Sampler, Spacing
 from latentart.model.codec import decode_latents, encode_pixels
 from latentart.model.folder import load_model
 from latentart.process.devices import Placement, choose_device
-from latentart.process.memory import explain_out_of_memory
+from latentart.process.memory import explaining_memory
 from latentart.process.progress import Progress
 from latentart.sampling.blends import labels_of, parse_blend
 from latentart.sampling.reconstruct import choose_side, fit, fitted_size, open_picture, pass_through, refuse_huge
@@ -81,22 +80,6 @@ def load(folder: str | Path, *, device: str = "auto", precision: Precision = "au
         UsageError: there is no such precision.
     """
     return LoadedModel(absolute(folder), device, SampleConfig(**_checked({"precision": precision})))
-
-
-@contextlib.contextmanager
-def explaining_memory() -> Iterator[None]:
-    """Let memory that is full be a known error.
-
-    Raises:
-        ResourceError: it is full.
-    """
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        explained = explain_out_of_memory(error)
-        if explained is None:
-            raise
-        raise explained from error
 
 
 class LoadedModel:

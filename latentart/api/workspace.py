@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from PIL import Image
 
-from latentart.api.model import LoadedModel, SampleOptions, Size, absolute, explaining_memory, place
+from latentart.api.model import LoadedModel, SampleOptions, Size, absolute, place
 from latentart.config.workspace import find_config
 from latentart.errors import StoppedBySignal
 from latentart.layout import Workspace
 from latentart.model.folder import trained_steps
+from latentart.process.memory import explaining_memory
 
 if TYPE_CHECKING:
     from latentart.data.cleaning.report import CleanReport

@@ -48,8 +48,8 @@ def explain_out_of_memory(error: BaseException, words: Sequence[str] = ()) -> Re
 
 
 @contextlib.contextmanager
-def naming_stage(stage: str) -> Iterator[None]:
-    """Say of memory that is full in a stage of the autoencoder what to lower there.
+def explaining_memory(hint: str | None = None) -> Iterator[None]:
+    """Let memory that is full be a known error, with a hint of its own where one is given.
 
     Raises:
         ResourceError: it is full.
@@ -60,8 +60,12 @@ def naming_stage(stage: str) -> Iterator[None]:
         explained = explain_out_of_memory(error)
         if explained is None:
             raise
-        hint = f"Lower vae.stages.{stage}.batch_size, or set vae.run.recompute=true, {_AGAIN}."
-        raise ResourceError(explained.message, hint) from None
+        raise (explained if hint is None else ResourceError(explained.message, hint)) from error
+
+
+def naming_stage(stage: str) -> contextlib.AbstractContextManager[None]:
+    """Say of memory that is full in a stage of the autoencoder what to lower there."""
+    return explaining_memory(f"Lower vae.stages.{stage}.batch_size, or set vae.run.recompute=true, {_AGAIN}.")
 
 
 def _hint(words: Sequence[str]) -> str:
