@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -111,7 +111,6 @@ class Generator:
     resolution: int
     weak: Denoiser | None = None
 
-    @torch.no_grad()
     def __call__(
         self,
         style_ids: Sequence[int] | Tensor,
@@ -126,8 +125,33 @@ class Generator:
         """Return pixels uint8 ``[n, 3, H, W]``; picture i follows from ``style_ids[i]`` and ``seeds[i]`` alone.
 
         ``style_ids`` are labels in any form that ``LabelEmbedding`` takes. Seed 3.25 lies a quarter of the way from
-        that of seed 3 to that of seed 4. ``size`` is (height, width) in pixels. Where the memory of a GPU does not
-        suffice, batches are halved.
+        that of seed 3 to that of seed 4. ``size`` is (height, width) in pixels.
+
+        Raises:
+            ResourceError: the memory does not suffice for one picture.
+            ValueError: the size is no multiple of what the networks halve.
+        """
+        made = [torch.zeros(0, 3, *(size or (self.resolution,) * 2), dtype=torch.uint8)]
+        for pixels in self.batches(style_ids, seeds, settings, size=size, origin=origin, watch=watch):
+            made.append(pixels)
+            if on_images is not None:
+                on_images(sum(map(len, made)))
+        return torch.cat(made)
+
+    @torch.no_grad()
+    def batches(
+        self,
+        style_ids: Sequence[int] | Tensor,
+        seeds: Sequence[float],
+        settings: SamplerSettings,
+        *,
+        size: tuple[int, int] | None = None,
+        origin: Origin | None = None,
+        watch: Watch | None = None,
+    ) -> Iterator[Tensor]:
+        """Yield the pixels of a call a batch ``[B, 3, H, W]`` at a time, as it is drawn.
+
+        Where the memory of a GPU does not suffice, batches are halved.
 
         Raises:
             ResourceError: the memory does not suffice for one picture.
@@ -138,19 +162,16 @@ class Generator:
             route = self._plan(settings, size, origin)
         except torch.OutOfMemoryError:
             raise _too_large() from None
-        made: list[Tensor] = []
         start, batch_size = 0, settings.batch_size
         while start < len(seeds):
             rows = slice(start, min(start + batch_size, len(seeds)))
             try:
-                made.append(self._draw(style_id[rows], seeds[rows], settings, route, origin, watch, start))
+                pixels = self._draw(style_id[rows], seeds[rows], settings, route, origin, watch, start)
             except torch.OutOfMemoryError:
                 batch_size = _halve(rows.stop - rows.start)
             else:
                 start = rows.stop
-                if on_images is not None:
-                    on_images(start)
-        return torch.cat(made or [torch.zeros(0, 3, *(size or (self.resolution,) * 2), dtype=torch.uint8)])
+                yield pixels
 
     def _plan(self, settings: SamplerSettings, size: tuple[int, int] | None, origin: Origin | None) -> _Route:
         schedule = self.task.schedule.to("cpu")  # its numbers reach any device's kernels without waiting

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from latentart.sampling.blends import Blend
 from latentart.sampling.request import SamplePlan
 from latentart.sampling.settings import SETTINGS_KEY, read_text
 from latentart.storage.folders import free_path
-from latentart.storage.whole import require_place
+from latentart.storage.whole import remove_temporaries, require_place
 
 LONGEST = 120
 ELSEWHERE = "Name another place with --out or --movie."
@@ -78,6 +78,12 @@ def require_free(path: Path) -> None:
         msg = f"{path} exists and was made otherwise; nothing is overwritten."
         raise UsageError(msg, "Name another place with --out or --movie, or move it away.")
     require_place(path, ELSEWHERE)
+
+
+def remove_unfinished(paths: Sequence[Path]) -> None:
+    """Delete what a killed process was writing in place of these files; they lie in one folder."""
+    with contextlib.suppress(OSError):  # it is in nobody's way
+        remove_temporaries(paths[0].parent, names={path.name for path in paths})
 
 
 def make_grid(plan: SamplePlan, pictures: list[Image.Image]) -> Image.Image:

@@ -16,7 +16,7 @@ from latentart.model.folder import Model
 from latentart.process.host_memory import available_bytes
 from latentart.sampling.request import SamplePlan
 
-KEPT_BYTES = 3 * 4  # of a pixel that is drawn: as it came, joined with the others, as a picture and in the grid
+KEPT_BYTES = 3 * 4  # of a pixel kept to the end: as it came, joined with the others, as a picture and in the grid
 DECODING_BYTES = 48  # of a pixel of the one picture that is decoded: 3.9 GB were measured at 9216 x 9216
 EVERYDAY_PIXELS = 16 * 512 * 512  # of a batch; up to it the passes of a network are not reckoned
 
@@ -52,8 +52,8 @@ def require_room(plan: SamplePlan, model: Model, denoiser: Denoiser, batch_size:
         ResourceError: so it is.
     """
     pixels, count = plan.size[0] * plan.size[1], len(plan.cells)
-    needed = pixels * (count * KEPT_BYTES + DECODING_BYTES)
     at_once = min(batch_size, count)
+    needed = pixels * ((at_once if plan.kind == "separate" else count) * KEPT_BYTES + DECODING_BYTES)
     if device.type == "cpu" and pixels * at_once > EVERYDAY_PIXELS:  # a GPU's batches are halved until they fit
         sides = (side // model.autoencoder.factor for side in (plan.size[1], plan.size[0]))
         needed += forward_bytes(denoiser, (2 * at_once, model.autoencoder.latent_channels, *sides))  # 2: guidance

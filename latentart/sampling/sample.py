@@ -6,7 +6,7 @@ Launch: ``latentart sample --style High_Renaissance --eta 0.8 --grid 4x4``.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,18 +20,26 @@ from latentart.config.sample import SampleConfig
 from latentart.core.diffusion.samplers import usual_spacing
 from latentart.core.networks.conditioning import Denoiser
 from latentart.data.datasets import picture_from, pixels_from
-from latentart.data.pictures.movies import shrink_to
 from latentart.errors import UsageError
 from latentart.model.averages import Average
 from latentart.model.folder import Model, load_model, require_denoiser
 from latentart.model.generate import Generator, Origin, SamplerSettings, Watch
 from latentart.process.devices import Placement
-from latentart.process.distributed import Ranks, join_ranks, read_ranks
+from latentart.process.distributed import Ranks, join_ranks, read_ranks, wait_for_all
 from latentart.process.progress import Progress
 from latentart.process.reductions import collect_for_first, of_first
 from latentart.sampling.autoguidance import build_weak, choose_weak
 from latentart.sampling.blends import labels_of, parse_blend
-from latentart.sampling.files import choose_paths, holds, make_grid, require_free, save_frames, save_pictures
+from latentart.sampling.files import (
+    choose_paths,
+    holds,
+    make_grid,
+    remove_unfinished,
+    require_free,
+    save_frames,
+    save_pictures,
+)
+from latentart.sampling.film import FRAMES, Film
 from latentart.sampling.reconstruct import open_picture
 from latentart.sampling.request import OriginRequest, SamplePlan, SampleRequest, choose_size, make_plan
 from latentart.sampling.room import require_room
@@ -41,9 +49,6 @@ from latentart.storage.folders import free_path
 logger = logging.getLogger(__name__)
 
 BLACK = (0, 0, 0)
-FRAMES = 30  # of the movie of a denoising, at most
-FRAME_PIXELS = 2_000_000
-MOVIE_PIXELS = 60_000_000  # of all frames; a longer or larger movie is made smaller
 
 
 @dataclass(frozen=True)
@@ -203,84 +208,69 @@ def _draw(
     paths = choose_paths(samples, plan, settings, model, out, suffix)
     if out is None:
         paths = [free_path(path, partial(holds, described=text)) for path, text in zip(paths, described, strict=True)]
+    if read_ranks().is_first:
+        remove_unfinished(paths)
     missing = of_first([i for i, path in enumerate(paths) if not holds(path, described[i])], len(paths))
     if not missing:
         return SampleResult(paths, is_new=False, next_seed=plan.next_seed)
     for i in missing:
         require_free(paths[i])
-    wanted = replace(plan, cells=tuple(plan.cells[i] for i in missing)) if plan.kind == "separate" else plan
-    pictures, frames = make_pictures(studio, wanted, settings, quiet=quiet)
-    if not read_ranks().is_first:
+    wait_for_all()  # a picture that another has drawn by now would be in the way
+    if plan.kind == "separate":
+        wanted = replace(plan, cells=tuple(plan.cells[i] for i in missing))
+        places = iter(missing[read_ranks().part(len(missing))])
+        for pixels in draw_batches(studio, wanted, settings, quiet=quiet):
+            for one, i in zip(pixels, places, strict=False):
+                save_pictures([picture_from(one)], [paths[i]], [described[i]])
         return SampleResult(paths, is_new=True, next_seed=plan.next_seed)
-    if plan.is_movie:
-        save_frames(frames, paths[0], described[0])
-    else:
-        pictures = pictures if plan.kind == "separate" else [make_grid(plan, pictures)]
-        save_pictures(pictures, [paths[i] for i in missing], [described[i] for i in missing])
+    film = Film(plan)
+    pictures = make_pictures(studio, plan, settings, film, quiet=quiet)
+    if pictures and plan.is_movie:
+        save_frames(film.cut(pictures), paths[0], described[0])
+    elif pictures:
+        save_pictures([make_grid(plan, pictures)], paths, described)
     return SampleResult(paths, is_new=True, next_seed=plan.next_seed)
 
 
 def make_pictures(
-    studio: Studio, plan: SamplePlan, settings: SamplerSettings, *, quiet: bool
-) -> tuple[list[Image.Image], list[Image.Image]]:
-    """Return the pictures of a plan and, of a movie, its frames; of many processes only the first gets any.
+    studio: Studio, plan: SamplePlan, settings: SamplerSettings, film: Film, *, quiet: bool
+) -> list[Image.Image]:
+    """Return the pictures of a plan; of many processes, each of which draws a part, only the first gets any."""
+    blank = torch.zeros(0, 3, plan.size[1], plan.size[0], dtype=torch.uint8)
+    drawn = torch.cat([blank, *draw_batches(studio, plan, settings, film, quiet=quiet)])
+    pixels = collect_for_first(drawn, [len(_part_of(plan, rank)) for rank in range(read_ranks().world_size)])
+    return [] if pixels is None else [picture_from(one) for one in pixels]
 
-    Each draws a part of the cells, but a movie of the denoising, whose steps are looked at, is the first one's alone.
-    """
-    ranks, count = read_ranks(), len(plan.cells)
-    parts = [range(count)[Ranks(rank, ranks.world_size).part(count)] for rank in range(ranks.world_size)]
+
+def _part_of(plan: SamplePlan, rank: int) -> range:
+    """Return which cells a process draws: all of a movie of the denoising, whose steps are looked at, the first."""
+    every = range(len(plan.cells))
     if plan.kind == "denoising":
-        parts = [range(count), *[range(0)] * (ranks.world_size - 1)]
-    mine = parts[ranks.rank]
+        return every if rank == 0 else range(0)
+    return every[Ranks(rank, read_ranks().world_size).part(len(every))]
+
+
+def draw_batches(
+    studio: Studio, plan: SamplePlan, settings: SamplerSettings, film: Film | None = None, *, quiet: bool
+) -> Iterator[Tensor]:
+    """Yield the pixels uint8 ``[B, 3, H, W]`` of this process's part of a plan, a batch at a time, as it is drawn."""
+    ranks = read_ranks()
+    mine, done = _part_of(plan, ranks.rank), 0
     generator = studio.generator(compiles=settings.compile)
     origin = load_origin(studio, plan)
     labels = labels_of(studio.model, studio.denoiser, [cell.style for cell in plan.cells], plan.labels)
-    film = Film(plan)
     with Progress("sample", len(mine), quiet=quiet or not ranks.is_first) as progress:
-        drawn = generator(
+        for pixels in generator.batches(
             labels[mine.start : mine.stop],
             [plan.cells[i].seed for i in mine],
             settings,
-            progress.update,
             size=(plan.size[1], plan.size[0]),
             origin=origin,
-            watch=Watch(FRAMES - 1, film.see) if plan.kind == "denoising" else None,
-        )
-    pixels = collect_for_first(drawn, list(map(len, parts)))
-    if pixels is None:
-        return [], []
-    pictures = [picture_from(one) for one in pixels]
-    return pictures, film.cut(pictures) if plan.is_movie else []
-
-
-class Film:
-    """Collects the frames of a movie, small enough to be kept in memory."""
-
-    def __init__(self, plan: SamplePlan) -> None:
-        self.plan = plan
-        length = len(plan.cells) // plan.rows if plan.kind == "walk" else FRAMES
-        budget = min(FRAME_PIXELS, MOVIE_PIXELS / length)
-        self.size = shrink_to(plan.size, budget / (plan.rows * plan.columns))
-        self.seen: dict[int, dict[int, Image.Image]] = {}
-
-    def see(self, first: int, frame: int, pixels: Tensor) -> None:
-        """Take the pictures of a batch, of which ``first`` is the first, in a frame."""
-        shots = self.seen.setdefault(frame, {})
-        for i, one in enumerate(pixels, start=first):
-            shots[i] = self._shrink(picture_from(one))
-
-    def cut(self, pictures: list[Image.Image]) -> list[Image.Image]:
-        """Return the frames, whole grids: of a denoising the result comes last."""
-        small = [self._shrink(picture) for picture in pictures]
-        if self.plan.kind == "walk":
-            length = len(small) // self.plan.rows
-            shots = [[small[row * length + i] for row in range(self.plan.rows)] for i in range(length)]
-        else:
-            shots = [[shot[i] for i in sorted(shot)] for _, shot in sorted(self.seen.items())] + [small]
-        return [make_grid(self.plan, shot) for shot in shots]
-
-    def _shrink(self, picture: Image.Image) -> Image.Image:
-        return picture if picture.size == self.size else picture.resize(self.size, Image.Resampling.LANCZOS)
+            watch=Watch(FRAMES - 1, film.see) if film is not None and plan.kind == "denoising" else None,
+        ):
+            yield pixels
+            done += len(pixels)
+            progress.update(done)
 
 
 def open_origin(request: OriginRequest | None) -> tuple[Image.Image, Image.Image | None] | None:

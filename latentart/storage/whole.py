@@ -10,12 +10,12 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 from latentart.errors import ResourceError
 
-_TEMPORARY = re.compile(r"\.tmp-.+-(\d{1,9})")
+_TEMPORARY = re.compile(r"\.tmp-(.+)-(\d{1,9})")
 
 
 @contextlib.contextmanager
@@ -76,15 +76,19 @@ def named(path: Path) -> Path:
     return path.resolve() if path.name in ("", "..") else path
 
 
-def remove_temporaries(parent: Path, *, is_locked: bool = False) -> None:
+def remove_temporaries(parent: Path, *, is_locked: bool = False, names: Container[str] | None = None) -> None:
     """Delete what killed processes were writing in a folder; a living one's stays, unless a lock says none writes here.
+
+    Where others keep files too, ``names`` are those that were to be written.
 
     Raises:
         OSError: the folder cannot be read or changed.
     """
     for path in list(parent.glob(".tmp-*")):
         match = _TEMPORARY.fullmatch(path.name)
-        if match and (is_locked or not is_alive(int(match[1]))):
+        if match is None or (names is not None and match[1] not in names):
+            continue
+        if is_locked or not is_alive(int(match[2])):
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 

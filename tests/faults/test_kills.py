@@ -7,6 +7,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from latentart.sampling.settings import read_text
 from latentart.storage.checkpoints import find_checkpoint, list_checkpoints
 from latentart.storage.folders import verify_folder
 
@@ -176,6 +178,26 @@ class KillTrial:
         self.tally.ends += 1
         self.tally.equal_ends += contents(self.run / "model") == self.model and averages == self.averages
         shutil.rmtree(self.run)
+
+
+@pytest.mark.faults
+def test_separate_pictures_outlive_a_killed_sampling(start: Callable[..., Any], workspace: Path) -> None:
+    """SIGTERM amid 120 pictures: those that were drawn are there and whole; the same command adds the others alone."""
+    words = ("sample", "-s", "Cubism", "--count", "120", "--separate")
+    folder = workspace / "samples/Cubism_eta0"
+    child = start(workspace, *words)
+    assert child.wait_for(lambda: "Cubism_seed20.png" in names_in(folder))
+    os.kill(child.pid, signal.SIGTERM)
+    code = child.wait()
+    kept = {path.name: path.read_bytes() for path in folder.glob("*.png")}
+    again = start(workspace, *words)
+
+    assert again.wait() == 0, again.err()
+    assert code == -signal.SIGTERM
+    assert 20 < len(kept) < 120
+    assert all(read_text(folder / name) is not None for name in kept)
+    assert len(names_in(folder)) == 120
+    assert {name: (folder / name).read_bytes() for name in kept} == kept
 
 
 @pytest.mark.parametrize("kind", ["vae", "ldm"])

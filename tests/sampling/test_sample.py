@@ -11,6 +11,7 @@ from typing import Any, get_args, get_type_hints
 import pytest
 import torch
 from PIL import Image
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from latentart.cli.sampling import sample
 from latentart.config.sample import SampleConfig
@@ -181,6 +182,33 @@ def test_separate_pictures_cut_short_are_gone_on_with(run: Run, workspace: Path)
     assert (folder / "Cubism_seed0.png").stat().st_mtime_ns == kept
     assert {name: (folder / name).read_bytes() for name in whole} == whole
     assert len(list(folder.iterdir())) == 4
+
+
+def test_separate_pictures_are_written_as_they_come(run: Run, workspace: Path) -> None:
+    """Stopped amid the third batch, those of the first two are there; the same command adds the rest and no more."""
+    path, folder = workspace / "latentart.json", workspace / "samples/Cubism_eta0"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "sample": {**config["sample"], "batch_size": 2}}))
+    words = ("sample", "-s", "Cubism", "--count", "6", "--separate")
+
+    def stop(*_: Any) -> None:
+        if len(list(folder.glob("*.png"))) == 4:
+            raise KeyboardInterrupt
+
+    with register_module_forward_pre_hook(stop):
+        assert run(workspace, *words).code == 130
+    before = {one.name: (one.read_bytes(), one.stat().st_mtime_ns) for one in folder.iterdir()}
+    (folder / ".tmp-Cubism_seed4.png-999999999").write_text("half of it")  # what a killed one leaves
+    (folder / ".tmp-mine-999999999").write_text("mine")
+    assert run(workspace, *words).code == 0
+
+    after = {one.name: (one.read_bytes(), one.stat().st_mtime_ns) for one in folder.iterdir()}
+    assert list(map(settings_of, sorted(folder.glob("*.png")))) == [
+        {**settings_of(folder / "Cubism_seed0.png"), "seed": seed} for seed in range(6)
+    ]
+    assert sorted(before) == [f"Cubism_seed{seed}.png" for seed in range(4)]
+    assert before.items() <= after.items()
+    assert sorted(after.keys() - before.keys()) == [".tmp-mine-999999999", "Cubism_seed4.png", "Cubism_seed5.png"]
 
 
 def test_out_names_the_file_or_the_folder(run: Run, workspace: Path) -> None:
