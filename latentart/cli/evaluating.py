@@ -12,6 +12,7 @@ from latentart.cli.options import (
     DeviceOption,
     JsonOption,
     ModelOption,
+    Overrides,
     QuietOption,
     open_workspace,
     place,
@@ -40,6 +41,7 @@ WORDS = {
 
 
 def evaluate_vae(
+    overrides: Overrides = None,
     count: Annotated[
         int | None, typer.Option("--count", "-n", min=1, help="Held-out pictures; else up to 2048.")
     ] = None,
@@ -50,7 +52,7 @@ def evaluate_vae(
     as_json: JsonOption = False,
 ) -> None:
     """Score the autoencoder on pictures it never saw. Per style, its latents, and the grid it leaves."""
-    workspace = open_workspace(config)
+    workspace = open_workspace(config, overrides)
     from latentart.scoring.evaluate_vae import evaluate_vae as run_evaluate
 
     placement = place(device, workspace.config.vae.run.precision)
@@ -62,6 +64,7 @@ def evaluate_vae(
 
 
 def evaluate_ldm(
+    overrides: Overrides = None,
     per_style: Annotated[int, typer.Option("--per-style", "-n", min=1, help="Samples of each style.")] = PER_STYLE,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the first sample of each style.")] = 0,
     steps: StepsOption = None,
@@ -78,7 +81,7 @@ def evaluate_ldm(
     if guidance is not None and not math.isfinite(guidance):
         msg = f"--guidance {guidance} is no number to reckon with."
         raise UsageError(msg)
-    workspace = open_workspace(config)
+    workspace = open_workspace(config, overrides)
     from latentart.sampling.sample import settings_from
     from latentart.scoring.evaluate_ldm import evaluate_ldm as run_evaluate
 

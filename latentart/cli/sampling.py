@@ -14,8 +14,10 @@ from latentart.cli.options import (
     DeviceOption,
     JsonOption,
     ModelOption,
+    Overrides,
     QuietOption,
     find_model,
+    only_settings,
     open_workspace,
     parse_grid,
     place,
@@ -101,6 +103,7 @@ OutOption = Annotated[Path | None, typer.Option("--out", help="The grid's file, 
 
 
 def sample(
+    overrides: Overrides = None,
     style: StyleOption = None,
     label: LabelOption = None,
     grid: GridOption = None,
@@ -137,7 +140,7 @@ def sample(
     given |= {"invert": invert, "from_style": from_style, "separate": separate or None, "out": out, "from": source}
     check_options({name: value for name, value in given.items() if value not in (None, [])})
     cells, shape = parse_grid(grid) if grid is not None else None, parse_size(size) if size is not None else None
-    settings, samples, folder = find_sampling(model, config)
+    settings, samples, folder = find_sampling(model, config, overrides)
     from latentart.sampling.request import OriginRequest, SampleRequest
     from latentart.sampling.sample import sample_again, sample_pictures, settings_from
 
@@ -215,14 +218,18 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2] or match[1])
 
 
-def find_sampling(model: Path | None, config: Path | None) -> tuple[SampleConfig, Path, Path]:
+def find_sampling(
+    model: Path | None, config: Path | None, overrides: list[str] | None
+) -> tuple[SampleConfig, Path, Path]:
     """Return the settings, where samples go, and the model folder: of the workspace, but for a ``--model`` alone."""
     if model is None or config is not None:
-        workspace = open_workspace(config)
+        workspace = open_workspace(config, overrides)
         return workspace.config.sample, workspace.samples, model or workspace.ldm_run / "model"
     from latentart.config.sample import SampleConfig
+    from latentart.config.workspace import resolve
 
-    return SampleConfig(), Path("samples"), model
+    usual = {"sample": SampleConfig().model_dump(mode="json")}
+    return resolve(usual, only_settings(overrides)).sample, Path("samples"), model
 
 
 def refuse_noise(eta: float | None, settings: SamplerSettings, *, is_inverting: bool) -> None:

@@ -24,6 +24,7 @@ from latentart.storage.folders import free_path
 from latentart.storage.whole import remove_temporaries, require_place
 
 LONGEST = 120
+MOST_LINES = 4  # of a label
 ELSEWHERE = "Name another place with --out or --movie."
 
 
@@ -87,13 +88,27 @@ def remove_unfinished(paths: Sequence[Path]) -> None:
 
 
 def make_grid(plan: SamplePlan, pictures: list[Image.Image]) -> Image.Image:
-    """Return the pictures in a grid; its rows are labelled where they differ in style."""
-    styles = [cell.style for cell in plan.cells]
-    if plan.kind == "walk":
-        styles = plan.styles
-    row_styles = [set(styles[i * plan.columns : (i + 1) * plan.columns]) for i in range(plan.rows)]
-    is_labeled = len(plan.styles) > 1 and all(len(row) == 1 for row in row_styles)
-    return tile_grid(pictures, plan.rows, plan.columns, [row.pop().text for row in row_styles] if is_labeled else [])
+    """Return the pictures in a grid; where they differ in style its rows are labelled, or what is beside each other."""
+    styles = plan.styles if plan.kind == "walk" else [cell.style for cell in plan.cells]
+    if len(plan.styles) == 1:
+        return tile_grid(pictures, plan.rows, plan.columns)
+    rows = [styles[i : i + plan.columns] for i in range(0, len(styles), plan.columns)]
+    if all(len(set(row)) == 1 for row in rows):
+        return tile_grid(pictures, plan.rows, plan.columns, ["\n".join(_lines_of(row[0])) for row in rows])
+    captions = [
+        " + ".join(_lines_of(style)) if i == 0 or row[i - 1] != style else ""
+        for row in rows
+        for i, style in enumerate(row)
+    ]
+    return tile_grid(pictures, plan.rows, plan.columns, captions=captions)
+
+
+def _lines_of(style: Blend) -> list[str]:
+    """Return what a grid says of a style: its name, or the parts of a blend, of many the first."""
+    if len(style.parts) == 1:
+        return [style.parts[0][0]]
+    lines = [f"{weight:.3g} {name}" for name, weight in style.parts]
+    return lines if len(lines) <= MOST_LINES else [*lines[: MOST_LINES - 1], f"and {len(lines) - MOST_LINES + 1} more"]
 
 
 def save_pictures(pictures: list[Image.Image], paths: list[Path], described: list[str]) -> None:

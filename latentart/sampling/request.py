@@ -173,12 +173,15 @@ def choose_cells(styles: list[Blend], request: SampleRequest) -> tuple[list[Cell
     if request.grid is None:
         columns = request.count or DEFAULT_COLUMNS
         return [Cell(style, request.seed + i) for style in styles for i in range(columns)], columns
-    total = request.grid[0] * request.grid[1]
-    if total < len(styles):
-        msg = f"a grid of {request.grid[0]}x{request.grid[1]} has no room for {len(styles)} styles."
+    rows, columns = request.grid
+    if rows * columns < len(styles):
+        msg = f"a grid of {rows}x{columns} has no room for {len(styles)} styles."
         raise UsageError(msg, "Give a larger --grid, or leave it out for one row per style.")
-    shares = [i * len(styles) // total for i in range(total)]
-    return [Cell(styles[k], request.seed + i - shares.index(k)) for i, k in enumerate(shares)], request.grid[1]
+    shares: list[int] = []  # which style each picture has; where a style ends its row ends, if there are rows enough
+    for row in range(rows):
+        first, end = (place * len(styles) // rows for place in (row, row + 1))
+        shares += [first + column * max(1, end - first) // columns for column in range(columns)]
+    return [Cell(styles[k], request.seed + i - shares.index(k)) for i, k in enumerate(shares)], columns
 
 
 def walk_cells(styles: list[Blend], request: SampleRequest, *, is_movie: bool) -> tuple[list[Cell], int]:

@@ -16,10 +16,13 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from latentart.cli.sampling import sample
 from latentart.config.sample import SampleConfig
 from latentart.core.diffusion.samplers import ADVANCE
+from latentart.data.pictures.grids import tile_grid
 from latentart.errors import UsageError
 from latentart.kinds import Sampler, Spacing
 from latentart.model.generate import SamplerSettings
-from latentart.sampling.files import require_free
+from latentart.sampling.blends import Blend
+from latentart.sampling.files import make_grid, require_free
+from latentart.sampling.request import Cell, SamplePlan, SampleRequest, choose_cells
 from latentart.sampling.sample import settings_from
 from latentart.storage.folders import free_path
 
@@ -147,6 +150,66 @@ def test_styles_and_seeds_make_different_pictures(run: Run, workspace: Path) -> 
         margin = grid.width - 2 * (SIDE + GAP) - GAP
     assert margin > 20, "rows of several styles are labelled"
     assert (cell(path, 0, 0, margin) - cell(path, 1, 0, margin)).abs().max() > 1
+
+
+@pytest.mark.parametrize(
+    ("count", "grid", "rows"),
+    [
+        (3, (4, 2), ["0 1", "2 3", "0 1", "0 1"]),
+        (2, (5, 2), ["0 1", "2 3", "4 5", "0 1", "2 3"]),
+        (2, (1, 5), ["0 1 2 0 1"]),
+        (3, (2, 3), ["0 1 2", "0 1 0"]),
+        (5, (2, 3), ["0 1 0", "0 0 0"]),
+        (1, (2, 2), ["0 1", "2 3"]),
+    ],
+)
+def test_a_row_of_a_grid_ends_where_a_style_does(count: int, grid: tuple[int, int], rows: list[str]) -> None:
+    """No style is broken over two rows if it could be in one; each has a picture and begins at the first seed."""
+    styles = [Blend(((str(i), 1.0),)) for i in range(count)]
+    cells, columns = choose_cells(styles, SampleRequest(styles=(), grid=grid))
+
+    found = [" ".join(f"{cell.seed}" for cell in cells[i : i + columns]) for i in range(0, len(cells), columns)]
+    assert found == rows
+    assert list(dict.fromkeys(cell.style for cell in cells)) == styles
+
+
+def test_a_grid_says_what_is_in_it() -> None:
+    """Rows of one style have labels, a blend's a line for each part; mixed rows have captions, one style nothing."""
+    names = ["Northern_Renaissance", "High_Renaissance", "Cubism"]
+    plain = [Blend(((name, 1.0),)) for name in names]
+    blends = [Blend(((names[0], share), (names[1], 1 - share))) for share in (0.3, 0.7)]
+    many = Blend(tuple((name, 0.2) for name in "abcde"))
+
+    def grid_of(styles: list[Blend], columns: int) -> Image.Image:
+        cells = tuple(Cell(style, 0) for style in styles)
+        rows = len(cells) // columns
+        plan = SamplePlan(cells=cells, rows=rows, columns=columns, kind="grid", size=(64, 64))
+        return make_grid(plan, [Image.new("RGB", (64, 64))] * len(cells))
+
+    labels = [
+        "0.3 Northern_Renaissance\n0.7 High_Renaissance",
+        "0.7 Northern_Renaissance\n0.3 High_Renaissance",
+        "Cubism",
+    ]
+    labels.append("0.2 a\n0.2 b\n0.2 c\nand 2 more")
+    tiles = [Image.new("RGB", (64, 64))] * 4
+    rows = grid_of([*blends, plain[2], many], 1)
+    mixed = grid_of([plain[2], plain[2], blends[0], plain[1]], 2)
+    captions = ["Cubism", "", "0.3 Northern_Renaissance + 0.7 High_Renaissance", "High_Renaissance"]
+    assert rows == tile_grid(tiles, 4, 1, labels)
+    assert mixed == tile_grid(tiles, 2, 2, captions=captions)
+    assert grid_of([blends[0]] * 4, 2) == tile_grid(tiles, 2, 2)
+
+
+@pytest.mark.parametrize("words", [[], ["--model", "runs/ldm/model"]])
+def test_settings_may_be_given_as_everywhere(run: Run, workspace: Path, words: list[str]) -> None:
+    """`key=value` changes what the config says, an option what both say; one that is unknown is named."""
+    given = ("sample", "-s", "Cubism", "-n", "1", "sample.steps=2", "sample.guidance=4", *words)
+
+    assert run(workspace, *given, "--guidance", "3", "--out", "one.png").code == 0
+    assert "sample.step" in run(workspace, *given, "sample.step=2").error(3)
+    assert "'Cubism' is not a setting" in run(workspace, *given, "Cubism").error(2)
+    assert [settings_of(workspace / "one.png")[name] for name in ("steps", "guidance")] == [2, 3]
 
 
 def test_all_stands_for_every_style(run: Run, workspace: Path) -> None:

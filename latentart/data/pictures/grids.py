@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
-from latentart.data.pictures.fonts import label_font
+from latentart.data.pictures.fonts import Font, label_font
 from latentart.storage.whole import whole_file
 
 GAP = 2
@@ -16,8 +16,16 @@ _GROUND = (255, 255, 255)
 _INK = (20, 20, 20)
 
 
-def tile_grid(pictures: Sequence[Image.Image], rows: int, columns: int, labels: Sequence[str] = ()) -> Image.Image:
+def tile_grid(
+    pictures: Sequence[Image.Image],
+    rows: int,
+    columns: int,
+    labels: Sequence[str] = (),
+    captions: Sequence[str] = (),
+) -> Image.Image:
     """Return pictures of one size in rows and columns, row by row, with one label to the left of each row if given.
+
+    A label may have several lines. ``captions`` stand above the pictures; an empty one goes on with that on its left.
 
     Raises:
         ValueError: more pictures than cells, or not one label a row.
@@ -29,17 +37,34 @@ def tile_grid(pictures: Sequence[Image.Image], rows: int, columns: int, labels: 
         msg = f"grid: got {len(labels)} labels, expected {rows}"
         raise ValueError(msg)
     width, height = pictures[0].size
-    font = label_font(map(printable_label, labels), max(10, min(24, height // 5)))
-    margin = max((int(font.getlength(printable_label(text))) for text in labels), default=-8) + 8
-    size = (margin + columns * (width + GAP) + GAP, rows * (height + GAP) + GAP)
+    shown = ["\n".join(map(printable_label, text.split("\n"))) for text in labels]
+    font_size = max(10, min(24, height // 5))
+    font = label_font([*shown, *map(printable_label, captions)], font_size)
+    lines = [line for text in shown for line in text.split("\n")]
+    margin = max((int(font.getlength(line)) for line in lines), default=-8) + 8
+    head = font_size + 4 if captions else 0
+    size = (margin + columns * (width + GAP) + GAP, rows * (head + height + GAP) + GAP)
     grid = Image.new("RGB", size, _GROUND)
     draw = ImageDraw.Draw(grid)
-    for row, text in enumerate(labels):
-        draw.text((4, GAP + row * (height + GAP) + height // 2), printable_label(text), _INK, font=font, anchor="lm")
+    for row, text in enumerate(shown):
+        draw.text((4, GAP + row * (height + GAP) + height // 2), text, _INK, font=font, anchor="lm")
     for i, picture in enumerate(pictures):
         row, column = divmod(i, columns)
-        grid.paste(picture, (margin + GAP + column * (width + GAP), GAP + row * (height + GAP)))
+        left, top = margin + GAP + column * (width + GAP), GAP + row * (head + height + GAP) + head
+        grid.paste(picture, (left, top))
+        if captions and captions[i]:
+            end = next((j for j in range(i + 1, (row + 1) * columns) if captions[j]), (row + 1) * columns)
+            text = fitting_text(printable_label(captions[i]), font, (end - i) * (width + GAP) - GAP)
+            draw.text((left, top - head // 2), text, _INK, font=font, anchor="lm")
     return grid
+
+
+def fitting_text(text: str, font: Font, width: int) -> str:
+    """Return as much of a text as ``width`` pixels hold, with '…' for the rest."""
+    shown = text
+    while font.getlength(shown) > width and len(shown) > 1:
+        shown = shown[:-2].rstrip() + "…"
+    return shown
 
 
 def printable_label(text: str) -> str:

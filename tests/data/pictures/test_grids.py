@@ -45,6 +45,22 @@ def test_labels_stand_left_of_their_rows() -> None:
     assert tile_grid(tiles(2, size), 2, 1, ["Ukiyo_e", "x"]).width < grid.width
 
 
+def test_captions_stand_above_their_pictures() -> None:
+    """One goes on over the pictures beside it that have none of their own, and is cut where the next begins."""
+    size, head = (40, 30), 14
+    grid = tile_grid(tiles(4, size), 2, 2, captions=["Ukiyo_e", "", "A much longer caption", "B"])
+
+    assert grid.size == (2 * (40 + GAP) + GAP, 2 * (head + 30 + GAP) + GAP)
+    inks = []
+    for i in range(4):
+        left, top = GAP + i % 2 * (40 + GAP), GAP + i // 2 * (head + 30 + GAP)
+        inks.append(sum(grid.crop((left, top, left + 40, top + head)).convert("L").histogram()[:100]))
+        assert grid.crop((left, top + head, left + 40, top + head + 30)).getcolors() == [(1200, COLORS[i])]
+    assert inks[0] > inks[3] > 0 < inks[2]
+    assert inks[1] == 0
+    assert grid.crop((GAP + 40, 0, GAP + 40 + GAP, grid.height)).getcolors() == [(GAP * grid.height, (255, 255, 255))]
+
+
 @pytest.mark.parametrize(("count", "labels"), [(0, []), (5, []), (4, ["one"]), (4, ["a", "b", "c"])])
 def test_what_does_not_fit_is_refused(count: int, labels: list[str]) -> None:
     """No pictures, more than cells, or not one label a row."""
