@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -138,15 +138,22 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(content.step, tensors, content.state)
 
 
-def find_checkpoint(run: Path) -> Checkpoint | None:
-    """Return the newest checkpoint of a run that verifies, or None; damaged ones are named in a warning.
+def find_checkpoint(
+    run: Path, is_wanted: Callable[[Checkpoint], bool] = lambda _: True, *, after: int = -1
+) -> Checkpoint | None:
+    """Return the newest checkpoint of a run that verifies and is wanted, or None; damaged ones are named in a warning.
+
+    Those up to step ``after`` are not looked at.
 
     Raises:
         NewerFormatError: a later version wrote it: to go on from an older one would lose what it trained.
     """
     for folder in reversed(list_checkpoints(run)):
+        if step_of(folder) <= after:
+            break
         try:
-            return load_checkpoint(folder)
+            if is_wanted(found := load_checkpoint(folder)):
+                return found
         except NewerFormatError:
             raise
         except (ModelError, ResourceError) as error:

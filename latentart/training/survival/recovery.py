@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 from latentart.errors import ModelError, ResourceError, TrainingDivergedError
 from latentart.process.distributed import read_ranks, wait_for_all
-from latentart.storage.checkpoints import Checkpoint, list_checkpoints, load_checkpoint, step_of
+from latentart.storage.checkpoints import Checkpoint, find_checkpoint, list_checkpoints, step_of
 from latentart.storage.folders import read_json, write_json_atomic
 from latentart.storage.old_checkpoints import set_aside_later
 from latentart.training.job import Job
@@ -73,18 +73,15 @@ def find_sound_checkpoint(run: Path, start: Checkpoint | None) -> Checkpoint | N
     """Return the newest checkpoint later than ``start`` whose last update was made and which verifies, else ``start``.
 
     Weights that are finite may still give numbers that are not: what was saved amid updates left out is no help.
+
+    Raises:
+        NewerFormatError: a later version wrote one of them.
     """
-    first = start.step if start else 0
-    for folder in reversed(list_checkpoints(run)):
-        try:
-            found = load_checkpoint(folder)
-        except (ModelError, ResourceError):
-            continue
-        if found.step <= first:
-            break
-        if found.state["optimizers"].get("numbers", {}).get("in_a_row", 0) == 0:
-            return found
-    return start
+
+    def is_sound(found: Checkpoint) -> bool:
+        return found.state["optimizers"].get("numbers", {}).get("in_a_row", 0) == 0  # type: ignore[no-any-return]
+
+    return find_checkpoint(run, is_sound, after=start.step if start else 0) or start
 
 
 def _ended(run: Path, error: TrainingDivergedError, numbers: Numbers) -> TrainingDivergedError:
