@@ -30,6 +30,7 @@ from latentart.process.progress import Progress
 from latentart.sampling.blends import labels_of, parse_blend
 from latentart.sampling.reconstruct import choose_side, fit, fitted_size, open_picture, pass_through, refuse_huge
 from latentart.sampling.request import choose_size
+from latentart.sampling.room import require_room
 from latentart.sampling.sample import equip, settings_from, unit_of
 
 Picture = str | Path | Image.Image
@@ -147,6 +148,8 @@ class LoadedModel:
         studio, settings = equip(model, self.folder, settings, self._placement)
         shape = (size, size) if isinstance(size, int) else size
         width, height = choose_size(model, shape, unit_of(model, studio.denoiser), None)
+        count, hint = len(wanted), "Draw fewer or smaller pictures at a time."
+        require_room(model, (width, height), count, settings.batch_size, self._placement.device, hint, kept=count)
         others = [model.label(f"{column}={value}") for column, value in (labels or {}).items()]
         blends = [parse_blend(model, style)] * len(wanted)
         told = labels_of(model, studio.denoiser, blends, others)
@@ -213,7 +216,7 @@ class LoadedModel:
         side = choose_side(self._model, size)
         name = "the picture" if isinstance(picture, Image.Image) else str(picture)
         opened = flatten_image(picture) if isinstance(picture, Image.Image) else open_picture(Path(picture))
-        refuse_huge(name, fitted_size(opened, side))
+        refuse_huge(name, fitted_size(opened, side), self._model, self._placement)
         return fit(opened, side, self._model.autoencoder.factor)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from latentart.core.latents import split_moments
 from latentart.core.losses import psnr_per_image
-from latentart.core.networks.tiling import decode_tiled, encode_tiled
+from latentart.core.networks.tiling import TILE, decode_tiled, encode_tiled
 from latentart.core.pixels import to_images, to_pixels
 from latentart.data.datasets import picture_from, pixels_from
 from latentart.data.pictures.decode import MAX_PIXELS, WHITE, BadImage, decode_image
@@ -24,6 +24,7 @@ from latentart.errors import DataError, UsageError
 from latentart.model.folder import Model, load_model
 from latentart.process.devices import Placement
 from latentart.sampling.request import MAX_ASPECT
+from latentart.sampling.room import require_room_to_pass
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def reconstruct(
     model = load_model(model_folder, placement)
     side, factor = choose_side(model, size), model.autoencoder.factor
     for path in images:  # before the first page is written; one at a time, as large pictures fill the memory
-        refuse_huge(path, fitted_size(open_picture(path), side))
+        refuse_huge(path, fitted_size(open_picture(path), side), model, placement)
     return [reconstruct_one(path, fit(open_picture(path), side, factor), model, out, placement) for path in images]
 
 
@@ -81,11 +82,12 @@ def open_picture(path: Path, background: tuple[int, int, int] = WHITE) -> Image.
         raise DataError(msg) from None
 
 
-def refuse_huge(path: Path | str, size: tuple[int, int]) -> None:
-    """Refuse to work at a size that a picture to be read may not have either.
+def refuse_huge(path: Path | str, size: tuple[int, int], model: Model, placement: Placement) -> None:
+    """Refuse to work at a size that a picture to be read may not have either, or that the memory has no room for.
 
     Raises:
         UsageError: more pixels than ``MAX_PIXELS``, or a side ``MAX_ASPECT`` times the other.
+        ResourceError: too little memory is left.
     """
     if max(size) > MAX_ASPECT * min(size):
         msg = f"{path} would have {size[0]} x {size[1]} pixels: one side is more than {MAX_ASPECT} times the other."
@@ -93,6 +95,7 @@ def refuse_huge(path: Path | str, size: tuple[int, int]) -> None:
     if size[0] * size[1] > MAX_PIXELS:
         msg = f"{path} would have {size[0]} x {size[1]} pixels, and {MAX_PIXELS} are the most."
         raise UsageError(msg, "Give a smaller --size.")
+    require_room_to_pass(model.autoencoder, size, placement.device, "Give a smaller --size.", tile=TILE)
 
 
 def fitted_size(picture: Image.Image, side: int) -> tuple[int, int]:

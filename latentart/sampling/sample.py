@@ -49,6 +49,7 @@ from latentart.storage.folders import free_path
 logger = logging.getLogger(__name__)
 
 BLACK = (0, 0, 0)
+SMALLER = "Give a smaller --size, fewer pictures, or a smaller sample.batch_size."
 
 
 @dataclass(frozen=True)
@@ -195,7 +196,10 @@ def draw(
     Raises:
         ResourceError: they need more memory than there is.
     """
-    require_room(drawing.plan, studio.model, studio.denoiser, drawing.settings.batch_size, studio.placement.device)
+    plan, batch_size = drawing.plan, drawing.settings.batch_size
+    count = len(plan.cells)
+    kept = min(batch_size, count) if plan.kind == "separate" else count
+    require_room(studio.model, plan.size, count, batch_size, studio.placement.device, SMALLER, kept=kept)
     with join_ranks(read_ranks(), studio.placement.device):
         return _draw(studio, drawing, samples, out, quiet=quiet, suffix=suffix)
 

@@ -23,10 +23,11 @@ from latentart.model.weights.inception import InceptionFeatures
 from latentart.process.devices import Placement
 from latentart.process.distributed import join_ranks, read_ranks, wait_for_all
 from latentart.sampling.autoguidance import choose_weak
+from latentart.sampling.room import require_room
 from latentart.sampling.sample import Studio
 from latentart.sampling.settings import hashes_of
 from latentart.scoring.evaluation_pictures import draw_confusion, draw_pairs
-from latentart.scoring.evaluation_samples import SampleSet, draw_samples
+from latentart.scoring.evaluation_samples import SHARD, SampleSet, draw_samples
 from latentart.scoring.fid import InceptionScores, find_real_features, load_if_there, score_inception
 from latentart.scoring.judging import choose_halves, find_judge, open_middles
 from latentart.scoring.ldm_scores import LdmScores, read_drawn, score_samples
@@ -111,6 +112,9 @@ def evaluate_ldm(
             precision=placement.precision,
             has_inception=inception is not None,
         )
+        size, at_once = (studio.model.resolution,) * 2, min(settings.batch_size, SHARD, samples.total)
+        hint = "Set a smaller sample.batch_size."
+        require_room(studio.model, size, at_once, at_once, placement.device, hint, kept=at_once)
         draw_samples(samples, studio, inception, ranks, quiet=quiet or not ranks.is_first)
         wait_for_all()
     if not ranks.is_first:

@@ -25,14 +25,16 @@ from latentart.model.run_data import warn_if_held_out_was_seen
 from latentart.model.weights.inception import InceptionFeatures
 from latentart.process.devices import Placement
 from latentart.process.progress import Progress
+from latentart.sampling.room import require_room_to_pass
 from latentart.scoring.evaluate_ldm import append_evaluation
 from latentart.scoring.fid import InceptionScores, load_if_there, score_inception
 from latentart.scoring.judging import spread
 from latentart.scoring.metrics.grid_artifacts import grid_strength
 from latentart.scoring.metrics.latent_health import LatentExamination, LatentHealth
-from latentart.scoring.reconstructions import Evaluation, ReconstructionScores, Tally, find_perceptual
+from latentart.scoring.reconstructions import EVALUATION_BATCH, Evaluation, ReconstructionScores, Tally, find_perceptual
 
 MOST_PICTURES = 2048
+TOO_LARGE = "A model is evaluated at its own resolution: it takes a machine with more memory."
 WORST = 8
 SHADES = (-0.8, 0.0, 0.8)  # of red, green and blue: 27 flat colors
 FAINT, PLAIN = 0.5, 2.0  # amplitudes of the grid, in levels of 255: rounded away below the one, seen above the other
@@ -100,10 +102,12 @@ def evaluate_vae(
     Raises:
         ModelError: there is no model.
         DataError: there are no clean pictures, none is held out, or more than 1 % of them are gone.
-        ResourceError: the disk does not take it.
+        ResourceError: the disk or the memory does not take it.
     """
     entries, names = workspace.read_pictures()
     model = load_model(model_folder, placement)
+    size = (model.resolution, model.resolution)
+    require_room_to_pass(model.autoencoder, size, placement.device, TOO_LARGE, count=EVALUATION_BATCH)
     evaluation = Evaluation(workspace, entries, names, model.resolution, placement)
     if not evaluation.held_out:
         msg = f"no picture of {workspace.data} is held out of training, so there is nothing to score on."

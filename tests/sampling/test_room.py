@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+from latentart.core.latents import split_moments
+from latentart.errors import ResourceError
 from latentart.model.folder import load_model
 from latentart.process.devices import Placement
-from latentart.sampling.room import LargestUse, forward_bytes
+from latentart.sampling.room import LargestUse, autoencoder_bytes, denoiser_bytes, require_room_to_pass
 
 Run = Callable[..., Any]
 
@@ -30,15 +32,51 @@ def test_the_peak_counts_what_lives_at_once() -> None:
 
 def test_the_peak_of_a_real_pass_is_reckoned(workspace: Path) -> None:
     """Without allocating anything it finds what the same pass over real tensors takes, byte for byte."""
-    denoiser = load_model(workspace / "runs/ldm/model", Placement(torch.device("cpu"), "fp32")).denoiser
+    model = load_model(workspace / "runs/ldm/model", Placement(torch.device("cpu"), "fp32"))
+    denoiser, autoencoder = model.denoiser, model.autoencoder
     assert denoiser is not None
-    channels = denoiser.state_dict()["conv_in.weight"].shape[1]
-    shape = (2, channels, 32, 32)
+    shape, images = (2, autoencoder.latent_channels, 32, 32), torch.zeros(2, 3, 64, 64)
     numbers = torch.zeros(2, dtype=torch.int64)
-    with torch.no_grad(), LargestUse() as use:
+    with torch.no_grad(), LargestUse() as drawn:
         denoiser(torch.zeros(shape), numbers, numbers)
+    with torch.no_grad(), LargestUse() as passed:
+        autoencoder.decode(split_moments(autoencoder.encode(images + 0))[0])
 
-    assert forward_bytes(denoiser, shape) == pytest.approx(use.peak, rel=0.05)
+    assert denoiser_bytes(denoiser, shape) == pytest.approx(drawn.peak, rel=0.05)
+    assert autoencoder_bytes(autoencoder, tuple(images.shape)) == pytest.approx(passed.peak, rel=0.05)
+
+
+def test_what_an_autoencoder_is_sent_is_bounded_by_the_memory(workspace: Path) -> None:
+    """A million large pictures at once are refused, a large one in tiles is not."""
+    network = load_model(workspace / "runs/vae/model", Placement(torch.device("cpu"), "fp32")).autoencoder
+    cpu = torch.device("cpu")
+
+    require_room_to_pass(network, (512, 512), cpu, "Try less.", tile=256)
+    with pytest.raises(ResourceError, match=r"1000000 pictures of 9000x9000 would take .* are left\. Try less\."):
+        require_room_to_pass(network, (9000, 9000), cpu, "Try less.", count=10**6)
+
+
+@pytest.mark.parametrize(
+    ("words", "constant"),
+    [
+        ("reconstruct {}", "PASSED_BYTES"),
+        ("evaluate vae", "PASSED_BYTES"),
+        ("evaluate ldm -n 1", "KEPT_BYTES"),
+        ("sample -s Cubism -n 1", "KEPT_BYTES"),
+    ],
+)
+def test_every_canvas_is_bounded_by_the_memory(
+    run: Run, story: Any, snapshot: Run, monkeypatch: pytest.MonkeyPatch, words: str, constant: str
+) -> None:
+    """Were a pixel to take a terabyte, one line would refuse it before anything is written."""
+    monkeypatch.setattr(f"latentart.sampling.room.{constant}", 10**12)
+    before, picture = snapshot(story.folder), next((story.folder / "data").glob("*/*.*"))
+
+    done = run(story.folder, *words.format(picture).split())
+
+    assert "GB of memory, and" in done.error(5)
+    assert "step" not in done.err
+    assert snapshot(story.folder) == before
 
 
 @pytest.mark.parametrize("words", [("--size", "9000x9000", "-n", "4096"), ("--size", "9000x9000", "--grid", "64x64")])
