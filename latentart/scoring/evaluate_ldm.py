@@ -33,6 +33,8 @@ from latentart.scoring.judging import choose_halves, find_judge, open_middles
 from latentart.scoring.ldm_scores import LdmScores, read_drawn, score_samples
 from latentart.scoring.real_pictures import RealPictures, find_real
 from latentart.storage.folders import write_json_atomic
+from latentart.storage.json_files import file_errors
+from latentart.storage.whole import require_folders
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +98,8 @@ def evaluate_ldm(
     ranks = read_ranks()
     names = require_real(workspace)
     with join_ranks(ranks, placement.device):
+        if ranks.is_first:
+            require_place_for_evaluation(workspace.ldm_run, workspace.cache)
         studio, settings, hashes = open_studio(model_folder, settings, placement)
         styles = tuple(style for style in studio.model.style_names if style in names)
         if not styles:
@@ -203,6 +207,19 @@ def draw_closest(workspace: Workspace, samples: SampleSet, scores: LdmScores, re
         label = f"{float(scores.neighbors.ratio[number]):.2f} {'copy' if is_copy else ''}"
         rows.append((picture_from(samples.picture(number)), picture_from(nearest), label))
     draw_pairs(rows, path, PAIR_SIDE)
+
+
+def require_place_for_evaluation(run: Path, *others: Path) -> None:
+    """Find out whether an evaluation can be written into a run, and into other folders, before its work begins.
+
+    Raises:
+        ResourceError: it cannot.
+    """
+    require_folders(run, run / "evaluations", *others)
+    path = run / EVALUATIONS
+    if path.exists():
+        with file_errors("write", path), path.open("a"):
+            pass
 
 
 def append_evaluation(run: Path, found: Mapping[str, Any]) -> None:

@@ -26,7 +26,7 @@ from latentart.model.weights.inception import InceptionFeatures
 from latentart.process.devices import Placement
 from latentart.process.progress import Progress
 from latentart.sampling.room import require_room_to_pass
-from latentart.scoring.evaluate_ldm import append_evaluation
+from latentart.scoring.evaluate_ldm import append_evaluation, require_place_for_evaluation
 from latentart.scoring.fid import InceptionScores, load_if_there, score_inception
 from latentart.scoring.judging import spread
 from latentart.scoring.metrics.grid_artifacts import grid_strength
@@ -104,6 +104,7 @@ def evaluate_vae(
         DataError: there are no clean pictures, none is held out, or more than 1 % of them are gone.
         ResourceError: the disk or the memory does not take it.
     """
+    require_place_for_evaluation(workspace.vae_run)
     entries, names = workspace.read_pictures()
     model = load_model(model_folder, placement)
     size = (model.resolution, model.resolution)

@@ -55,6 +55,16 @@ def require_place(path: Path, hint: str = "Name another place with --out.") -> N
         raise ResourceError(f"{path} cannot be written: {error.strerror}.", hint) from None
 
 
+def require_folders(*folders: Path) -> None:
+    """Find out whether files can be written into folders, which may not be there yet; nothing is left there.
+
+    Raises:
+        ResourceError: one is a file, lies below one or may not be written.
+    """
+    for folder in folders:
+        require_place(folder / "a-new-file", "Check who may use that folder, and what lies in its place.")
+
+
 def put_in_place(temporary: Path, path: Path, *, is_durable: bool = True) -> None:
     """Rename a finished file to ``path``, over what is there."""
     if is_durable:

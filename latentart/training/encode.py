@@ -39,6 +39,7 @@ from latentart.process.devices import Placement
 from latentart.process.distributed import Ranks, join_ranks, read_ranks, wait_for_all
 from latentart.process.progress import Progress
 from latentart.storage.folders import read_json, remove_leftovers
+from latentart.storage.whole import require_folders
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ def encode(workspace: Workspace, placement: Placement, *, quiet: bool = False) -
     with join_ranks(ranks, placement.device):
         encoding = Encoding(workspace, placement)
         if ranks.is_first:
+            require_folders(workspace.cache, encoding.folder)
             encoding.prepare()
         wait_for_all()
         if not is_complete(encoding.folder):

@@ -23,6 +23,7 @@ from latentart.storage.checkpoints import checkpoint_folder, list_checkpoints, s
 from latentart.storage.disk import checkpoint_bytes, folder_bytes, require_room, require_writable, tensor_bytes
 from latentart.storage.folders import remove_leftovers, write_json_atomic
 from latentart.storage.lock import hold_lock
+from latentart.storage.whole import require_folders
 from latentart.training.job import Pace
 from latentart.training.log import RunLog
 from latentart.training.survival.resuming import READ, Kind
@@ -32,13 +33,13 @@ PLACES = ("raw", "root", "labels")  # of the group data
 
 
 @contextlib.contextmanager
-def open_run(folder: Path) -> Iterator[None]:
+def open_run(folder: Path, *others: Path) -> Iterator[None]:
     """Make a run's folder and keep other runs out; a folder in which nothing was written goes again.
 
-    Of many processes the first does it, and the others come in once it has.
+    Of many processes the first does it, and the others come in once it has. ``others`` are written by the run too.
 
     Raises:
-        ResourceError: the folder cannot be written, or another process trains in it.
+        ResourceError: one of its folders cannot be written, or another process trains in it.
     """
     if not read_ranks().is_first:
         with without_harm_from_requests():
@@ -52,7 +53,9 @@ def open_run(folder: Path) -> Iterator[None]:
         raise ResourceError(msg, "Check who may use that folder, and what lies in its place.") from None
     try:
         with hold_lock(folder), without_harm_from_requests():
-            for parent in (folder, folder / "checkpoints", folder / "averages", folder / "previews"):
+            own = [folder, *(folder / name for name in ("checkpoints", "averages", "previews"))]
+            require_folders(*own, *others)
+            for parent in own:
                 if parent.is_dir():
                     # `latentart ema` writes into the first; in the others a killed run's id may be in use again
                     remove_leftovers(parent, is_locked=parent != folder)

@@ -71,7 +71,7 @@ def train_ldm(
     ranks.share_batch(workspace.config.ldm.training.batch_size, "ldm.training.batch_size")
     with (
         join_ranks(ranks, placement.device),
-        open_run(run),
+        open_run(run, workspace.cache),
         open_trackers(run, settings, "ldm") as trackers,
     ):
         checkpoint, data = find_start(run, call.resume, "ldm"), describe_latents(workspace)

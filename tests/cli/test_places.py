@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -60,6 +61,44 @@ def test_what_was_drawn_is_written_elsewhere_if_its_place_is_gone(
         save_pictures([picture], [tmp_path / "out/a.png"], ["{}"])
 
     assert Image.open(tmp_path / "a.png").getpixel((0, 0)) == (255, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "taken"),
+    [
+        ("evaluate vae", "runs/vae/evaluations"),
+        ("evaluate ldm -n 1", "runs/ldm/evaluations"),
+        ("evaluate ldm -n 1", "runs/ldm"),
+        ("evaluate ldm -n 1 --model runs/ldm/model", "cache"),
+        ("train ldm ldm.training.steps=5", "runs/ldm"),
+        ("train ldm ldm.training.steps=5", "runs/ldm/previews"),
+        ("train ldm ldm.training.steps=5", "runs/ldm/averages"),
+        ("train ldm ldm.training.steps=5", "cache"),
+        ("train vae vae.stages.hires.epochs=2", "runs/vae/previews"),
+        ("encode data.flip=false", "cache"),
+    ],
+)
+def test_a_folder_of_the_work_that_takes_nothing_is_found_before_it(
+    run: Run, workspace: Path, snapshot: Run, words: str, taken: str
+) -> None:
+    """A file lies in its place: one line, exit code 5, and nothing was trained, drawn or measured."""
+    shutil.rmtree(workspace / taken, ignore_errors=True)
+    (workspace / taken).write_text("mine")
+    before = snapshot(workspace)
+
+    done = run(workspace, *words.split())
+
+    assert taken in done.error(5)
+    assert "step" not in done.err
+    assert snapshot(workspace) == before
+
+
+def test_evaluations_that_cannot_be_added_to_are_found_before_the_work(run: Run, workspace: Path) -> None:
+    """A folder has the name of their file."""
+    (workspace / "runs/vae/evaluations.jsonl").mkdir()
+
+    assert "evaluations.jsonl" in run(workspace, "evaluate", "vae").error(5)
+    assert not (workspace / "runs/vae/evaluations").exists()
 
 
 @pytest.mark.parametrize("words", [("schedule",), ("-v", "schedule")])
