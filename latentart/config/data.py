@@ -28,6 +28,9 @@ class DataConfig(StrictConfig):
     labels: str = "labels.csv"
     """A table of paths and labels of the pictures, relative to the raw folder; without one, folders are styles."""
 
+    link_root: str = ""
+    """Links among the pictures are followed to what lies in this folder, relative to the raw one; empty: to nothing."""
+
     label: str = "style"
     """The column of that table that the model learns as its styles: style, genre, artist, or any other."""
 

@@ -72,13 +72,14 @@ def sample_raw(workspace: Workspace, scratch: Path) -> Pictures:
         raise DataError(msg, "Put your pictures into it, one folder per style, or set data.raw.")
     table = raw / config.labels
     labels = meet_files(read_labels(table, config.label), raw, table) if table.is_file() else None
-    styles = find_styles(raw, labels, config.level)
-    found = [one for one in find_raw_files(raw, styles, labels, table, config.level) if not one.reason]
+    styles = find_styles(raw, labels, config.level, config.link_root)
+    walk = find_raw_files(raw, styles, labels, table, config.level, config.link_root)
+    found = [one for one in walk if not one.reason]
     files = sorted(one.source for one in found if one.size >= config.min_bytes)
     if not files:
         msg = f"there is no file in {raw} that could be a picture."
         raise DataError(msg, "Put your pictures into it, one folder per style, or set data.raw.")
-    settings = config.model_copy(update={"labels": "labels.csv"} if labels is not None else {})
+    settings = config.model_copy(update={"link_root": "", **({"labels": "labels.csv"} if labels is not None else {})})
     timed: list[tuple[float, float]] = []
     sample: list[str] = []
     for number in sorted({min(RAW_FEW, len(files)), min(RAW_SAMPLE, len(files))}):

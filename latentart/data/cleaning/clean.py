@@ -25,7 +25,7 @@ from latentart.data.cleaning.label_table import (
 )
 from latentart.data.cleaning.levels import doubt_level
 from latentart.data.cleaning.picture import PARTS, CleanRules, Job, decide_pictures
-from latentart.data.cleaning.raw_files import check_folders, find_raw_files, find_styles
+from latentart.data.cleaning.raw_files import check_folders, find_raw_files, find_styles, root_of_links
 from latentart.data.cleaning.report import BESIDE, REMEDIES, CleanReport, count_reasons, make_report, write_report
 from latentart.data.cleaning.table_paths import meet_files
 from latentart.data.index import IndexEntry, read_index, write_index
@@ -79,9 +79,14 @@ class Cleaning:
 
     def __init__(self, raw: Path, out: Path, rules: CleanRules, labels: LabelChoice, level: int) -> None:
         self.raw, self.out, self.rules, self.level = raw, out, rules, level
+        if rules.link_root and not root_of_links(raw, rules.link_root).is_dir():
+            msg = (
+                f"data.link_root is {rules.link_root!r}, but {str(root_of_links(raw, rules.link_root))!r} is no folder."
+            )
+            raise ConfigError(msg, "Name the folder that links lead into, relative to the raw one.")
         self.table = raw / labels.table
         self.labels = _read_table(self.table, labels.label, raw)
-        self.styles = find_styles(raw, self.labels, level)
+        self.styles = find_styles(raw, self.labels, level, rules.link_root)
         self.folders = slugs(self.styles, taken=OWN_NAMES)
 
     def dry_run(self, workers: int, on_progress: OnProgress | None) -> CleanReport:
@@ -113,7 +118,8 @@ class Cleaning:
             return report
 
     def _list_files(self, journal: Journal) -> None:
-        files = find_raw_files(self.raw, self.styles, self.labels, self.table, self.level)
+        link_root = self.rules.link_root
+        files = find_raw_files(self.raw, self.styles, self.labels, self.table, self.level, link_root)
         journal.list_files(files, self.rules)
         if not journal.num_files():
             raise DataError(f"The raw folder {str(self.raw)!r} holds no files.", "Put your pictures there.")
@@ -151,6 +157,10 @@ class Cleaning:
             f"{' and '.join(map(repr, group))} are styles of their own, though only case or spaces differ: rename one?"
             for group in near_names(self.styles)
         ]
+        if self.rules.link_root:
+            near.append(
+                f"Links are followed into {str(root_of_links(self.raw, self.rules.link_root))!r} and nowhere else."
+            )
         return [*(doubt_level(self.raw, self.level) if self.labels is None else self.labels.warnings), *near]
 
     def _with_labels(self, entry: IndexEntry) -> IndexEntry:

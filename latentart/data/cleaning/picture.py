@@ -19,7 +19,7 @@ from PIL import Image
 
 from latentart.data.cleaning.guarded_workers import Lost, map_guarded
 from latentart.data.cleaning.near_duplicates import perceptual_hash
-from latentart.data.cleaning.raw_files import RawFile
+from latentart.data.cleaning.raw_files import RawFile, real_file
 from latentart.data.pictures.decode import (
     BYTES_PER_PIXEL,
     MAX_PIXELS,
@@ -59,6 +59,7 @@ class CleanRules:
     max_pixels: int = MAX_PIXELS
     time_limit: float = 60.0
     near_duplicates: NearDuplicates = "flag"
+    link_root: str = ""
 
     def shape(self) -> str:
         """Return 8 hex digits that change with what shapes a clean picture."""
@@ -137,7 +138,7 @@ def decide_picture(job: Job, *, raw: Path, out: Path | None, rules: CleanRules) 
     """Decide on one raw file and write its clean picture, or write nothing if ``out`` is None."""
     found, folder = job
     try:
-        with open_regular_file(raw / found.source) as file:
+        with open_regular_file(real_file(raw, found.source, rules.link_root)) as file:
             num_bytes = os.fstat(file.fileno()).st_size
             start = file.read(HEAD)
             reason, detail = rules.refusal(num_bytes) if may_be_picture(start) else name_other_kind(start, found.source)

@@ -10,8 +10,10 @@ from typing import TypeAlias
 
 from latentart.data.cleaning.label_table import Labels, normal_path
 from latentart.data.names import one_spelling
+from latentart.data.pictures.decode import BadImage
 from latentart.errors import ConfigError, DataError
 
+OUTSIDE = "a link out of data.link_root"
 SYSTEM_FOLDERS = ("@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "__MACOSX", "lost+found")
 
 
@@ -34,7 +36,42 @@ class RawFile:
 StyleOf: TypeAlias = Callable[[str], tuple[str, str]]  # the style of a source, or an empty one and why
 
 
-def find_styles(raw: Path, labels: Labels | None = None, level: int = 1) -> list[str]:
+def follow(link: Path, raw: Path, link_root: str) -> Path | None:
+    """Return where a link leads to, if ``link_root``, relative to ``raw``, is named and holds it; a loop leads nowhere.
+
+    To a folder that lies in the raw folder, or the other way round, no link leads: it would be walked twice.
+    """
+    if not link_root:
+        return None
+    try:
+        real, whole = link.resolve(strict=True), raw.resolve()
+    except (OSError, RuntimeError):
+        return None
+    is_twice = real.is_dir() and (real.is_relative_to(whole) or whole.is_relative_to(real))
+    return real if real.is_relative_to(root_of_links(raw, link_root)) and not is_twice else None
+
+
+def root_of_links(raw: Path, link_root: str) -> Path:
+    """Return the full path of the folder that links may lead into."""
+    return (raw / Path(link_root).expanduser()).resolve()
+
+
+def real_file(raw: Path, source: str, link_root: str) -> Path:
+    """Return the path of a raw file that lies beyond no link but such as are followed.
+
+    Raises:
+        BadImage: it lies elsewhere by now.
+    """
+    path = raw / source
+    if not link_root:
+        return path
+    real = path.resolve()
+    if not any(real.is_relative_to(folder) for folder in (raw.resolve(), root_of_links(raw, link_root))):
+        raise BadImage("not_a_regular_file", OUTSIDE)
+    return real
+
+
+def find_styles(raw: Path, labels: Labels | None = None, level: int = 1, link_root: str = "") -> list[str]:
     """Return the styles in the order of names: those in the table of labels, or else the folders in ``raw``.
 
     Those are ``level`` levels below it. Names that differ only in how Unicode spells their letters are one.
@@ -42,16 +79,27 @@ def find_styles(raw: Path, labels: Labels | None = None, level: int = 1) -> list
     """
     if labels is not None:
         return sorted({labels.style_of(source) for source in labels.sources()} - {""})
-    names = {one_spelling(folder.name) for folder in folders_at(raw, level)}
+    names = {one_spelling(folder.name) for folder in folders_at(raw, level, link_root)}
     return sorted(names) or ([one_spelling(raw.name)] if level == 1 else [])
 
 
-def folders_at(raw: Path, level: int) -> list[Path]:
-    """Return the folders that lie ``level`` levels below ``raw``, none of them hidden, a link or the system's own."""
+def folders_at(raw: Path, level: int, link_root: str = "") -> list[Path]:
+    """Return the folders that lie ``level`` levels below ``raw``, none of them hidden or the system's own.
+
+    Of links only those are there that are followed.
+    """
     folders = [raw]
     for _ in range(level):
-        folders = [below for folder in folders for below in list_folder(folder)[0]]
+        folders = [below for folder in folders for below in _folders_in(folder, raw, link_root)]
     return folders
+
+
+def _folders_in(folder: Path, raw: Path, link_root: str) -> list[Path]:
+    folders, others = list_folder(folder)
+    links = [folder / name for name in others if link_root and (folder / name).is_symlink()]
+    if not links or folder.resolve() != raw.resolve() / folder.relative_to(raw):  # a link was followed already
+        return folders
+    return sorted([*folders, *(link for link in links if (real := follow(link, raw, link_root)) and real.is_dir())])
 
 
 def list_folder(folder: Path) -> tuple[list[Path], list[str]]:
@@ -66,20 +114,27 @@ def list_folder(folder: Path) -> tuple[list[Path], list[str]]:
 
 
 def find_raw_files(
-    raw: Path, styles: Sequence[str], labels: Labels | None = None, labels_file: Path | None = None, level: int = 1
+    raw: Path,
+    styles: Sequence[str],
+    labels: Labels | None = None,
+    labels_file: Path | None = None,
+    level: int = 1,
+    link_root: str = "",
 ) -> Iterator[RawFile]:
-    """Yield every file below ``raw`` as it comes; no link is followed, and ``labels_file`` itself is passed over.
+    """Yield every file below ``raw`` as it comes; ``labels_file`` itself is passed over.
+
+    Links are followed into ``link_root`` alone; those to folders, which lie in a folder that a link led to, are not.
 
     With ``labels`` the table names each picture's style, and files it names that are not there follow as
     ``missing``. Without, all the files below a folder ``level`` levels down that is one of the ``styles`` belong to it.
     """
     passed_over = _source_of(labels_file, raw)
     if labels is None:
-        yield from _walk(raw, _styles_by_folder(raw, styles, level), passed_over)
+        yield from _walk(raw, _styles_by_folder(raw, styles, level, link_root), passed_over, link_root)
         return
     table = labels_file.name if labels_file else "the table of labels"
     there: set[str] = set()
-    for found in _walk(raw, _styles_by_table(labels, table), passed_over):
+    for found in _walk(raw, _styles_by_table(labels, table), passed_over, link_root):
         if found.source in labels:
             there.add(normal_path(found.source))
         yield found
@@ -112,18 +167,21 @@ def check_folders(raw: Path, out: Path) -> tuple[Path, Path]:
     return raw, out
 
 
-def _walk(raw: Path, style_of: StyleOf, passed_over: str) -> Iterator[RawFile]:
-    folders = [""]
+def _walk(raw: Path, style_of: StyleOf, passed_over: str, link_root: str) -> Iterator[RawFile]:
+    folders = [("", True)]
     while folders:
-        folder = folders.pop()
+        folder, follows = folders.pop()
         try:
             with os.scandir(raw / folder) as entries:
                 for entry in entries:
                     source = f"{folder}/{entry.name}" if folder else entry.name
+                    real = follow(raw / source, raw, link_root) if link_root and entry.is_symlink() else None
                     if entry.is_dir(follow_symlinks=False):
-                        folders.append(source)
+                        folders.append((source, follows and not is_hidden(entry.name)))
+                    elif real is not None and real.is_dir() and follows and not is_hidden(entry.name):
+                        folders.append((source, False))
                     elif source != passed_over:
-                        yield _raw_file(entry, source, style_of)
+                        yield _raw_file(entry, source, style_of, real)
         except OSError as error:
             if not folder:
                 raise
@@ -131,25 +189,25 @@ def _walk(raw: Path, style_of: StyleOf, passed_over: str) -> Iterator[RawFile]:
             yield RawFile(folder, style, reason="unreadable", detail=error.strerror or str(error))
 
 
-def _raw_file(entry: os.DirEntry[str], source: str, style_of: StyleOf) -> RawFile:
+def _raw_file(entry: os.DirEntry[str], source: str, style_of: StyleOf, real: Path | None) -> RawFile:
     style, detail = style_of(source)
     if any(is_hidden(part) for part in source.split("/")):
         return RawFile(source, style, reason="hidden", detail="a hidden file or folder, or one of the system")
-    if not entry.is_file(follow_symlinks=False):
+    if not (entry.is_file(follow_symlinks=False) if real is None else real.is_file()):
         return RawFile(source, style, reason="not_a_regular_file", detail="a link, pipe or device")
     if not style:
         return RawFile(source, style, reason="no_style", detail=detail)
     try:
-        info = entry.stat(follow_symlinks=False)
+        info = entry.stat(follow_symlinks=False) if real is None else real.stat()
     except OSError as error:
         return RawFile(source, style, reason="unreadable", detail=error.strerror or str(error))
     # a database holds 63 bits, some file systems hold years beyond 2262
     return RawFile(source, style, info.st_size, info.st_mtime_ns % (1 << 63))
 
 
-def _styles_by_folder(raw: Path, styles: Sequence[str], level: int) -> StyleOf:
+def _styles_by_folder(raw: Path, styles: Sequence[str], level: int, link_root: str) -> StyleOf:
     shared = {style: style for style in styles}  # one string for all the files of a style
-    only_style = "" if folders_at(raw, level) or level > 1 else one_spelling(raw.name)
+    only_style = "" if folders_at(raw, level, link_root) or level > 1 else one_spelling(raw.name)
 
     def style_of(source: str) -> tuple[str, str]:
         parts = source.split("/")

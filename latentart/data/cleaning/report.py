@@ -31,7 +31,7 @@ REMEDIES = {
     "bomb": "Raise data.max_pixels if pictures this large are wanted, or scale them down before cleaning.",
     "time_out": "Raise data.time_limit if pictures that take this long to decode are wanted.",
     "unreadable": "Check the permissions of the files in data.raw.",
-    "not_a_regular_file": "Links are not followed: copy the pictures, or let data.raw be the folder they link to.",
+    "not_a_regular_file": "Name the folder that links may lead into with data.link_root, or copy the pictures.",
     "no_style": "Move the pictures into one folder for each style, or name them in the table of labels.",
     "missing": "Check the paths in the table of labels: they are relative to data.raw.",
     "duplicate": "Remove the copies, or be content with one of each.",

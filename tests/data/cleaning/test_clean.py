@@ -29,6 +29,7 @@ from latentart.data.cleaning.picture import CleanRules, decide_picture
 from latentart.data.cleaning.raw_files import RawFile
 from latentart.data.cleaning.report import CleanReport
 from latentart.data.index import read_index
+from latentart.data.synthetic.art import draw_picture
 from latentart.errors import ConfigError, DataError, ResourceError
 
 RULES = CleanRules(min_bytes=0, min_side=8, max_side=32, max_aspect=4.0)
@@ -972,3 +973,24 @@ def test_cleaning_imports_nothing_heavy() -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert result.stdout.strip() == "[]"
+
+
+def test_links_into_a_named_folder_bring_their_pictures(tmp_path: Path) -> None:
+    """They are cleaned like others, and the report says where links led; a root that is none is refused."""
+    raw, library, out = tmp_path / "raw", tmp_path / "library", tmp_path / "out"
+    (raw / "A").mkdir(parents=True)
+    for i, name in enumerate(("raw/A/own.png", "library/far.png", "library/B/deep.png", "secret.png")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        draw_picture("Cubism", 0, i, (64, 64)).save(tmp_path / name)
+    (raw / "A/far.png").symlink_to(library / "far.png")
+    (raw / "A/secret.png").symlink_to(tmp_path / "secret.png")
+    (raw / "B").symlink_to(library / "B")
+    rules = CleanRules(min_bytes=0, min_side=8, max_side=64, max_aspect=4, link_root="../library")
+
+    report = clean_folder(raw, out, rules, workers=0)
+
+    assert [(one.source, one.reason) for one in report.dropped] == [("A/secret.png", "not_a_regular_file")]
+    assert sorted(entry.source for entry in read_index(out / "index.jsonl")) == ["A/far.png", "A/own.png", "B/deep.png"]
+    assert any(f"followed into {str(library)!r} and nowhere else" in warning for warning in report.warnings)
+    with pytest.raises(ConfigError, match=r"data\.link_root is 'none', but .* is no folder"):
+        clean_folder(raw, out, replace(rules, link_root="none"), workers=0)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from latentart.data.cleaning.label_table import Labels, read_labels
-from latentart.data.cleaning.raw_files import RawFile, find_raw_files, find_styles
+from latentart.data.cleaning.raw_files import RawFile, find_raw_files, find_styles, real_file
+from latentart.data.pictures.decode import BadImage
 
 
 @pytest.fixture
@@ -207,3 +208,70 @@ def test_many_files_take_little_memory(tmp_path: Path) -> None:
     assert size < 500 * len(files)
     assert len({id(found.style) for found in files}) == 1
     assert len({id(found.detail) for found in files}) == 2
+
+
+@pytest.fixture
+def linked(raw: Path) -> Path:
+    """Return the raw folder with links into a library beside it, out of it, and round in circles."""
+    library = raw.parent / "library"
+    (library / "C/below").mkdir(parents=True)
+    for name in ("library/1.jpg", "library/C/2.jpg", "library/C/below/3.jpg", "out.jpg"):
+        (raw.parent / name).write_bytes(b"far away")
+    links = {"A/file.jpg": "library/1.jpg", "A/out.jpg": "out.jpg", "A/up": "library/C", "Linked": "library/C"}
+    links |= {"A/gone.jpg": "library/gone.jpg", "A/self": "raw/A", "A/all": ".", ".hidden/dir": "library/C"}
+    for name, target in links.items():
+        (raw / name).symlink_to(raw.parent / target)
+    (raw / "A/loop").symlink_to("loop")
+    (library / "C/round").symlink_to(library / "C")
+    (library / "C/back.jpg").symlink_to(raw.parent / "out.jpg")
+    (library / "C/hop.jpg").symlink_to(library / "1.jpg")
+    return raw
+
+
+def test_links_are_followed_into_the_named_folder_alone(linked: Path) -> None:
+    """Files and folders, of styles too; once, in no circle, and never out of it."""
+    styles = find_styles(linked, link_root="../library")
+    files = {one.source: one for one in find_raw_files(linked, styles, link_root="../library")}
+
+    reached = [
+        "file.jpg",
+        *(f"{name}/{one}" for name in ("up", "../Linked") for one in ("2.jpg", "below/3.jpg", "hop.jpg")),
+    ]
+    taken = {os.path.normpath(f"A/{name}") for name in reached}
+    own = {"A/1.jpg", "A/deeper/2.jpg", "B/3.jpg", "B/4.jpg"}
+    left = {name: one.reason for name, one in files.items() if one.reason}
+    assert styles == ["A", "B", "Linked"]
+    assert files.keys() - left.keys() == taken | own
+    assert all(files[name].size == len(b"far away") for name in taken)
+    assert {files[name].style for name in taken} == {"A", "Linked"}
+    links = [f"A/{name}" for name in ("out.jpg", "gone.jpg", "self", "all", "loop")]
+    links += [f"{folder}/{name}" for folder in ("A/up", "Linked") for name in ("round", "back.jpg")]
+    assert left == {
+        **dict.fromkeys(links, "not_a_regular_file"),
+        **dict.fromkeys((".hidden/5.jpg", ".hidden/dir"), "hidden"),
+        "loose.jpg": "no_style",
+    }
+
+
+def test_no_link_leads_round_in_circles(linked: Path) -> None:
+    """To the raw folder itself, into it or above it: what lies there is walked already."""
+    files = {one.source: one for one in find_raw_files(linked, find_styles(linked, link_root="/"), link_root="/")}
+
+    assert [files[f"A/{name}"].reason for name in ("self", "all", "loop")] == ["not_a_regular_file"] * 3
+    assert files["A/out.jpg"].reason == files["Linked/back.jpg"].reason == ""
+
+
+def test_without_a_named_folder_no_link_is_followed(linked: Path) -> None:
+    """As it was; and what is swapped for a link out of the folder later is not opened either."""
+    files = {one.source: one for one in find_raw_files(linked, find_styles(linked))}
+
+    assert {one.source for one in files.values() if not one.reason} == {
+        "A/1.jpg",
+        "A/deeper/2.jpg",
+        "B/3.jpg",
+        "B/4.jpg",
+    }
+    assert real_file(linked, "A/out.jpg", "") == linked / "A/out.jpg"
+    assert real_file(linked, "A/file.jpg", "../library") == (linked.parent / "library/1.jpg").resolve()
+    with pytest.raises(BadImage, match=r"a link out of data\.link_root"):
+        real_file(linked, "A/out.jpg", "../library")
