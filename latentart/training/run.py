@@ -29,7 +29,7 @@ from latentart.training.log import RunLog
 from latentart.training.survival.resuming import READ, Kind
 from latentart.training.trackers import TensorBoard, Tracker, Trackers, WeightsAndBiases
 
-PLACES = ("raw", "root", "labels")  # of the group data
+PLACES = ("raw", "root", "labels", "link_root")  # of the group data
 
 
 @contextlib.contextmanager

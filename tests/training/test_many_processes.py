@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 
+from latentart.data.pictures.grids import GAP
 from latentart.storage.checkpoints import find_checkpoint
 from latentart.storage.tensors import read_tensors
 
@@ -352,7 +353,10 @@ def test_a_picture_that_one_process_cannot_read_ends_both(start: Callable[..., P
 
 @pytest.mark.slow
 def test_two_processes_draw_the_pictures_of_one(run: Run, start: Callable[..., Pair], workspace: Path) -> None:
-    """A grid of five pictures, three from the one and two from the other: the same pixels but for rounding."""
+    """Five pictures, three from the one and two from the other: the same pixels but for rounding, in a grid and single.
+
+    Of single pictures each process writes its own.
+    """
     import numpy as np
     from PIL import Image
 
@@ -364,6 +368,13 @@ def test_two_processes_draw_the_pictures_of_one(run: Run, start: Callable[..., P
     assert pair.said("out") == ("both.png\n", "")
     ours, theirs = (np.int16(Image.open(workspace / name)) for name in ("both.png", "alone.png"))
     assert np.abs(ours - theirs).max() <= 1
+    pair = start(workspace, "sample", "-s", "Cubism", "-n", "5", "--separate", "--out", "singles")
+    assert pair.wait() == (0, 0), pair.said()
+    singles = [np.int16(Image.open(workspace / f"singles/Cubism_seed{i}.png")) for i in range(5)]
+    assert pair.said("out") == ("".join(f"singles/Cubism_seed{i}.png\n" for i in range(5)), "")
+    for i, single in enumerate(singles):
+        left = GAP + i * (single.shape[1] + GAP)
+        assert np.abs(single - theirs[GAP : GAP + single.shape[0], left : left + single.shape[1]]).max() <= 1
 
 
 @pytest.mark.slow

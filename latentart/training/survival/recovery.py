@@ -79,7 +79,7 @@ def find_sound_checkpoint(run: Path, start: Checkpoint | None) -> Checkpoint | N
     """
 
     def is_sound(found: Checkpoint) -> bool:
-        return found.state["optimizers"].get("numbers", {}).get("in_a_row", 0) == 0  # type: ignore[no-any-return]
+        return found.state["optimizers"].get("numbers", {}).get("in_a_row", 0) == 0
 
     return find_checkpoint(run, is_sound, after=start.step if start else 0) or start
 
