@@ -32,8 +32,8 @@ CACHE_CROP = (0.8, 1.0)  # the shares that the presets' autoencoders are trained
 def build_autoencoder(config: AutoencoderConfig) -> Autoencoder:
     """Return an autoencoder with fresh weights."""
     stack = build_stack(config)
-    encoder = Encoder(config.latent_channels, stack, has_spread=config.kind == "kl")
-    decoder = Decoder(config.latent_channels, stack)
+    encoder = Encoder(config.latent_channels, stack, patch_size=config.patch_size, has_spread=config.kind == "kl")
+    decoder = Decoder(config.latent_channels, stack, patch_size=config.patch_size)
     quantizer = None
     if config.kind == "vq":
         quantizer = VectorQuantizer(config.num_codes, config.latent_channels, decay=config.codebook_decay)

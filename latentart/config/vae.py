@@ -96,10 +96,14 @@ class AutoencoderConfig(BlocksConfig):
     attention: tuple[AttentionKind, ...] = ("none", "none", "none", "linear")
     """Attention at the end of each stage, the finest first: none, linear or full. Only the coarsest can afford it."""
 
+    patch_size: Annotated[int, Field(ge=1, le=16)] = 1
+    """Side of the square of pixels that becomes one place of the first stage; 1 is the seed's, 2 saves the layers at
+    full size, which are slow on a CPU and hold few weights."""
+
     @property
     def factor(self) -> int:
         """f: image height over latent height."""
-        return int(2 ** (len(self.widths) - 1))
+        return int(self.patch_size * 2 ** (len(self.widths) - 1))
 
 
 class GuardConfig(StrictConfig):

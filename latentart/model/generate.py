@@ -256,8 +256,7 @@ class Generator:
         between = torch.tensor([seed - base for seed, base in zip(seeds, whole, strict=True)], dtype=torch.float64)
         if between.any():
             noise = slerp(noise, normal_for(0, purpose, [base + 1 for base in whole], shape, *counters), between)
-        layout = torch.channels_last if self.placement.device.type == "cuda" else torch.contiguous_format
-        return noise.to(self.placement.device, memory_format=layout)
+        return noise.to(self.placement.device, memory_format=self.placement.layout)
 
     def _encode(self, pixels: Tensor) -> Tensor:
         return encode_pixels(pixels[None], self.autoencoder, self.normalizer, self.placement)

@@ -66,10 +66,15 @@ class Placement:
         self.device = device
         self.precision = resolve_precision(precision, device)
 
+    @property
+    def layout(self) -> torch.memory_format:
+        """How maps lie in memory: channels last on GPUs and for a CPU's bf16, whose convolutions want it."""
+        lies_last = self.device.type == "cuda" or (self.device.type == "cpu" and self.precision == "bf16")
+        return torch.channels_last if lies_last else torch.contiguous_format
+
     def place(self, network: nn.Module) -> nn.Module:
-        """Move a network to the device; on GPUs channels last, which their convolutions want."""
-        layout = torch.channels_last if self.device.type == "cuda" else torch.contiguous_format
-        return network.to(self.device, memory_format=layout)  # type: ignore[call-overload]
+        """Move a network to the device, in the layout that its convolutions want."""
+        return network.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
 
     def send(self, tensor: Tensor) -> Tensor:
         """Copy a CPU tensor to the device; to a GPU from pinned memory, so that the copy runs beside other work."""

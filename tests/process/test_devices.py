@@ -121,6 +121,15 @@ def test_weights_stay_float32_under_bf16() -> None:
     assert next(layer.parameters()).dtype == torch.float32
 
 
+def test_bf16_convolutions_lie_channels_last() -> None:
+    """The layout that their kernels want; float32 keeps the one of before, bit for bit."""
+    layers = [Placement(CPU, precision).place(nn.Conv2d(4, 8, 3)) for precision in ("bf16", "fp32")]
+
+    is_last = [layer.weight.is_contiguous(memory_format=torch.channels_last) for layer in layers]
+
+    assert is_last == [True, False]
+
+
 def test_float32_means_float32() -> None:
     """No autocast at all."""
     placement = Placement(CPU, "fp32")

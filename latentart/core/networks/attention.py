@@ -34,10 +34,10 @@ def linear_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     Returns:
         ``[B, heads, e, n]``.
     """
-    query = torch.softmax(query.float(), dim=-2).to(value.dtype) * query.shape[-2] ** -0.5
-    key = torch.softmax(key.float(), dim=-1).to(value.dtype)
-    context = torch.einsum("bhdn,bhen->bhde", key, value)
-    return torch.einsum("bhde,bhdn->bhen", context, query)
+    query = torch.softmax(query, dim=-2, dtype=torch.float32).to(value.dtype) * query.shape[-2] ** -0.5
+    key = torch.softmax(key, dim=-1, dtype=torch.float32).to(value.dtype)
+    context = torch.matmul(key, value.transpose(-1, -2))  # matmul, as einsum copies what it is given
+    return torch.matmul(context.transpose(-1, -2), query)
 
 
 class LinearAttention(nn.Module):

@@ -2,8 +2,11 @@
 
 Encoder: compression stack (ResNet blocks, optional linear attention, resampler, none after the last), middle block
 (ResNet, linear attention, ResNet), post-encoder convolution to the moments. Decoder: the same, mirrored, with
-``torch.nn.Upsample``. ``encode`` returns moments, never a draw, so that callers own the randomness. With a quantizer
-the posterior is a point and ``decode`` quantizes first, so all that works with latents works with either kind.
+``torch.nn.Upsample``. Where ``patch_size`` is above 1, squares of pixels become channels before the first stage and are
+laid out again after the last (Shi et al. 1609.05158), which leaves out the costly layers at full size.
+
+``encode`` returns moments, never a draw, so that callers own the randomness. With a quantizer the posterior is a point
+and ``decode`` quantizes first, so all that works with latents works with either kind.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from latentart.core.latents import point_moments
 from latentart.core.networks.attention import unit_gain
@@ -20,15 +24,17 @@ from latentart.core.networks.quantizer import VectorQuantizer
 
 
 class Encoder(nn.Module):
-    """Images ``[B, 3, H, W]`` to moments ``[B, 2Z, H/f, W/f]``, ``f = 2 ** (number of stages - 1)``.
+    """Images ``[B, 3, H, W]`` to moments ``[B, 2Z, H/f, W/f]``, ``f = patch_size · 2 ** (number of stages - 1)``.
 
     Without a spread it returns the mean alone, ``[B, Z, H/f, W/f]``.
     """
 
-    def __init__(self, latent_channels: int, stack: StackShape, *, has_spread: bool = True) -> None:
+    def __init__(
+        self, latent_channels: int, stack: StackShape, *, patch_size: int = 1, has_spread: bool = True
+    ) -> None:
         super().__init__()
-        widths = stack.widths
-        self.conv_in = unit_gain(nn.Conv2d(3, widths[0], 3, padding=1))
+        widths, self.patch_size = stack.widths, patch_size
+        self.conv_in = unit_gain(nn.Conv2d(3 * patch_size**2, widths[0], 3, padding=1))
         self.stages = stack.build_down()
         self.middle = stack.build_middle()
         self.conv_out = unit_gain(nn.Conv2d(widths[-1], latent_channels * (1 + has_spread), 3, padding=1))
@@ -37,7 +43,7 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return mean ⊕ logvar on dim 1, or the mean alone."""
-        x = self.conv_in(images)
+        x = self.conv_in(functional.pixel_unshuffle(images, self.patch_size))
         for stage in self.stages:
             x, _ = stage(x)
         return self.conv_out(self.middle(x))
@@ -55,22 +61,31 @@ def start_quiet(to_moments: nn.Conv2d, latent_channels: int, std: float = 0.05) 
         to_moments.bias[latent_channels:] = 2.0 * math.log(std)
 
 
+def start_flat(to_pixels: nn.Conv2d, patch_size: int) -> None:
+    """Let all pixels of a patch begin alike, so that no grid has to be unlearned (ICNR, Aitken et al. 1707.02937)."""
+    with torch.no_grad():
+        for parameter in to_pixels.parameters():
+            parameter.copy_(parameter[:: patch_size**2].repeat_interleave(patch_size**2, dim=0))
+
+
 class Decoder(nn.Module):
     """Latents ``[B, Z, h, w]`` to images ``[B, 3, f·h, f·w]``, before the output activation."""
 
-    def __init__(self, latent_channels: int, stack: StackShape) -> None:
+    def __init__(self, latent_channels: int, stack: StackShape, *, patch_size: int = 1) -> None:
         super().__init__()
+        self.patch_size = patch_size
         self.conv_in = unit_gain(nn.Conv2d(latent_channels, stack.widths[-1], 3, padding=1))
         self.middle = stack.build_middle()
         self.stages = stack.build_up(has_skips=False)
-        self.conv_out = unit_gain(nn.Conv2d(stack.widths[0], 3, 3, padding=1))
+        self.conv_out = unit_gain(nn.Conv2d(stack.widths[0], 3 * patch_size**2, 3, padding=1))
+        start_flat(self.conv_out, patch_size)
 
     def forward(self, z: Tensor) -> Tensor:
         """Return images, roughly within -1…1 but unbounded."""
         x = self.middle(self.conv_in(z))
         for stage in self.stages:
             x = stage(x)
-        return self.conv_out(x)
+        return functional.pixel_shuffle(self.conv_out(x), self.patch_size)
 
 
 class Autoencoder(nn.Module):

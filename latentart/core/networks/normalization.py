@@ -14,4 +14,5 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize ``[B, C, h, w]`` over each group of channels and all positions."""
-        return functional.group_norm(x.float(), self.num_groups, self.weight, self.bias, self.eps).to(x.dtype)
+        known = x if x.device.type == "cpu" else x.float()  # a CPU's kernel casts by itself, without two copies more
+        return functional.group_norm(known, self.num_groups, self.weight, self.bias, self.eps).to(x.dtype)

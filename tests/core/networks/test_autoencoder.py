@@ -62,6 +62,22 @@ def test_shapes_for_odd_batches_and_oblong_pictures(size: tuple[int, int, int]) 
     assert (images.shape, images.dtype) == ((batch, 3, height, width), torch.float32)
 
 
+@torch.no_grad()
+def test_patches_take_the_place_of_the_finest_stages() -> None:
+    """With patches of 2 px two stages make f = 4, and at the start a flat latent decodes to a flat color."""
+    stack = StackShape(
+        widths=(8, 16), num_blocks=1, attention=("none", "linear"), middle_attention="none", blocks=SHAPE
+    )
+    encoder, decoder = Encoder(3, stack, patch_size=2), Decoder(3, stack, patch_size=2)
+
+    moments = encoder(draw(2, 3, 16, 8))
+    images = decoder(torch.full((2, 3, 12, 12), 0.4))
+    middle = images[:, :, 22:26, 22:26]
+
+    assert (tuple(moments.shape), tuple(images.shape)) == ((2, 6, 4, 2), (2, 3, 48, 48))
+    assert (middle.amax((2, 3)) - middle.amin((2, 3))).max() < 1e-5
+
+
 @pytest.mark.parametrize("kind", get_args(Downsampling))
 @torch.no_grad()
 def test_every_downsampling_gives_the_same_shapes(kind: Downsampling) -> None:
