@@ -123,7 +123,7 @@ class StageTraining:
     def train(self, checkpoint: Checkpoint | None) -> VaeResult:
         """Train to the end of the stage; leave checkpoints, previews and the model folder."""
         job, run, name, is_first = self.job, self.workspace.vae_run, self.stage.name, read_ranks().is_first
-        settings, network = self.workspace.config.vae.run, job.step_fn.ema.network
+        settings = self.workspace.config.vae.run
         with fitting(run):
             start = self._take(checkpoint)
         if checkpoint is not None and start.first < job.num_steps:
@@ -134,7 +134,7 @@ class StageTraining:
         if is_first:
             self._prepare_run(start)
         log = self._open_log(start)
-        verdict = VaeVerdict(job.evaluation, run, log, name, job.num_steps)
+        verdict = VaeVerdict(job, run, log)
         with keep_run(run, job, start, log, self.session.limits, quiet=self.session.quiet) as keeper:
             for moment in keeper.steps():
                 if moment.is_last:
@@ -146,7 +146,7 @@ class StageTraining:
                     keeper.attempt(partial(self._preview, moment.step))
                     log.picture(moment.step, self._page(moment.step))
                 if moment.is_due(settings.evaluate_every):
-                    log.metrics(moment.step, stage=name, held_out_reconstruction=job.evaluation.error(network))
+                    log.metrics(moment.step, stage=name, held_out_reconstruction=job.held_out_error())
                 if moment.is_due(settings.preview_every):
                     verdict.say(moment.step)
             if keeper.pause is not None:
@@ -228,8 +228,7 @@ class StageTraining:
             "training": {"vae": {"step": step, "stage": stage.name, **scores.to_json()}},
         }
         save_model(model, about, {"autoencoder": network})
-        error = evaluation.error(network)
-        log.metrics(step, stage=stage.name, held_out_reconstruction=error, **scores.to_json())
+        log.metrics(step, stage=stage.name, held_out_reconstruction=job.held_out_error(), **scores.to_json())
         spread = ", ".join(f"{value:.2f}" for value in normalizer.std)
         log.note(f"stage {stage.name} is finished: {scores}; latent std per channel {spread}")
         return VaeResult(model, [stage.name], scores, self._page(step))

@@ -329,7 +329,7 @@ def test_the_reports_of_a_real_workspace(run: Run, workspace: Path, snapshot: Ca
     page = Reader((workspace / "runs/vae/report.html").read_text())
     assert "Autoencoder: art" in page.text
     assert "hires" in page.text
-    assert any("Mean absolute error" in (svg["aria-label"] or "") for svg in page.all("svg"))
+    assert any("Reconstruction error" in (svg["aria-label"] or "") for svg in page.all("svg"))
 
 
 def test_a_report_of_nothing_is_refused(run: Run, tmp_path: Path) -> None:
