@@ -137,6 +137,31 @@ def test_a_finished_run_is_judged_on_the_page(tmp_path: Path, planned: int | Non
     assert (verdict and verdict[0]) == kind
 
 
+@pytest.mark.parametrize(("trained", "verdict"), [(16, "finished"), (10, None)])
+@pytest.mark.parametrize("kind", ["vae", "ldm"])
+def test_a_run_of_epochs_is_finished_where_its_model_says_so(
+    tmp_path: Path, kind: str, trained: int, verdict: str | None
+) -> None:
+    """The config has no count of steps then; a stage's own begins where the one before it ended."""
+    run, stage = tmp_path / "art/runs" / kind, {"stage": "hires"} if kind == "vae" else {}
+    (run / "model").mkdir(parents=True)
+    lines = [
+        {"step": 10, "loss": 0.5, **stage, **({"stage": "l1"} if stage else {})},
+        {"step": 16, "loss": 0.4, **stage},
+    ]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    length = {"epochs": 1.0, "steps": None}
+    config = {"ldm": {"training": length}, "vae": {"stages": [{"name": "hires", **length}]}}
+    (run / "config.json").write_text(json.dumps(config))
+    about = {"training": {kind: {"step": trained, "steps": 16 if trained == 16 else 30}}}
+    (run / "model/model.json").write_text(json.dumps(about))
+
+    page = build_page(run)
+
+    assert (page.verdict and page.verdict[0]) == verdict
+    assert page.facts["steps"] == ("16" if stage else f"16 of {about['training'][kind]['steps']}")
+
+
 def test_verdicts_that_are_alike_are_one_row(learned: Path) -> None:
     """With the steps from the first to the last of them, and the evidence of the last."""
     assert build_page(learned).verdicts == [
