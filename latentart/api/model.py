@@ -15,6 +15,7 @@ from PIL import Image
 from pydantic import ValidationError
 from torch import Tensor
 
+from latentart.api.words import speaking_of_arguments
 from latentart.config.base import explain
 from latentart.config.sample import SampleConfig
 from latentart.core.pixels import to_pixels
@@ -25,7 +26,6 @@ from latentart.kinds import Precision, Sampler, Spacing
 from latentart.model.codec import decode_latents, encode_pixels
 from latentart.model.folder import load_model
 from latentart.process.devices import Placement, choose_device
-from latentart.process.memory import explaining_memory
 from latentart.process.progress import Progress
 from latentart.sampling.blends import labels_of, parse_blend
 from latentart.sampling.reconstruct import choose_side, fit, fitted_size, open_picture, pass_through, refuse_huge
@@ -69,6 +69,7 @@ class SampleOptions(TypedDict, total=False):
     compile: bool | None
 
 
+@speaking_of_arguments()
 def load(folder: str | Path, *, device: str = "auto", precision: Precision = "auto") -> LoadedModel:
     """Return the model in a folder such as ``runs/ldm/model``, or ``runs/vae/model`` of an autoencoder alone.
 
@@ -115,7 +116,7 @@ class LoadedModel:
         """Side of the pictures that it draws where no size is asked for, in pixels."""
         return self._model.resolution
 
-    @explaining_memory()
+    @speaking_of_arguments()
     def sample(
         self,
         style: str,
@@ -158,7 +159,7 @@ class LoadedModel:
             pixels = generator(told, wanted, settings, shown.update, size=(height, width))
         return [picture_from(one) for one in pixels]
 
-    @explaining_memory()
+    @speaking_of_arguments()
     def reconstruct(self, picture: Picture, *, size: int | None = None) -> Image.Image:
         """Return what is left of a picture, given as a file or as a Pillow image, after the way to latents and back.
 
@@ -172,7 +173,7 @@ class LoadedModel:
         _, images_hat = pass_through(self._fit(picture, size), self._model, self._placement)
         return picture_from(to_pixels(images_hat)[0])
 
-    @explaining_memory()
+    @speaking_of_arguments()
     def encode(self, pictures: Picture | Sequence[Picture], *, size: int | None = None) -> Tensor:
         """Return the latents ``x0`` of one or several pictures, ``[B, Z, h, w]`` float32 on the CPU.
 
@@ -196,7 +197,7 @@ class LoadedModel:
         latents = [encode_pixels(one, model.autoencoder, model.normalizer, placement).cpu() for one in batches]
         return torch.cat(latents)
 
-    @explaining_memory()
+    @speaking_of_arguments()
     def decode(self, latents: Tensor) -> list[Image.Image]:
         """Return the RGB pictures of latents ``[B, Z, h, w]``, on any device: the inverse of ``encode``.
 

@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any, Unpack
 from PIL import Image
 
 from latentart.api.model import LoadedModel, SampleOptions, Size, absolute, place
+from latentart.api.words import speaking_of_arguments
 from latentart.config.workspace import find_config
 from latentart.errors import StoppedBySignal
 from latentart.layout import Workspace
 from latentart.model.folder import trained_steps
-from latentart.process.memory import explaining_memory
 
 if TYPE_CHECKING:
     from latentart.data.cleaning.report import CleanReport
 
 
+@speaking_of_arguments()
 def init_workspace(
     folder: str | Path,
     *,
@@ -46,6 +47,7 @@ def init_workspace(
     return OpenWorkspace(init(absolute(folder), preset, raw, _overrides(settings)), device)
 
 
+@speaking_of_arguments()
 def open_workspace(
     path: str | Path = ".", *, settings: Mapping[str, Any] | None = None, device: str = "auto"
 ) -> OpenWorkspace:
@@ -81,6 +83,7 @@ class OpenWorkspace:
         """Say where it is."""
         return f"<OpenWorkspace {self.folder}>"
 
+    @speaking_of_arguments()
     def clean(self, *, progress: bool = False) -> CleanReport:
         """Clean the raw folder into the workspace's pictures, as `latentart clean-data`, and return the report.
 
@@ -104,7 +107,7 @@ class OpenWorkspace:
         """
         from latentart.training.train_vae import train_vae
 
-        with _interrupted_by_ctrl_c(), explaining_memory():
+        with _interrupted_by_ctrl_c(), speaking_of_arguments():
             return train_vae(self._workspace, stage, place(self._device), quiet=not progress).model
 
     def train_ldm(self, *, progress: bool = False) -> Path:
@@ -119,9 +122,10 @@ class OpenWorkspace:
         from latentart.training.train_ldm import train_ldm
 
         placement = place(self._device, self._workspace.config.ldm.training.run.precision)
-        with _interrupted_by_ctrl_c(), explaining_memory():
+        with _interrupted_by_ctrl_c(), speaking_of_arguments():
             return train_ldm(self._workspace, placement, quiet=not progress).model
 
+    @speaking_of_arguments()
     def model(self) -> LoadedModel:
         """Return the newest model; where no denoiser is trained yet, the autoencoder alone.
 

@@ -131,10 +131,6 @@ class LdmTrainingConfig(StepsOrEpochs):
     steps: Count | None = 100_000
     """Optimizer steps."""
 
-    new_cycle_at: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    """Step from which the learning rate begins its schedule anew, warm-up and all: the one at which a run ended that is
-    made longer. 0: one schedule over all steps."""
-
     resolution: Annotated[int, Field(ge=1, lt=2**15)] = 256
     """Side of the square pictures whose latents are learned, in pixels."""
 

@@ -192,6 +192,10 @@ class StepsOrEpochs(StrictConfig):
     epochs: Annotated[float, Field(gt=0, le=10**6)] | None = None
     """Passes over the data set, in place of steps."""
 
+    new_cycle_at: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Step from which the learning rate begins its schedule anew, warm-up and all: the one at which a run, or
+    a stage, ended that is made longer. 0: one schedule over all steps."""
+
     @model_validator(mode="after")
     def _exactly_one(self) -> StepsOrEpochs:
         if (self.steps is None) == (self.epochs is None):

@@ -106,7 +106,7 @@ def build_page(run: Path) -> Page:
         unread = _read_history(history)
         charts = draw_charts(history)
         previews, unreadable = pictures.result()
-    planned = planned_steps(config, what, list(history.stages))
+    planned = planned_steps(config, _read_json(run / "model/model.json"), history)
     return Page(
         title=f"{what.capitalize()}: {run.resolve().parent.parent.name}",
         subtitle=f"{run} · {time.strftime('%Y-%m-%d %H:%M')}",
@@ -133,15 +133,19 @@ def _read_history(history: RunHistory) -> list[str]:
     return []
 
 
-def planned_steps(config: Mapping[str, Any], what: What, stages: list[str]) -> int | None:
-    """Return how many steps the run, or its present stage, is to have; None where the config does not say."""
-    try:
-        if what == "denoiser":
-            steps = config["ldm"]["training"]["steps"]
+def planned_steps(config: Mapping[str, Any], about: Mapping[str, Any], history: RunHistory) -> int | None:
+    """Return how many steps the run, or its present stage, is to have; None where nobody says.
+
+    What epochs come to stands in the model that the run wrote: of a stage only once that is finished.
+    """
+    steps: Any = None
+    with contextlib.suppress(LookupError, TypeError):
+        if history.what == "denoiser":
+            steps = config["ldm"]["training"]["steps"] or about["training"]["ldm"]["steps"]
         else:
-            steps = {stage["name"]: stage["steps"] for stage in config["vae"]["stages"]}[stages[-1]]
-    except (LookupError, TypeError):
-        return None
+            steps = {stage["name"]: stage["steps"] for stage in config["vae"]["stages"]}[list(history.stages)[-1]]
+            if not steps and (last := about["training"]["vae"]["step"]) >= history.last_step:
+                steps = last - history.first_step
     return steps if isinstance(steps, int) and not isinstance(steps, bool) and steps > 0 else None
 
 

@@ -40,7 +40,7 @@ LDM_CHARTS: dict[str, Names] = {
     },
 }
 VAE_CHARTS: dict[str, Names] = {
-    "Mean absolute error": {"reconstruction": "training", "held_out_reconstruction": "held out"},
+    "Reconstruction error": {"reconstruction": "training", "held_out_reconstruction": "held out"},
     "Loss and its other terms": {
         "loss": "loss",
         "perceptual": "perceptual",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from latentart.data.index import IndexEntry
 from latentart.data.loading import load_batches
 from latentart.data.pictures.grids import save_png, tile_grid
 from latentart.errors import DownloadError
-from latentart.kinds import PerceptualKind
+from latentart.kinds import PerceptualKind, Reconstruction
 from latentart.layout import Workspace
 from latentart.model.weights.perceptual import build_perceptual
 from latentart.process.devices import Placement
@@ -112,10 +112,17 @@ class Evaluation:
             mean, _ = split_moments(moments)
             return moments, network.decode(mean)
 
-    def error(self, network: nn.Module) -> float:
-        """Return the mean absolute reconstruction error, in image units, over some of the scored pictures."""
+    def error(self, network: nn.Module, kind: Reconstruction = "l1") -> float:
+        """Return the mean reconstruction error of a kind, in image units, over some of the scored pictures."""
+        return self._mean_error(lambda images: self.reconstruct(network, images)[1], kind)
+
+    def blank_error(self, kind: Reconstruction = "l1") -> float:
+        """Return the same of one who knows each picture's mean color alone."""
+        return self._mean_error(lambda images: images.mean((2, 3), keepdim=True), kind)
+
+    def _mean_error(self, guess: Callable[[Tensor], Tensor], kind: Reconstruction) -> float:
         errors = [
-            reconstruction_per_image(self.reconstruct(network, images)[1], images).cpu()
+            reconstruction_per_image(guess(images), images, kind).cpu()
             for images in self.images(self.scored, FOLLOWED_PICTURES)
         ]
         return float(torch.cat(errors).mean())

@@ -87,7 +87,7 @@ def build_stage_job(
         step_fn=build_vae_step(config.vae, stage, num_steps, placement, seed),
         num_steps=num_steps,
         batch_size=stage.batch_size,
-        rate=build_rate_plan(config.vae.optimizer, num_steps, stage.lr),
+        rate=build_rate_plan(config.vae.optimizer, num_steps, stage.lr, stage.new_cycle_at),
         load=partial(batches.load, placement=placement, names=pictures, workers=config.data.workers),
         pace=config.vae.run,
         saved={"data": data, "config": config.to_json()},
@@ -155,7 +155,8 @@ def build_vae_step(config: VaeConfig, stage: StageConfig, num_steps: int, placem
     if stage.weights.perceptual > 0:
         perceptual = build_perceptual(config.perceptual.backbone, config.perceptual.weights)
         placement.place(perceptual)
-    ema, plan = build_ema(autoencoder, config.run.ema), build_rate_plan(config.optimizer, num_steps, stage.lr)
+    ema = build_ema(autoencoder, config.run.ema)
+    plan = build_rate_plan(config.optimizer, num_steps, stage.lr, stage.new_cycle_at)
     for network in (autoencoder.encoder, autoencoder.decoder):
         prepare_network(network, config.run)
     return VaeStep(

@@ -108,8 +108,13 @@ class StageJob(Job[VaeBatch]):
     """One stage of the autoencoder; ``evaluation`` is of what it makes of pictures."""
 
     step_fn: VaeStep
+    stage: str
     placement: Placement
     evaluation: Evaluation
+
+    def held_out_error(self) -> float:
+        """Return the average's error on held-out pictures, of the kind that the stage trains by."""
+        return self.evaluation.error(self.step_fn.ema.network, self.step_fn.terms.reconstruction_kind)
 
 
 @dataclass(frozen=True, kw_only=True)

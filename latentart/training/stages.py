@@ -19,6 +19,11 @@ class Stage(Protocol):
         """What it is called."""
         ...
 
+    @property
+    def new_cycle_at(self) -> int:
+        """The step of its own at which its learning rate begins anew, 0 for none."""
+        ...
+
 
 AStage = TypeVar("AStage", bound=Stage)
 
@@ -48,11 +53,16 @@ def stages_done(checkpoint: Checkpoint | None) -> dict[str, int]:
     return dict(checkpoint.state["stages_done"]) if checkpoint else {}
 
 
-def is_model_behind(run: Path, stage: Stage, checkpoint: Checkpoint | None) -> bool:
-    """Tell whether the run ended this stage last and was cut short before its model folder was written."""
+def is_done(run: Path, stage: Stage, checkpoint: Checkpoint | None, num_steps: int) -> bool:
+    """Tell whether nothing is left to do of a stage that is to have ``num_steps``.
+
+    Of the one that the run ended last it may be the model folder, or a new cycle by which it is made longer.
+    """
+    is_finished = stage.name in stages_done(checkpoint)
     if checkpoint is None or checkpoint.state["stage"] != stage.name:
-        return False
-    return trained_steps(run / "model", "vae") != checkpoint.step
+        return is_finished
+    is_longer = stage.new_cycle_at > 0 and checkpoint.state["stage_step"] < num_steps
+    return is_finished and not is_longer and trained_steps(run / "model", "vae") == checkpoint.step
 
 
 def require_former_stage(

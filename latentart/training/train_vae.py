@@ -10,7 +10,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from latentart.builders import count_steps
 from latentart.config.vae import StageConfig
+from latentart.data.held_out import split_held_out
 from latentart.layout import Workspace
 from latentart.model.folder import save_model
 from latentart.model.run_data import describe_pictures, settle_data
@@ -25,7 +27,7 @@ from latentart.training.job import StageJob, Start
 from latentart.training.log import RunLog
 from latentart.training.loop import Pause, agree_on_limit, keep_run
 from latentart.training.run import Session, open_log, open_run, open_trackers, record_run, require_disk
-from latentart.training.stages import choose_stages, is_model_behind, require_former_stage, stages_done
+from latentart.training.stages import choose_stages, is_done, require_former_stage, stages_done
 from latentart.training.steps.memory import vae_shortage
 from latentart.training.survival.recovery import train_or_go_back
 from latentart.training.survival.resuming import (
@@ -84,6 +86,7 @@ def train_vae(
         done = stages_done(checkpoint)
         require_perceptual_weights(config, [stage for stage in stages if stage.name not in done])
         data = describe_pictures(entries, style_names, workspace.config.data.held_out)
+        num_pictures = len(split_held_out(entries, workspace.config.data.held_out)[0])
         trained: list[str] = []
         result = VaeResult(run / "model", [], None, None)
         for stage in stages:
@@ -92,8 +95,8 @@ def train_vae(
                 saved, may_change = checkpoint.state["data"], call.may_change_data
                 data, changes = settle_data(saved, data, run, may_change=may_change, may_grow=True)
                 changes += require_same_settings(run, checkpoint, settings, "vae")
-            if stage.name in stages_done(checkpoint) and not is_model_behind(run, stage, checkpoint):
-                logger.info("stage %s is finished", stage.name)
+            if is_done(run, stage, checkpoint, num_steps := count_steps(stage, num_pictures, stage.batch_size)):
+                logger.info("stage %s is finished%s", stage.name, _say_longer(stage, checkpoint, num_steps))
                 continue
             require_former_stage(run, config.stages, stage, checkpoint)
             if checkpoint is not None and trained and (limit := agree_on_limit(limits)):
@@ -111,6 +114,14 @@ def train_vae(
     return replace(result, stages=trained)
 
 
+def _say_longer(stage: StageConfig, checkpoint: Checkpoint | None, num_steps: int) -> str:
+    """Return what makes the stage that was finished last as long as its config now has it."""
+    if checkpoint is None or checkpoint.state["stage"] != stage.name or checkpoint.state["stage_step"] >= num_steps:
+        return ""
+    own = checkpoint.state["stage_step"]
+    return f" at step {own} of {num_steps}; vae.stages.{stage.name}.new_cycle_at={own} makes it longer"
+
+
 @dataclass(frozen=True)
 class StageTraining:
     """One stage's job in its workspace, from where it stands to its end."""
@@ -123,7 +134,7 @@ class StageTraining:
     def train(self, checkpoint: Checkpoint | None) -> VaeResult:
         """Train to the end of the stage; leave checkpoints, previews and the model folder."""
         job, run, name, is_first = self.job, self.workspace.vae_run, self.stage.name, read_ranks().is_first
-        settings, network = self.workspace.config.vae.run, job.step_fn.ema.network
+        settings = self.workspace.config.vae.run
         with fitting(run):
             start = self._take(checkpoint)
         if checkpoint is not None and start.first < job.num_steps:
@@ -134,7 +145,7 @@ class StageTraining:
         if is_first:
             self._prepare_run(start)
         log = self._open_log(start)
-        verdict = VaeVerdict(job.evaluation, run, log, name, job.num_steps)
+        verdict = VaeVerdict(job, run, log)
         with keep_run(run, job, start, log, self.session.limits, quiet=self.session.quiet) as keeper:
             for moment in keeper.steps():
                 if moment.is_last:
@@ -146,7 +157,7 @@ class StageTraining:
                     keeper.attempt(partial(self._preview, moment.step))
                     log.picture(moment.step, self._page(moment.step))
                 if moment.is_due(settings.evaluate_every):
-                    log.metrics(moment.step, stage=name, held_out_reconstruction=job.evaluation.error(network))
+                    log.metrics(moment.step, stage=name, held_out_reconstruction=job.held_out_error())
                 if moment.is_due(settings.preview_every):
                     verdict.say(moment.step)
             if keeper.pause is not None:
@@ -228,8 +239,7 @@ class StageTraining:
             "training": {"vae": {"step": step, "stage": stage.name, **scores.to_json()}},
         }
         save_model(model, about, {"autoencoder": network})
-        error = evaluation.error(network)
-        log.metrics(step, stage=stage.name, held_out_reconstruction=error, **scores.to_json())
+        log.metrics(step, stage=stage.name, held_out_reconstruction=job.held_out_error(), **scores.to_json())
         spread = ", ".join(f"{value:.2f}" for value in normalizer.std)
         log.note(f"stage {stage.name} is finished: {scores}; latent std per channel {spread}")
         return VaeResult(model, [stage.name], scores, self._page(step))

@@ -20,9 +20,9 @@ from latentart.scoring.metrics.judge import judge_in_batches
 from latentart.scoring.metrics.memorization import CopyLimits, find_neighbors, to_thumbnails
 from latentart.scoring.metrics.spread import relative_spread
 from latentart.scoring.real_pictures import find_real
-from latentart.scoring.reconstructions import FOLLOWED_PICTURES, Evaluation
 from latentart.scoring.run_history import RunHistory, What
 from latentart.scoring.verdict import judge_run
+from latentart.training.job import StageJob
 from latentart.training.ldm_previews import PreviewPage
 from latentart.training.log import RunLog
 
@@ -136,25 +136,16 @@ class PreviewJudge:
 class VaeVerdict:
     """Judges a stage at its previews; stages differ in their losses and their resolution, so each stands alone."""
 
-    def __init__(self, evaluation: Evaluation, run: Path, log: RunLog, stage: str, num_steps: int) -> None:
-        self.evaluation, self.stage = evaluation, stage
-        self.verdict = RunVerdict(run, log, "autoencoder", num_steps)
+    def __init__(self, job: StageJob, run: Path, log: RunLog) -> None:
+        self.job = job
+        self.verdict = RunVerdict(run, log, "autoencoder", job.num_steps)
         self._blank: float | None = None
 
     def say(self, step: int) -> None:
         """Judge the stage at a step of the run."""
-        without_harm(lambda: self.verdict.say(step, self._measure(), stage=self.stage))
+        without_harm(lambda: self.verdict.say(step, self._measure(), stage=self.job.stage))
 
     def _measure(self) -> dict[str, float | None]:
         if self._blank is None:
-            self._blank = blank_error(self.evaluation)
+            self._blank = self.job.evaluation.blank_error(self.job.step_fn.terms.reconstruction_kind)
         return {"blank_loss": self._blank}
-
-
-def blank_error(evaluation: Evaluation) -> float:
-    """Return the mean absolute error of one who knows each scored picture's mean color alone, in image units."""
-    errors = [
-        (images - images.mean((2, 3), keepdim=True)).abs().mean((1, 2, 3)).cpu()
-        for images in evaluation.images(evaluation.scored, FOLLOWED_PICTURES)
-    ]
-    return float(torch.cat(errors).mean())

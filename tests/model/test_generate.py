@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from latentart.config.vae import AutoencoderConfig
 from latentart.core.latents import LatentNormalizer
 from latentart.core.networks.conditioning import Denoiser
 from latentart.errors import ResourceError
+from latentart.kinds import Precision
 from latentart.model.generate import Generator, Origin, SamplerSettings, Watch
 from latentart.process.devices import Placement
 
@@ -31,6 +33,7 @@ DEMO = UNetConfig(
     embedding_channels=256,
 )
 MAX_OVERHEAD = 0.05
+BF16_LEVELS = 8  # of 255: what is left of eight bits after some steps
 
 
 class Crowded(Denoiser):
@@ -109,6 +112,23 @@ def test_a_batch_that_is_drawn_twice_is_seen_once() -> None:
     generator([0, 1, 2], [0, 1, 2], SamplerSettings(steps=4, guidance=1.0), watch=Watch(10, see))
 
     assert sorted(frames) == [(frame, picture) for frame in range(3) for picture in range(3)]
+
+
+@pytest.mark.parametrize(("precision", "levels"), [("fp32", 1), ("bf16", BF16_LEVELS)])
+def test_a_picture_is_its_seeds_whatever_is_drawn_beside_it(precision: Precision, levels: int) -> None:
+    """In a grid, in samples that join others, repeated or drawn again in other batches: alike, to what README says."""
+    placement = Placement(torch.device("cpu"), precision)
+    generator, settings = replace(build(), placement=placement), SamplerSettings(steps=2, eta=1.0)
+    style_ids, seeds = [0, 1, 2], [3, 4, 5]
+
+    beside = generator(style_ids, seeds, settings, size=(16, 16)).int()
+    alone = generator(style_ids, seeds, replace(settings, batch_size=1), size=(16, 16)).int()
+    plain = build()(style_ids, seeds, settings, size=(16, 16)).int()
+
+    assert (alone - beside).abs().max() <= levels
+    assert torch.equal(plain, beside) == (precision == "fp32")
+    assert (plain - beside).abs().max() <= levels
+    assert (beside[1] - beside[2]).abs().max() > 2 * BF16_LEVELS
 
 
 @pytest.mark.parametrize(("frames", "num_steps", "seen"), [(29, 50, 29), (29, 30, 29), (29, 4, 3), (3, 100, 3)])

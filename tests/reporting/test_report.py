@@ -137,6 +137,31 @@ def test_a_finished_run_is_judged_on_the_page(tmp_path: Path, planned: int | Non
     assert (verdict and verdict[0]) == kind
 
 
+@pytest.mark.parametrize(("trained", "verdict"), [(16, "finished"), (10, None)])
+@pytest.mark.parametrize("kind", ["vae", "ldm"])
+def test_a_run_of_epochs_is_finished_where_its_model_says_so(
+    tmp_path: Path, kind: str, trained: int, verdict: str | None
+) -> None:
+    """The config has no count of steps then; a stage's own begins where the one before it ended."""
+    run, stage = tmp_path / "art/runs" / kind, {"stage": "hires"} if kind == "vae" else {}
+    (run / "model").mkdir(parents=True)
+    lines = [
+        {"step": 10, "loss": 0.5, **stage, **({"stage": "l1"} if stage else {})},
+        {"step": 16, "loss": 0.4, **stage},
+    ]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    length = {"epochs": 1.0, "steps": None}
+    config = {"ldm": {"training": length}, "vae": {"stages": [{"name": "hires", **length}]}}
+    (run / "config.json").write_text(json.dumps(config))
+    about = {"training": {kind: {"step": trained, "steps": 16 if trained == 16 else 30}}}
+    (run / "model/model.json").write_text(json.dumps(about))
+
+    page = build_page(run)
+
+    assert (page.verdict and page.verdict[0]) == verdict
+    assert page.facts["steps"] == ("16" if stage else f"16 of {about['training'][kind]['steps']}")
+
+
 def test_verdicts_that_are_alike_are_one_row(learned: Path) -> None:
     """With the steps from the first to the last of them, and the evidence of the last."""
     assert build_page(learned).verdicts == [
@@ -329,7 +354,7 @@ def test_the_reports_of_a_real_workspace(run: Run, workspace: Path, snapshot: Ca
     page = Reader((workspace / "runs/vae/report.html").read_text())
     assert "Autoencoder: art" in page.text
     assert "hires" in page.text
-    assert any("Mean absolute error" in (svg["aria-label"] or "") for svg in page.all("svg"))
+    assert any("Reconstruction error" in (svg["aria-label"] or "") for svg in page.all("svg"))
 
 
 def test_a_report_of_nothing_is_refused(run: Run, tmp_path: Path) -> None:

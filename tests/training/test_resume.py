@@ -159,9 +159,9 @@ def finished(run: Run, workspace: Path) -> Path:
     return workspace
 
 
-def rates(workspace: Path) -> list[float]:
-    """Return the learning rate of every update of the denoiser."""
-    lines = map(json.loads, (workspace / "runs/ldm/metrics.jsonl").read_text().splitlines())
+def rates(workspace: Path, kind: str = "ldm") -> list[float]:
+    """Return the learning rate of every update of a network."""
+    lines = map(json.loads, (workspace / "runs" / kind / "metrics.jsonl").read_text().splitlines())
     return [line["lr"] for line in lines if "lr" in line]
 
 
@@ -225,8 +225,25 @@ def test_a_stage_stretched_at_its_end_does_not_leap(run: Run, cleaned: Path) -> 
     line = run(cleaned, "train", "vae", "--stage", "l1", "vae.stages.l1.steps=60").error(6)
 
     assert "it would leap to " in line
-    assert "Put the number of steps and the schedule back as they were." in line
+    assert "Begin a new cycle with vae.stages.l1.new_cycle_at=20, or put the steps back." in line
     assert run(cleaned, "train", "vae", "--stage", "l1", long).code == 0
+
+
+def test_a_finished_stage_is_made_longer_by_its_word(run: Run, cleaned: Path) -> None:
+    """Without it the line names it; with it the rate rises as it did at first, and an interruption changes nothing."""
+    words = ("train", "vae", "--stage", "l1")
+    run(cleaned, *words, "vae.stages.l1.steps=4")
+
+    refused = run(cleaned, *words, "vae.stages.l1.steps=8")
+    longer = (*words, "vae.stages.l1.steps=8", "vae.stages.l1.new_cycle_at=4")
+    outcomes = [run(cleaned, *longer, "--max-steps", "1"), run(cleaned, *longer), run(cleaned, *longer)]
+
+    assert "stage l1 is finished at step 4 of 8; vae.stages.l1.new_cycle_at=4 makes it longer" in refused.err
+    assert [outcome.code for outcome in outcomes] == [0, 0, 0], outcomes[0].err
+    assert "stage l1 is finished\nNothing was left to do" in outcomes[2].err
+    found = rates(cleaned, "vae")
+    assert len(found) == 8
+    assert found[4:] == found[:4]
 
 
 @pytest.mark.slow

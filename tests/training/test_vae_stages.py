@@ -128,6 +128,17 @@ def test_the_error_on_held_out_pictures_is_followed(run: Run, cleaned: Path) -> 
     assert steps == [2, 3, 4, 6, 8, 10]
 
 
+def test_the_error_on_held_out_pictures_is_of_the_stages_own_kind(run: Run, cleaned: Path) -> None:
+    """A stage that trains by squares is followed by squares: of one picture, what its PSNR says."""
+    run(cleaned, "train", "vae", "--stage", "l1", "vae.stages.l1.reconstruction=l2", "vae.stages.l1.steps=1")
+
+    last = next(line for line in metrics(cleaned / "runs/vae") if "psnr" in line)
+
+    assert last["pictures"] == 1
+    squares = 4 / 10 ** (last["psnr"] / 10)  # there what lies beyond -1…1 counts as the edge
+    assert last["held_out_reconstruction"] == pytest.approx(squares, rel=0.01)
+
+
 def test_the_log_tells_of_the_discriminator(run: Run, cleaned: Path) -> None:
     """A plateau that starts it stands in the log with its step."""
     run(

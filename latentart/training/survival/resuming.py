@@ -193,10 +193,8 @@ def require_no_leap(run: Path, checkpoint: Checkpoint, rate: Callable[[int], flo
     msg = (
         f"the last update in {run} had a learning rate of {former:.2g}; with these settings it would leap to {now:.2g}."
     )
-    hint = "Put the number of steps and the schedule back as they were."
-    if stage is None:
-        hint = f"Begin a new cycle with ldm.training.new_cycle_at={steps_then or own}, or put the steps back."
-    raise ModelError(msg, hint)
+    length = "ldm.training" if stage is None else f"vae.stages.{stage}"
+    raise ModelError(msg, f"Begin a new cycle with {length}.new_cycle_at={steps_then or own}, or put the steps back.")
 
 
 @contextlib.contextmanager
