@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from nursery import Nursery, open_nursery
 
 from latentart import cli
 from latentart.data.synthetic.art import draw_picture
@@ -187,6 +188,13 @@ def run() -> Callable[..., Outcome]:
 def run_once() -> Callable[..., Outcome]:
     """Run `latentart` for what many tests look at."""
     return run_in
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """Start the process that forks others."""
+    with open_nursery() as process:
+        yield process
 
 
 @pytest.fixture
