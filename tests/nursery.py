@@ -17,6 +17,8 @@ FORKS = """
 import json, os, sys, traceback
 import latentart.sampling.sample, latentart.training.encode, latentart.training.train_ldm, latentart.training.train_vae
 from latentart import cli
+from latentart.training import ldm_batches
+ldm_batches.HELD_OUT_DRAWS = 16  # as in the tests' own process
 for line in sys.stdin:
     order = json.loads(line)
     if "wait" in order:
