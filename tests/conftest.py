@@ -12,11 +12,14 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.main
 from hypothesis import HealthCheck, settings
+from nursery import Nursery, open_nursery
 
 from latentart import cli
 from latentart.data.synthetic.art import draw_picture
@@ -151,8 +154,19 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def small_overheads() -> Iterator[None]:
+    """Take 16 draws for a held-out loss: 256 in batches of 4 outlast the training; build typer's commands once."""
+    from latentart.training import ldm_batches
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ldm_batches, "HELD_OUT_DRAWS", 16)
+        patch.setattr(typer.main, "get_command", cache(typer.main.get_command))
+        yield
+
+
 @pytest.fixture(scope="session")
-def story(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Story:
+def story(tmp_path_factory: pytest.TempPathFactory, one_thread: None, small_overheads: None) -> Story:
     """Walk the whole path in a new workspace."""
     home = tmp_path_factory.mktemp("story")
     raw = draw_raw(home / "pictures")
@@ -187,6 +201,13 @@ def run() -> Callable[..., Outcome]:
 def run_once() -> Callable[..., Outcome]:
     """Run `latentart` for what many tests look at."""
     return run_in
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """Start the process that forks others."""
+    with open_nursery() as process:
+        yield process
 
 
 @pytest.fixture

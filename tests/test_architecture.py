@@ -84,6 +84,18 @@ def name_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """Return what is written in a file."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def nodes_of(path: Path) -> tuple[ast.AST, ...]:
+    """Return every node of a file."""
+    return tuple(ast.walk(tree_of(path)))
+
+
 def package_of(module: str) -> str:
     """Return the ring's member that a module belongs to; the root itself is __init__."""
     return module.split(".")[1] if "." in module else "__init__"
@@ -103,7 +115,7 @@ def walk(node: ast.AST, *, is_at_top: bool = True) -> Iterator[tuple[ast.AST, bo
 def imports_of(path: Path) -> tuple[Import, ...]:
     """Return every import in a file, wherever it stands."""
     importer, found = name_of(path), []
-    for node, is_at_top in walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node, is_at_top in walk(tree_of(path)):
         if isinstance(node, ast.Import):
             found += [Import(importer, alias.name, is_at_top) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -166,7 +178,7 @@ def test_the_words_of_a_choice_are_spelled_once() -> None:
     spelled = {
         path: {
             frozenset(ast.literal_eval(node.slice))
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            for node in nodes_of(path)
             if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Literal"
             if isinstance(node.slice, ast.Tuple) and all(isinstance(one, ast.Constant) for one in node.slice.elts)
         }
@@ -199,7 +211,7 @@ def test_no_module_uses_the_private_names_of_another() -> None:
     """Neither by import nor through an object."""
     found = set()
     for path in FILES:
-        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        nodes = nodes_of(path)
         own = {node.name for node in nodes if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
         own |= {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
         own |= {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}
@@ -275,7 +287,7 @@ def test_files_and_functions_stay_small() -> None:
         text = path.read_text(encoding="utf-8")
         if (lines := len(text.splitlines())) > MAX_FILE_LINES:
             wrong.append(f"{path}: {lines} lines")
-        for node in ast.walk(ast.parse(text)):
+        for node in nodes_of(path):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 lines = (node.end_lineno or 0) - node.lineno + 1
                 if lines > MAX_FUNCTION_LINES:
@@ -288,7 +300,7 @@ def test_functions_take_few_parameters() -> None:
     """What belongs together is one value; of a command in cli the parameters are its options, so many as it has."""
     many = set()
     for path in FILES:
-        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        nodes = nodes_of(path)
         for node in [] if package_of(name_of(path)) == "cli" else nodes:
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 given, stars = node.args, (node.args.vararg, node.args.kwarg)
@@ -304,7 +316,7 @@ def test_library_code_does_not_print() -> None:
     wrong = [
         f"{path}:{node.lineno}"
         for path in FILES
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in nodes_of(path)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     ]
 
@@ -327,7 +339,7 @@ def test_every_module_says_what_lives_there() -> None:
     """Each has a docstring, and so has every public function and class."""
     wrong = []
     for path in FILES:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = tree_of(path)
         if not ast.get_docstring(tree):
             wrong.append(str(path))
         for node in tree.body:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+import typer.main
 
 from latentart import cli, errors
 from latentart.errors import LatentArtError, StoppedBySignal, nearest
@@ -25,13 +26,19 @@ COLOR = re.compile(r"\x1b\[[\d;]*\b[34]\d")
 
 
 @pytest.fixture
-def fail(latentart: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], Any]:
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Add the command `fail` to the real program for one test."""
+    monkeypatch.setattr(cli.app, "registered_commands", cli.app.registered_commands[:])
+    monkeypatch.setattr(typer.main, "get_command", typer.main.get_command.__wrapped__)  # the tests build it once
+    return cli.app.command("fail")
+
+
+@pytest.fixture
+def fail(latentart: Run, command: Callable[..., Any]) -> Callable[[BaseException], Any]:
     """Run a command that ends with the given exception, in the real program."""
 
     def run(error: BaseException) -> Any:
-        monkeypatch.setattr(cli.app, "registered_commands", cli.app.registered_commands[:])
-
-        @cli.app.command("fail")
+        @command
         def fail() -> None:
             raise error
 
@@ -138,11 +145,10 @@ def test_a_stranger_s_name_is_shown_as_it_is(
     assert capsys.readouterr().err == f"wrote {shown}\n"
 
 
-def test_an_unknown_error_is_not_caught(latentart: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_error_is_not_caught(latentart: Run, command: Callable[..., Any]) -> None:
     """A bug of ours leaves `main` as it is."""
-    monkeypatch.setattr(cli.app, "registered_commands", cli.app.registered_commands[:])
 
-    @cli.app.command("fail")
+    @command
     def fail() -> None:
         raise ZeroDivisionError
 

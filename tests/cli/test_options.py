@@ -131,7 +131,7 @@ def test_a_terminal_without_letters_gets_them_escaped(tmp_path: Path) -> None:
     for i in range(22):
         (tmp_path / "raw" / "é" / f"{i}.jpg").write_bytes(b"")
     env = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    command = [sys.executable, "-m", "latentart", "clean-data", "raw", "--out", "out", "-q"]
+    command = [sys.executable, "-m", "latentart", "clean-data", "raw", "--out", "out", "-q", "data.workers=1"]
 
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, check=False)
 

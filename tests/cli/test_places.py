@@ -101,11 +101,10 @@ def test_evaluations_that_cannot_be_added_to_are_found_before_the_work(run: Run,
     assert not (workspace / "runs/vae/evaluations").exists()
 
 
-@pytest.mark.parametrize("words", [("schedule",), ("-v", "schedule")])
-def test_without_a_home_no_library_speaks(tmp_path: Path, words: tuple[str, ...]) -> None:
-    """Matplotlib finds no place for its cache of fonts, and that is no business of the user's."""
+def test_without_a_home_no_library_speaks(tmp_path: Path) -> None:
+    """Matplotlib finds no place for its cache of fonts, and that is no business of the user's, who asks for all."""
     kept = {name: value for name, value in os.environ.items() if name not in ("MPLCONFIGDIR", "XDG_CACHE_HOME")}
-    command = [sys.executable, "-m", "latentart", *words]
+    command = [sys.executable, "-m", "latentart", "-v", "schedule"]
 
     done = subprocess.run(
         command, cwd=tmp_path, env=kept | {"HOME": "/proc/none"}, capture_output=True, text=True, check=True

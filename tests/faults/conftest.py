@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -12,59 +11,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-
-# a process that has loaded everything and forks one for each line: its start takes no seconds
-NURSERY = """
-import json, os, sys, traceback
-import latentart.training.encode, latentart.training.train_ldm, latentart.training.train_vae
-from latentart import cli
-for line in sys.stdin:
-    order = json.loads(line)
-    if "wait" in order:
-        print(os.waitstatus_to_exitcode(os.waitpid(order["wait"], 0)[1]), flush=True)
-        continue
-    if "poll" in order:
-        found, status = os.waitpid(order["poll"], os.WNOHANG)
-        print(os.waitstatus_to_exitcode(status) if found else "runs", flush=True)
-        continue
-    child = os.fork()
-    if child == 0:
-        os.setsid()
-        os.chdir(order["folder"])
-        for stream, name in ((1, "out"), (2, "err")):
-            os.dup2(os.open(order["said"] + name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.environ.update(order["environment"])
-        sys.argv = ["latentart", *order["words"]]
-        code = 1
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as done:
-            code = done.code or 0
-        except BaseException:
-            traceback.print_exc()
-        sys.exit(code)
-    print(child, flush=True)
-"""
-
-
-@dataclass
-class Nursery:
-    """The process that forks others, and what it is asked."""
-
-    process: subprocess.Popen[str]
-
-    def ask(self, **order: Any) -> str:
-        """Give an order and return the answer."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps(order) + "\n")
-        self.process.stdin.flush()
-        return self.process.stdout.readline().strip()
+from nursery import Nursery, others_of
 
 
 @dataclass
@@ -80,13 +29,13 @@ class Child:
     def wait(self) -> int:
         """Wait for its end and return its exit code."""
         if self.code is None:
-            self.code = int(self.nursery.ask(wait=self.pid))
+            self.code = self.nursery.wait(self.pid)
         return self.code
 
     def is_running(self) -> bool:
         """Tell whether it still runs."""
-        if self.code is None and (answer := self.nursery.ask(poll=self.pid)) != "runs":
-            self.code = int(answer)
+        if self.code is None:
+            self.code = self.nursery.poll(self.pid)
         return self.code is None
 
     def kill(self) -> bool:
@@ -116,29 +65,6 @@ class Child:
             time.sleep(pause)
         return bool(reached)
 
-    def others(self) -> list[int]:
-        """Return the processes of its session, apart from itself, that still run."""
-        found = []
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            try:
-                fields = stat.read_text(encoding="latin-1").rpartition(")")[2].split()
-            except OSError:
-                continue
-            if int(fields[3]) == self.pid and int(stat.parent.name) != self.pid and fields[0] != "Z":
-                found.append(int(stat.parent.name))
-        return found
-
-
-@pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery]:
-    """Start the process that forks others."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "80"}
-    command, pipe = [sys.executable, "-c", NURSERY], subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment) as process:
-        yield Nursery(process)
-        assert process.stdin is not None
-        process.stdin.close()
-
 
 @pytest.fixture
 def start(nursery: Nursery, tmp_path: Path) -> Iterator[Callable[..., Child]]:
@@ -147,13 +73,13 @@ def start(nursery: Nursery, tmp_path: Path) -> Iterator[Callable[..., Child]]:
 
     def start(folder: Path, *words: str, environment: dict[str, str] | None = None) -> Child:
         said = tmp_path / f"said-{len(started)}-"
-        order = {"folder": str(folder), "words": words, "said": str(said), "environment": environment or {}}
-        started.append(Child(int(nursery.ask(**order)), folder, said, nursery))
+        files = (f"{said}out", f"{said}err")
+        started.append(Child(nursery.start(folder, *words, said=files, environment=environment), folder, said, nursery))
         return started[-1]
 
     yield start
     for child in started:
-        left = child.others()
+        left = others_of(child.pid)
         if child.code is None and child.is_running():
             left.append(child.pid)
         for process in left:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import socket
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from nursery import Nursery
 
 from latentart.errors import ConfigError, ResourceError, UsageError
 from latentart.process.distributed import Ranks, join_ranks, read_ranks, wait_for_all
@@ -133,7 +133,8 @@ import torch
 from latentart.errors import LatentArtError
 from latentart.process.distributed import join_ranks, read_ranks, wait_for_all
 
-folder, fails = Path(sys.argv[1]), "fail" in sys.argv
+folder, fails = Path("meeting"), "fail" in sys.argv
+folder.mkdir(exist_ok=True)
 ranks = read_ranks()
 try:
     with join_ranks(ranks, torch.device("cpu")):
@@ -143,47 +144,48 @@ try:
         wait_for_all()
         print(ranks.rank, sorted(path.name for path in folder.iterdir()))
 except LatentArtError as error:
-    raise SystemExit(str(error))
+    print(error, file=sys.stderr)
+    raise SystemExit(1)
 """
 
 
-def start(folder: Path, port: int, *words: str) -> list[subprocess.Popen[str]]:
-    """Start two processes as torchrun does."""
-    command = [sys.executable, "-c", MEMBER, str(folder), *words]
-    place = {
-        "PATH": "",
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "localhost",
-        "MASTER_PORT": str(port),
-        "OMP_NUM_THREADS": "1",
-    }
-    return [
-        subprocess.Popen(
-            command,
-            env={**place, "RANK": rank, "LOCAL_RANK": rank, "PYTHONPATH": ":".join(sys.path)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in ("0", "1")
-    ]
+@pytest.fixture
+def start(nursery: Nursery, tmp_path: Path, port: int) -> Callable[..., list[int]]:
+    """Start two processes as torchrun does; each speaks into files of its rank."""
+
+    def start(*words: str) -> list[int]:
+        place = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+        return [
+            nursery.start(
+                tmp_path,
+                *words,
+                said=(f"{rank}-out", f"{rank}-err"),
+                environment={**place, "RANK": rank, "LOCAL_RANK": rank},
+                program=MEMBER,
+            )
+            for rank in ("0", "1")
+        ]
+
+    return start
 
 
-def test_processes_wait_for_each_other(tmp_path: Path, port: int) -> None:
+def test_processes_wait_for_each_other(nursery: Nursery, start: Callable[..., list[int]], tmp_path: Path) -> None:
     """Behind the barrier each sees what the other did before it; they part without a word."""
-    ended = [(process.communicate(timeout=60), process.returncode) for process in start(tmp_path, port)]
+    codes = [nursery.wait(pid) for pid in start()]
 
-    assert ended == [(("0 ['0-came', '1-came']\n", ""), 0), (("1 ['0-came', '1-came']\n", ""), 0)]
+    assert codes == [0, 0], (tmp_path / "0-err").read_text()
+    assert [(tmp_path / f"{rank}-out").read_text() for rank in range(2)] == [
+        "0 ['0-came', '1-came']\n",
+        "1 ['0-came', '1-came']\n",
+    ]
+    assert [(tmp_path / f"{rank}-err").read_text() for rank in range(2)] == ["", ""]
 
 
-def test_a_process_whose_partner_ends_says_so_in_one_line(tmp_path: Path, port: int) -> None:
+def test_a_process_whose_partner_ends_says_so_in_one_line(
+    nursery: Nursery, start: Callable[..., list[int]], tmp_path: Path
+) -> None:
     """It does not wait for one that is gone."""
-    first, second = start(tmp_path, port, "fail")
-
-    _, said = first.communicate(timeout=60)
-    second.communicate(timeout=60)
-
-    assert (first.returncode, second.returncode) == (1, 3)
-    assert said.splitlines()[-1] == (
+    assert [nursery.wait(pid) for pid in start("fail")] == [1, 3]
+    assert (tmp_path / "0-err").read_text().splitlines()[-1] == (
         "another process of this run has ended. What it wrote says why. The same command goes on from what is saved."
     )

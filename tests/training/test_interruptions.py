@@ -8,8 +8,6 @@ import random
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nursery import Nursery, others_of
 
 from latentart.errors import ModelError
 from latentart.storage.checkpoints import find_checkpoint, load_checkpoint
@@ -25,28 +24,6 @@ from latentart.storage.tensors import read_tensors
 
 Run = Callable[..., Any]
 
-# a process that has loaded everything and forks one that trains for each line: its start takes no seconds
-NURSERY = """
-import json, os, sys
-import latentart.training.train_ldm, latentart.training.train_vae
-from latentart import cli
-for line in sys.stdin:
-    order = json.loads(line)
-    if "wait" in order:
-        print(os.waitstatus_to_exitcode(os.waitpid(order["wait"], 0)[1]), flush=True)
-        continue
-    child = os.fork()
-    if child == 0:
-        os.setsid()
-        os.chdir(order["folder"])
-        for stream, name in ((1, "out"), (2, "err")):
-            os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        sys.argv = ["latentart", *order["words"]]
-        cli.main()
-        os._exit(0)
-    print(child, flush=True)
-"""
 ENDLESS = ("ldm.training.steps=100000", "ldm.training.run.checkpoint_every=100000")
 
 
@@ -56,11 +33,11 @@ class Training:
 
     pid: int
     folder: Path
-    nursery: subprocess.Popen[str]
+    nursery: Nursery
 
     def wait(self) -> int:
         """Wait for its end and return its exit code."""
-        return int(ask(self.nursery, {"wait": self.pid}))
+        return self.nursery.wait(self.pid)
 
     def err(self) -> str:
         """Return what it has written to stderr."""
@@ -73,62 +50,27 @@ class Training:
             assert time.monotonic() < until, self.err()
             time.sleep(0.01)
 
-    def others(self) -> list[int]:
-        """Return the processes of its session, apart from itself, that still run."""
-        found = []
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            try:
-                fields = stat.read_text(encoding="latin-1").rpartition(")")[2].split()
-            except OSError:
-                continue
-            if int(fields[3]) == self.pid and int(stat.parent.name) != self.pid and fields[0] != "Z":
-                found.append(int(stat.parent.name))
-        return found
-
     def left_over(self) -> list[int]:
         """Return those that still run a while after its end: Python's own tracker takes a moment to see it."""
         until = time.monotonic() + 3
-        while (found := self.others()) and time.monotonic() < until:
+        while (found := others_of(self.pid)) and time.monotonic() < until:
             time.sleep(0.02)
         return found
 
 
-def ask(nursery: subprocess.Popen[str], order: dict[str, Any]) -> str:
-    """Give an order and return the answer."""
-    assert nursery.stdin is not None
-    assert nursery.stdout is not None
-    nursery.stdin.write(json.dumps(order) + "\n")
-    nursery.stdin.flush()
-    return nursery.stdout.readline()
-
-
-@pytest.fixture(scope="module")
-def nursery() -> Iterator[subprocess.Popen[str]]:
-    """Start the process that forks trainings."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "80"}
-    pipe = subprocess.PIPE
-    with subprocess.Popen(
-        [sys.executable, "-c", NURSERY], stdin=pipe, stdout=pipe, text=True, env=environment
-    ) as process:
-        yield process
-        assert process.stdin is not None
-        process.stdin.close()
-
-
 @pytest.fixture
-def train(nursery: subprocess.Popen[str], workspace: Path) -> Iterator[Callable[..., Training]]:
+def train(nursery: Nursery, workspace: Path) -> Iterator[Callable[..., Training]]:
     """Start `latentart train ldm` in a workspace without a denoiser; whatever still runs at the end is killed."""
     shutil.rmtree(workspace / "runs/ldm")
     started: list[Training] = []
 
     def start(*words: str) -> Training:
-        order = {"folder": str(workspace), "words": ["train", "ldm", *words]}
-        started.append(Training(int(ask(nursery, order)), workspace, nursery))
+        started.append(Training(nursery.start(workspace, "train", "ldm", *words), workspace, nursery))
         return started[-1]
 
     yield start
     for training in started:
-        for process in training.others():
+        for process in others_of(training.pid):
             os.kill(process, signal.SIGKILL)
 
 
@@ -165,7 +107,7 @@ def test_a_request_to_all_processes_saves_and_goes_on(train: Callable[..., Train
     """SIGUSR1 ends neither the run nor a worker; a later SIGTERM ends the one, and the others with it."""
     training = train(*ENDLESS, "data.workers=2")
     training.wait_for_steps(2)
-    workers = training.others()
+    workers = others_of(training.pid)
     os.killpg(training.pid, signal.SIGUSR1)
     until = time.monotonic() + 30
     while not list((training.folder / "runs/ldm/checkpoints").glob("step-*")) and time.monotonic() < until:

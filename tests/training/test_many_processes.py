@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from nursery import Nursery
 
 from latentart.data.pictures.grids import GAP
 from latentart.storage.checkpoints import find_checkpoint
@@ -23,38 +24,6 @@ from latentart.storage.tensors import read_tensors
 
 Run = Callable[..., Any]
 
-# a process that has loaded everything and forks the ranks: their start takes no seconds
-NURSERY = """
-import json, os, sys, traceback
-import latentart.sampling.sample, latentart.training.train_ldm, latentart.training.train_vae
-from latentart import cli
-for line in sys.stdin:
-    order = json.loads(line)
-    if "wait" in order:
-        print(os.waitstatus_to_exitcode(os.waitpid(order["wait"], 0)[1]), flush=True)
-        continue
-    child = os.fork()
-    if child == 0:
-        os.chdir(order["folder"])
-        for stream, name in ((1, "out"), (2, "err")):
-            os.dup2(os.open(f"{name}{order['rank']}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.environ.update(order["environment"])
-        sys.argv = ["latentart", *order["words"]]
-        code = 1
-        try:
-            exec(order["before"])
-            cli.main()
-            code = 0
-        except SystemExit as done:
-            code = done.code or 0
-        except BaseException:
-            traceback.print_exc()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    print(child, flush=True)
-"""
 NO_VERDICT = "ldm.training.run.verdict=false"
 ENDLESS = (NO_VERDICT, "ldm.training.steps=100000", "ldm.training.run.checkpoint_every=2")
 EACH = "ldm.training.run.checkpoint_every=1"
@@ -71,19 +40,10 @@ def noticing(owner, batch, step, lr):
     return call(owner, batch, step, lr)
 def spoiled(*given):
     loss, plain = losses(*given)
-    is_bad = order["rank"] == 1 and at[0] in STEPS and visits[at[0]] == 1 and loss.requires_grad
+    is_bad = os.environ["RANK"] == "1" and at[0] in STEPS and visits[at[0]] == 1 and loss.requires_grad
     return (loss * float("nan") if is_bad else loss), plain
 LdmStep.__call__, DiffusionTask.losses = noticing, spoiled
 """
-
-
-def ask(nursery: subprocess.Popen[str], order: dict[str, Any]) -> str:
-    """Give an order and return the answer."""
-    assert nursery.stdin is not None
-    assert nursery.stdout is not None
-    nursery.stdin.write(json.dumps(order) + "\n")
-    nursery.stdin.flush()
-    return nursery.stdout.readline()
 
 
 @dataclass(frozen=True)
@@ -92,12 +52,12 @@ class Pair:
 
     pids: list[int]
     folder: Path
-    nursery: subprocess.Popen[str]
+    nursery: Nursery
     store: torch.distributed.Store
 
     def wait(self) -> tuple[int, int]:
         """Wait for the end of both and return their exit codes."""
-        first, second = (int(ask(self.nursery, {"wait": pid})) for pid in self.pids)
+        first, second = map(self.nursery.wait, self.pids)
         return first, second
 
     def said(self, name: str = "err") -> tuple[str, str]:
@@ -118,21 +78,8 @@ class Pair:
             time.sleep(0.01)
 
 
-@pytest.fixture(scope="module")
-def nursery() -> Iterator[subprocess.Popen[str]]:
-    """Start the process that forks ranks."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "80"}
-    pipe = subprocess.PIPE
-    with subprocess.Popen(
-        [sys.executable, "-c", NURSERY], stdin=pipe, stdout=pipe, text=True, env=environment
-    ) as process:
-        yield process
-        assert process.stdin is not None
-        process.stdin.close()
-
-
 @pytest.fixture
-def start(nursery: subprocess.Popen[str]) -> Iterator[Callable[..., Pair]]:
+def start(nursery: Nursery) -> Iterator[Callable[..., Pair]]:
     """Start a command as two processes in a folder; whatever still runs at the end is killed."""
     started: list[int] = []
 
@@ -143,8 +90,8 @@ def start(nursery: subprocess.Popen[str]) -> Iterator[Callable[..., Pair]]:
         pids = []
         for rank in range(2):
             environment = {**place, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-            order = {"folder": str(folder), "words": words, "before": before, "rank": rank, "environment": environment}
-            pids.append(int(ask(nursery, order)))
+            said, program = (f"out{rank}", f"err{rank}"), f"{before}\ncli.main()"
+            pids.append(nursery.start(folder, *words, said=said, environment=environment, program=program))
         started.extend(pids)
         return Pair(pids, folder, nursery, store)
 

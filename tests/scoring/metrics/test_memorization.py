@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 import torch
 from torch import Tensor
@@ -22,6 +24,7 @@ STYLES = ("Cubism", "High_Renaissance", "Minimalism", "Pointillism")
 SIDE = 32
 
 
+@cache
 def draw(seed: int, count: int) -> Tensor:
     """Return so many pictures of each style, uint8."""
     return torch.stack(

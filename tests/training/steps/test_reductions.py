@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import runpy
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from nursery import Nursery
 from torch import Tensor, nn
 
 from latentart.process import reductions
@@ -23,14 +20,15 @@ HERE = Path(__file__).parent
 
 # what each process does: exchanges, and updates with its part of each batch
 MEMBER = """
-import json, runpy, sys
+import json, runpy, sys, warnings
 from pathlib import Path
 import torch
+warnings.simplefilter("error")
 from latentart.storage.checkpoints import write_tensors
 from latentart.process.distributed import join_ranks, read_ranks
 
 torch.set_num_threads(1)
-here, folder = Path(sys.argv[1]), Path(sys.argv[2])
+here, folder = Path(sys.argv[1]), Path.cwd()
 ranks = read_ranks()
 with join_ranks(ranks, torch.device("cpu")):
     own = runpy.run_path(str(here / "test_reductions.py"))
@@ -118,18 +116,23 @@ def flat(tensors: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 @pytest.fixture(scope="module")
-def together(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def together(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run two processes and return the folder of what they left."""
     folder = tmp_path_factory.mktemp("together")
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         place = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(probe.getsockname()[1])}
-    place |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-W", "error", "-c", MEMBER, str(HERE), str(folder)]
-    processes = [
-        subprocess.Popen(command, env={**os.environ, **place, "RANK": rank, "LOCAL_RANK": rank}) for rank in ("0", "1")
+    pids = [
+        nursery.start(
+            folder,
+            str(HERE),
+            said=(f"out{rank}", f"err{rank}"),
+            environment={**place, "RANK": rank, "LOCAL_RANK": rank},
+            program=MEMBER,
+        )
+        for rank in ("0", "1")
     ]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    assert [nursery.wait(pid) for pid in pids] == [0, 0], (folder / "err0").read_text() + (folder / "err1").read_text()
     return folder
 
 
