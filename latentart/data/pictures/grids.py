@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
-from latentart.data.pictures.fonts import label_font
+from latentart.data.pictures.fonts import drawable
 from latentart.storage.whole import whole_file
 
 GAP = 2
@@ -29,13 +29,13 @@ def tile_grid(pictures: Sequence[Image.Image], rows: int, columns: int, labels: 
         msg = f"grid: got {len(labels)} labels, expected {rows}"
         raise ValueError(msg)
     width, height = pictures[0].size
-    font = label_font(map(printable_label, labels), max(10, min(24, height // 5)))
-    margin = max((int(font.getlength(printable_label(text))) for text in labels), default=-8) + 8
+    shown = [drawable(printable_label(text), max(10, min(24, height // 5))) for text in labels]
+    margin = max((int(font.getlength(text)) for text, font in shown), default=-8) + 8
     size = (margin + columns * (width + GAP) + GAP, rows * (height + GAP) + GAP)
     grid = Image.new("RGB", size, _GROUND)
     draw = ImageDraw.Draw(grid)
-    for row, text in enumerate(labels):
-        draw.text((4, GAP + row * (height + GAP) + height // 2), printable_label(text), _INK, font=font, anchor="lm")
+    for row, (text, font) in enumerate(shown):
+        draw.text((4, GAP + row * (height + GAP) + height // 2), text, _INK, font=font, anchor="lm")
     for i, picture in enumerate(pictures):
         row, column = divmod(i, columns)
         grid.paste(picture, (margin + GAP + column * (width + GAP), GAP + row * (height + GAP)))
