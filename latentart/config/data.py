@@ -41,7 +41,7 @@ class DataConfig(StrictConfig):
     """Pictures whose shorter side is less are dropped, in pixels."""
 
     max_pixels: Annotated[int, Field(ge=1, le=2**32)] = 89_478_485
-    """Pictures with more pixels are dropped unread; each worker may use about 12 bytes of memory per pixel of it."""
+    """Larger pictures are reduced while they are read, or dropped where their format cannot; 12 bytes a worker each."""
 
     time_limit: Annotated[float, Field(gt=0, le=86_400)] = 60.0
     """Pictures that take longer to decode are dropped, in seconds."""

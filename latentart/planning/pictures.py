@@ -14,6 +14,7 @@ from latentart.data.cleaning.raw_files import find_raw_files, find_styles
 from latentart.data.cleaning.table_paths import meet_files
 from latentart.data.held_out import split_held_out
 from latentart.data.index import IndexEntry, read_index, write_index
+from latentart.data.pictures.other_kinds import name_other_kind
 from latentart.errors import DataError
 from latentart.layout import Workspace
 from latentart.planning.estimate import line_through
@@ -74,8 +75,8 @@ def sample_raw(workspace: Workspace, scratch: Path) -> Pictures:
     labels = meet_files(read_labels(table, config.label), raw, table) if table.is_file() else None
     styles = find_styles(raw, labels, config.level, config.link_root)
     walk = find_raw_files(raw, styles, labels, table, config.level, config.link_root)
-    found = [one for one in walk if not one.reason]
-    files = sorted(one.source for one in found if one.size >= config.min_bytes)
+    meant = [one for one in walk if not one.reason and name_other_kind(b"", one.source)[0] != "sidecar"]  # by names
+    files = sorted(one.source for one in meant if one.size >= config.min_bytes)
     if not files:
         msg = f"there is no file in {raw} that could be a picture."
         raise DataError(msg, "Put your pictures into it, one folder per style, or set data.raw.")

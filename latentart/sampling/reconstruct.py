@@ -18,7 +18,8 @@ from latentart.core.losses import psnr_per_image
 from latentart.core.networks.tiling import TILE, decode_tiled, encode_tiled
 from latentart.core.pixels import to_images, to_pixels
 from latentart.data.datasets import picture_from, pixels_from
-from latentart.data.pictures.decode import MAX_PIXELS, WHITE, BadImage, decode_image
+from latentart.data.pictures.decode import MAX_PIXELS, WHITE, decode_image
+from latentart.data.pictures.formats import BadImage
 from latentart.data.pictures.grids import save_png, tile_grid
 from latentart.errors import DataError, UsageError
 from latentart.model.folder import Model, load_model

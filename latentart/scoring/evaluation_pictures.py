@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from latentart.data.pictures.fonts import label_font
+from latentart.data.pictures.fonts import drawable
 from latentart.data.pictures.grids import printable_label, save_png, tile_grid
 
 CELL = 44
@@ -18,21 +18,21 @@ FULL, MISTAKEN = (38, 84, 140), (178, 60, 40)
 
 def draw_confusion(matrix: Tensor, names: Sequence[str], path: Path, title: str) -> None:
     """Write the confusion matrix int64 ``[K, K]`` as a picture: a row for each style, in percent of its pictures."""
-    shown = [printable_label(name) for name in names]
-    font, small = label_font([*shown, title], 13), ImageFont.load_default(size=12)
-    margin = max(int(font.getlength(name)) for name in shown) + 16
+    shown = [drawable(printable_label(name), 13) for name in names]
+    (title, font), small = drawable(title, 13), ImageFont.load_default(size=12)
+    margin = max(int(own.getlength(name)) for name, own in shown) + 16
     count, top = len(names), margin + 48
     width = max(margin + count * CELL + 8, int(font.getlength(title)) + 16)
     picture = Image.new("RGB", (width, top + count * CELL + 8), GROUND)
     draw = ImageDraw.Draw(picture)
     draw.text((8, 8), title, INK, font=font)
     draw.text((8, 26), "rows: the style asked for; columns: taken for", INK, font=small)
-    for column, name in enumerate(shown):
+    for column, (name, own) in enumerate(shown):
         label = Image.new("RGB", (margin - 8, CELL), GROUND)
-        ImageDraw.Draw(label).text((2, CELL // 2), name, INK, font=font, anchor="lm")
+        ImageDraw.Draw(label).text((2, CELL // 2), name, INK, font=own, anchor="lm")
         picture.paste(label.rotate(90, expand=True), (margin + column * CELL, top - margin + 4))
-    for row, name in enumerate(shown):
-        draw.text((8, top + row * CELL + CELL // 2), name, INK, font=font, anchor="lm")
+    for row, (name, own) in enumerate(shown):
+        draw.text((8, top + row * CELL + CELL // 2), name, INK, font=own, anchor="lm")
         total = int(matrix[row].sum())
         for column in range(count):
             share = int(matrix[row, column]) / total if total else 0.0

@@ -13,7 +13,8 @@ from latentart.core.pixels import to_images
 from latentart.core.randomness import epoch_order, position, sample_numbers
 from latentart.data.cleaning.raw_files import find_raw_files, find_styles
 from latentart.data.datasets import Crop
-from latentart.data.pictures.decode import BadImage, decode_image
+from latentart.data.pictures.decode import decode_image
+from latentart.data.pictures.formats import BadImage
 from latentart.data.synthetic.art import STYLES, draw_picture
 from latentart.errors import DataError
 from peers.raw import draw_scan

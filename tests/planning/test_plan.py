@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import operator
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -110,8 +111,11 @@ def test_pictures_are_linked_and_can_be_read(story: Any, tmp_path: Path) -> None
 
 def test_raw_files_are_counted_and_some_are_cleaned(init_tiny: Run, story: Any, tmp_path: Path, snapshot: Run) -> None:
     """Before clean-data a sample tells how many there will be; the raw folder is only read."""
-    workspace = Workspace.open(init_tiny(story.raw, "data.workers=1") / "latentart.json")
-    before = snapshot(story.raw)
+    raw = shutil.copytree(story.raw, tmp_path / "raw")
+    for name in ("a.txt", "a.json", "Thumbs.db"):  # beside the pictures, which clean-data does not count either
+        (next(path for path in raw.iterdir() if path.is_dir()) / name).write_bytes(bytes(10_000))
+    workspace = Workspace.open(init_tiny(raw, "data.workers=1") / "latentart.json")
+    before = snapshot(raw)
 
     found = find_pictures(workspace, tmp_path / "scratch")
 
@@ -119,7 +123,7 @@ def test_raw_files_are_counted_and_some_are_cleaned(init_tiny: Run, story: Any, 
     assert found.num_training + found.num_held_out == 15
     assert found.clean_seconds > 0
     assert found.clean_bytes == sum((found.root / one.file).stat().st_size for one in found.entries)
-    assert snapshot(story.raw) == before
+    assert snapshot(raw) == before
     assert not workspace.data.exists()
 
 

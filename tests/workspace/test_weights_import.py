@@ -9,7 +9,7 @@ import re
 import resource
 import shutil
 import zipfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from latentart.errors import ModelError
+from latentart.model.weights.foreign import load_pickled
 
 Run = Callable[..., Any]
 
@@ -193,6 +196,39 @@ def test_a_small_file_cannot_ask_for_much_memory(run: Run, workspace: Path, away
     assert "a.pt cannot be read as PyTorch weights" in line
     assert resource.getrlimit(resource.RLIMIT_AS) == before
     torch.zeros(400_000_000)  # more than the file was allowed
+
+
+@pytest.mark.parametrize("form", ["zip", "raw", "legacy", "other case", "archive behind"])
+def test_what_tensors_do_not_need_is_never_called(tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No limit of memory is needed for it, which only Linux keeps: the file is refused before anything is built."""
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("built"))
+    path = tmp_path / "a.pt"
+    if form == "raw":
+        path.write_bytes(pickle.dumps({"model": Hunger(bytearray)}, protocol=2))
+    else:
+        torch.save({"model": Hunger(bytearray)}, path, **(LEGACY if form in ("legacy", "archive behind") else {}))
+    if form == "other case":
+        path.write_bytes(path.read_bytes().replace(b"data.pkl", b"DATA.pkl"))
+    if form == "archive behind":
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr("a", b"a")
+
+    with pytest.raises(ModelError, match="UnpicklingError"):
+        load_pickled(path)
+
+
+@pytest.mark.parametrize("options", [{}, LEGACY])
+def test_what_trainers_save_beside_tensors_is_read(tmp_path: Path, options: dict[str, bool]) -> None:
+    """Parameters, types of numbers, sizes, sets and counts are plain."""
+    types = (torch.float16, torch.bfloat16, torch.int64, torch.bool)
+    content = {
+        "tensors": {str(kind): torch.ones(3, dtype=kind) for kind in types},
+        "parameter": torch.nn.Parameter(torch.ones(2)),
+        "beside": [torch.Size([2]), torch.device("cpu"), torch.float32, Counter([5]), {1}, OrderedDict(a=1)],
+    }
+    torch.save(content, tmp_path / "a.pt", **options)
+
+    assert str(load_pickled(tmp_path / "a.pt")) == str(content)
 
 
 def test_an_old_file_cannot_claim_a_large_storage(run: Run, workspace: Path, away: Path) -> None:

@@ -211,11 +211,9 @@ class Journal:
         _, stamp, reason, detail, width, height = row
         if found.reason or not stamp:
             return (found.reason, found.detail, stamp) == (reason, _text(detail), "")
-        if stamp != stamp_of(found, rules, reason):
+        if stamp != stamp_of(found, rules, reason, width * height):
             return False
-        if reason not in JUDGED:
-            return True
-        return rules.refusal(found.size, width, height)[0] == reason and width * height <= rules.max_pixels
+        return reason not in JUDGED or rules.refusal(found.size, width, height)[0] == reason
 
     def _known(self, found: RawFile, rules: CleanRules) -> Decision | None:
         """Return the decision that needs no look into the file: never to be opened, or decided and unchanged."""
@@ -228,7 +226,8 @@ class Journal:
         if row is None:
             return None
         before = _decision(row)
-        return judge_again(before, found.size, rules) if before.stamp == stamp_of(found, rules, before.reason) else None
+        is_same = before.stamp == stamp_of(found, rules, before.reason, before.raw_pixels)
+        return judge_again(before, found.size, rules) if is_same else None
 
     def _put(self, found: RawFile, decision: Decision, *, todo: bool) -> None:
         values = (_bytes(found.style), found.size, found.mtime_ns, todo, *_row(decision))

@@ -91,23 +91,27 @@ def read_labels(path: Path, label: str) -> Labels:
     """Return the table of labels in a CSV file; ``label`` names the column that holds the styles.
 
     The first line names the columns, with comma, tab, semicolon or bar between them. One is called path, file, image or
-    alike and holds paths relative to the raw folder; all the others hold labels. Bytes that are not UTF-8 become
-    surrogate escapes, as they do in the names of files.
+    alike and holds paths relative to the raw folder; all the others hold labels. A table in UTF-16 says so by its first
+    bytes; other bytes that are not UTF-8 become surrogate escapes, as they do in the names of files. Quotation marks
+    are single ones where the first line begins with one.
 
     Raises:
         DataError: the file cannot be read, or has no column of paths.
         ConfigError: there is no column ``label``.
     """
-    _refuse_others(path)
-    with _errors_named(path), path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+    is_wide = _refuse_others(path) in (b"\xff\xfe", b"\xfe\xff")
+    encoding, errors = ("utf-16", "replace") if is_wide else ("utf-8-sig", "surrogateescape")
+    with _errors_named(path), path.open(encoding=encoding, errors=errors, newline="") as file:
         first = file.readline()
         named = EXCELS_WORD.fullmatch(first)
         start = file.tell() if named else 0
-        header = re.sub(r'"[^"]*"', "", file.readline() if named else first)
+        header = file.readline() if named else first
+        quote = "'" if re.match(r"\s*'[^']*'", header) else '"'
+        header = re.sub(f"{quote}[^{quote}]*{quote}", "", header)
         file.seek(start)
         # a space after a delimiter would keep quotes from being seen as such
         delimiter = named[1] if named else max(DELIMITERS, key=header.count)
-        table = csv.reader(file, delimiter=delimiter, skipinitialspace=True)
+        table = csv.reader(file, delimiter=delimiter, quotechar=quote, skipinitialspace=True)
         names = [one_spelling(name.strip()) for name in next(table, [])]
         path_column = _path_column(path, names)
         columns: dict[str, int] = {}
@@ -122,15 +126,19 @@ def read_labels(path: Path, label: str) -> Labels:
     return Labels(tuple(columns), label, rows, written, odd.warnings())
 
 
-def _refuse_others(path: Path) -> None:
+def _refuse_others(path: Path) -> bytes:
+    """Return the first two bytes of what may be a table.
+
+    Raises:
+        DataError: it is something else, or cannot be read.
+    """
     with _errors_named(path), path.open("rb") as file:
         start = file.read(16)
-    if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise DataError(f"{str(path)!r} is written in UTF-16.", "Save the table as CSV in UTF-8.")
     for signature, kind in OTHER_FILES.items():
         if start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(signature):
             msg = f"{str(path)!r} is {kind}, no table with comma, tab, semicolon or bar between its columns."
             raise DataError(msg, "Save it as CSV in UTF-8, with a first line that names the columns.")
+    return start[:2]
 
 
 class _OddRows:

@@ -24,12 +24,11 @@ from latentart.data.pictures.decode import (
     BYTES_PER_PIXEL,
     MAX_PIXELS,
     WHITE,
-    BadImage,
     Decoded,
     decode_stream,
     open_regular_file,
 )
-from latentart.data.pictures.formats import may_be_picture
+from latentart.data.pictures.formats import BadImage, may_be_picture
 from latentart.data.pictures.other_kinds import HEAD, name_other_kind
 from latentart.kinds import FileFormat, NearDuplicates
 from latentart.storage.checksums import sha256_of
@@ -42,7 +41,7 @@ LONGEST_JPEG_SIDE = 65_500
 POLICY = 1  # counts the changes of how pictures are decoded and written
 REASONS = 1  # counts the changes of why files are dropped, which give no kept picture another name
 JUDGED = ("", "too_few_bytes", "too_small", "extreme_aspect")  # what follows from size and rules alone
-LIMITED = ("bomb", "time_out")
+LIMITED = ("bomb", "too_large", "time_out")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,8 +149,9 @@ def decide_picture(job: Job, *, raw: Path, out: Path | None, rules: CleanRules) 
             )
             reason, detail = rules.refusal(num_bytes, decoded.width, decoded.height)
             if reason:
-                refused = _refused(found, rules, reason, detail)
-                return replace(refused, raw_width=decoded.width, raw_height=decoded.height)
+                stamp = stamp_of(found, rules, reason, decoded.width * decoded.height)
+                size: dict[str, Any] = {"raw_width": decoded.width, "raw_height": decoded.height}
+                return Decision(found.source, stamp, reason, detail, **size)
             file.seek(0)
             sha256 = sha256_of(file)
     except BadImage as error:
@@ -161,12 +161,13 @@ def decide_picture(job: Job, *, raw: Path, out: Path | None, rules: CleanRules) 
     try:
         return _accepted(found, folder, decoded, sha256, out, rules)
     except MemoryError:
-        return _refused(found, rules, "bomb", "takes more memory than a worker may use")
+        return _refused(found, rules, "too_large", "takes more memory than a worker may use")
 
 
-def stamp_of(found: RawFile, rules: CleanRules, reason: str) -> str:
+def stamp_of(found: RawFile, rules: CleanRules, reason: str, raw_pixels: int = 0) -> str:
     """Return what a decision depends on as a string: the file's size and time, decoders, rules that shaped it."""
-    return f"{found.size}-{found.mtime_ns}-{_eyes(rules, reason in LIMITED)}"
+    # half of the limit is where the first formats are reduced while they are read, which shows in the clean picture
+    return f"{found.size}-{found.mtime_ns}-{_eyes(rules, reason in LIMITED or 2 * raw_pixels > rules.max_pixels)}"
 
 
 def judge_again(before: Decision, num_bytes: int, rules: CleanRules) -> Decision | None:
@@ -174,9 +175,7 @@ def judge_again(before: Decision, num_bytes: int, rules: CleanRules) -> Decision
     if before.reason not in JUDGED:
         return before
     reason, detail = rules.refusal(num_bytes, before.raw_width, before.raw_height)
-    if (not reason and not before.file) or before.raw_pixels > rules.max_pixels:
-        return None
-    return replace(before, reason=reason, detail=detail)
+    return None if not reason and not before.file else replace(before, reason=reason, detail=detail)
 
 
 def _accepted(
@@ -188,7 +187,7 @@ def _accepted(
     file = f"{folder}/{name}.{EXTENSIONS[rules.file_format]}"
     return Decision(
         found.source,
-        stamp_of(found, rules, ""),
+        stamp_of(found, rules, "", decoded.width * decoded.height),
         raw_width=decoded.width,
         raw_height=decoded.height,
         sha256=sha256,
@@ -211,7 +210,7 @@ def _decision_on_lost(found: RawFile, lost: Lost, rules: CleanRules) -> Decision
     if lost.is_late:
         return _refused(found, rules, "time_out", f"not decoded within {rules.time_limit:g} s of processor time")
     if lost.signal_number == 9:  # SIGKILL, which Windows does not name
-        killed = _refused(found, rules, "bomb", "its decoder was killed, most likely for want of memory")
+        killed = _refused(found, rules, "too_large", "its decoder was killed, most likely for want of memory")
     else:
         killed = _refused(found, rules, "damaged", "its decoder broke down")
     return replace(killed, stamp="")  # it may have been another one's hunger: the next run tries again
@@ -233,7 +232,7 @@ def _write_picture(image: Image.Image, out: Path, file: str, rules: CleanRules) 
 def _eyes(rules: CleanRules, is_limited: bool) -> str:
     """Return 12 hex digits over all that decides on a picture beside its file and what ``judge_again`` can do."""
     decoders = [name for name in ("simplejpeg", "pillow_heif") if find_spec(name)]
-    limits = (rules.max_pixels, rules.time_limit) if is_limited else ()
+    limits = (LIMITED, rules.max_pixels, rules.time_limit) if is_limited else ()
     return _digest(rules.shape(), REASONS, decoders, limits)[:12]
 
 

@@ -28,7 +28,11 @@ REMEDIES = {
     "hidden": "Nothing; or rename those that are pictures: what begins with a dot is passed over.",
     "truncated": "Copy or download the pictures again: their ends are missing.",
     "damaged": "Copy or download the pictures again: their content is damaged.",
-    "bomb": "Raise data.max_pixels if pictures this large are wanted, or scale them down before cleaning.",
+    "bomb": "Nothing: small files that claim to be huge pictures, or unpack to huge ones of a single color.",
+    "too_large": (
+        "Save them as JPEG (baseline), PNG (not interlaced) or TIFF (in strips or tiles), which are read piece by "
+        "piece; or raise data.max_pixels, for which each worker may take 12 bytes a pixel."
+    ),
     "time_out": "Raise data.time_limit if pictures that take this long to decode are wanted.",
     "unreadable": "Check the permissions of the files in data.raw.",
     "not_a_regular_file": "Name the folder that links may lead into with data.link_root, or copy the pictures.",

@@ -18,10 +18,12 @@ from io import SEEK_END, BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 from PIL import AvifImagePlugin, ExifTags, Image, ImageFile, PngImagePlugin, UnidentifiedImageError
 
 from latentart.data.pictures.colors import flatten_to_srgb
 from latentart.data.pictures.formats import (
+    BadImage,
     is_cut,
     is_heif,
     is_misread_tiff,
@@ -32,19 +34,18 @@ from latentart.data.pictures.formats import (
 from latentart.data.pictures.jpeg_scan import LARGEST_CHECKED_JPEG, decode_strictly, find_scan_damage
 from latentart.data.pictures.other_kinds import HEAD, name_other_kind
 from latentart.data.pictures.png import LARGEST_TEXT, mend_key, without_large_texts
-from latentart.errors import DataError
+from latentart.data.pictures.reducing import (
+    BANDED,
+    is_bomb,
+    reduce_in_bands,
+    reduce_when_decoded,
+    refuse_bomb,
+    stored_size,
+)
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000", "PPM")  # JPEG covers MPO
 MAX_PIXELS = 89_478_485  # where Pillow starts to warn: 256 MiB as RGB
 WHITE = (255, 255, 255)
-JPEG_MARGIN = 1.4
-"""How much larger than asked for a JPEG is decoded at least when it is reduced while decoding.
-
-libjpeg reduces by 2, 4 or 8 with a filter of its own, which shows the more the less Lanczos has left to do. Smallest
-PSNR against the whole way, over 32 pictures of 1/f noise, smooth edges and grain of 1,300 x 1,500 to 4,000 x 3,000
-pixels, quality 75 and 95, 4:4:4 and 4:2:0: 35.7 dB at 1.0, 38.8 at 1.2, 39.9 at 1.3, 40.4 at 1.35, 40.9 at 1.4.
-"""
-
 BOMBS = (Image.DecompressionBombWarning, Image.DecompressionBombError)
 NO_MEMORY = re.compile(
     r"(out of|not enough|insufficient) memory|memory (alloc|error|limit)|alloc\w* fail", re.IGNORECASE
@@ -63,19 +64,6 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-
-class BadImage(DataError):  # noqa: N818 - says what the file is, not that we failed
-    """A file is no sound picture; ``reason_code`` is one word for counting, ``detail`` says more.
-
-    Codes: empty, not_a_picture, web_page, lfs_pointer, other_format, truncated, damaged, bomb, unreadable,
-    not_a_regular_file.
-    """
-
-    def __init__(self, reason_code: str, detail: str) -> None:
-        super().__init__(f"{reason_code.replace('_', ' ')}: {detail}")
-        self.reason_code = reason_code
-        self.detail = detail
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,24 +158,35 @@ def _decode(
 ) -> Decoded:
     # one name for every state of the picture: the one before is freed as soon as the next is there
     image: Image.Image = _open(file, start, max_pixels)
-    is_jpeg, is_png, size, box = image.format in ("JPEG", "MPO"), image.format == "PNG", image.size, None
-    if is_jpeg and max_side:
-        least = math.ceil(max_side * JPEG_MARGIN)
-        _, box = image.draft(None, (least, least)) or (None, None)
-    if is_jpeg:
-        orientation = _orientation(image)
-        image = _load_jpeg(image, file)
+    file_format, size, box = image.format or "", image.size, None
+    is_large = _is_large(image, max_pixels)
+    if is_large and max_side and file_format in BANDED:
+        size = stored_size(image)
+        image, factor, told = reduce_in_bands(image, file, background, max_side, max_pixels)
+        box, orientation = (0.0, 0.0, size[0] / factor, size[1] / factor), _orientation(told)
     else:
-        image.load()
-        size, orientation = image.size, _orientation(image)  # a TIFF turns itself, a PNG may tell at its end
-    image = flatten_to_srgb(image, background)
+        if max_side:
+            box = reduce_when_decoded(image, file, max_side, max_pixels * BYTES_PER_PIXEL if is_large else None)
+        if is_large and _is_large(image, max_pixels):
+            raise BadImage("too_large", f"{size[0]} x {size[1]} pixels of {file_format}, too many to decode whole")
+        if file_format in ("JPEG", "MPO"):
+            orientation = _orientation(image)
+            image = _load_jpeg(image, file)
+        else:
+            image.load()
+            size, orientation = (
+                image.size if box is None else size,
+                _orientation(image),
+            )  # a TIFF turns itself, a PNG may tell at its end
+        image = flatten_to_srgb(image, background)
+    if is_large and not np.ptp(image.getextrema(), axis=1).any():
+        raise BadImage("bomb", f"{size[0]} x {size[1]} pixels of one color")
     if max_side:
         image = _resize(image, _reduced_size(size, max_side), box)
-    turn = TURNS.get(orientation)
-    if turn is not None:
+    if (turn := TURNS.get(orientation)) is not None:
         image = image.transpose(turn)
     image.info.clear()  # a saver would write comments and profiles found here
-    if is_png and is_cut(file):
+    if file_format == "PNG" and is_cut(file):
         raise BadImage("truncated", "the end mark is missing")
     return Decoded(image, *(size if orientation < 5 else size[::-1]))
 
@@ -195,19 +194,26 @@ def _decode(
 def _open(file: BinaryIO, start: bytes, max_pixels: int) -> ImageFile.ImageFile:
     formats = _readable_formats(start)
     file.seek(0)
-    image = Image.open(file, formats=formats)
-    if image.format == "PNG":
+    with _strict_pillow(max_pixels if start[8:12] == b"WEBP" else None):  # whose decoder takes its memory at once
+        image = Image.open(file, formats=formats)
+    if _is_large(image, max_pixels):
+        refuse_bomb(image, file)
+    elif image.format == "PNG":
         image.verify()  # checksums, which load() does not look at; it leaves an image unusable
         file.seek(0)
         image = Image.open(file, formats=formats)
-    if (num_bytes := math.prod(image.size) * HUNGRY_FORMATS.get(image.format or "", 0)) > max_pixels * BYTES_PER_PIXEL:
-        raise BadImage("bomb", f"{image.width} x {image.height} pixels of {image.format} take {num_bytes} bytes")
     if is_raw_camera_file(image, start):
         raise BadImage("other_format", "a raw camera file: develop it first")
     if is_misread_tiff(image):
         raise BadImage("other_format", UNREAD_TIFF)
     mend_key(image)
     return image
+
+
+def _is_large(image: Image.Image, max_pixels: int) -> bool:
+    """Return whether an opened picture, decoded whole, takes more memory than ``max_pixels`` pixels may."""
+    needed = HUNGRY_FORMATS.get(image.format or "", BYTES_PER_PIXEL)
+    return math.prod(image.size) * needed > max_pixels * BYTES_PER_PIXEL
 
 
 def _readable_formats(start: bytes) -> tuple[str, ...]:
@@ -243,7 +249,7 @@ def _load_jpeg(image: Image.Image, file: BinaryIO) -> Image.Image:
 
 
 @contextmanager
-def _strict_pillow(max_pixels: int) -> Iterator[None]:
+def _strict_pillow(max_pixels: int | None) -> Iterator[None]:
     # Pillow keeps its limit and its warnings in globals: set for one decode, then put back
     limit_before, text_before = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK
     with warnings.catch_warnings():
@@ -260,10 +266,11 @@ def _bad_image(error: Exception, file: BinaryIO, start: bytes) -> BadImage:
     """Tell from a decoder's error and from the file what is wrong with it."""
     detail = str(error) or type(error).__name__
     if isinstance(error, MemoryError) or NO_MEMORY.search(detail):
-        return BadImage("bomb", f"takes more memory than a worker may use ({detail})")
+        return BadImage("too_large", f"takes more memory than a worker may use ({detail})")
     if isinstance(error, BOMBS):  # its text names twice the limit
-        num_pixels = re.search(r"\d+", detail)
-        return BadImage("bomb", f"{num_pixels[0] if num_pixels else 'too many'} pixels, more than may be decoded")
+        num_pixels = int((re.findall(r"\d+", detail) or ["0"])[0])
+        reason = "bomb" if is_bomb(num_pixels * 24, file) else "too_large"
+        return BadImage(reason, f"{num_pixels} pixels, more than may be decoded")
     if isinstance(error, OSError) and error.errno is not None:
         return BadImage("unreadable", detail)
     if is_heif(start) and "HEIF" not in Image.OPEN:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 NO_LETTER = "\U0010fffe"  # which no font has: it is drawn as a box
 MOST_TRIED = 2000
+LONGEST_CODE = 48
 FOLDERS = {
     "darwin": ("/System/Library/Fonts", "/Library/Fonts", "~/Library/Fonts"),
     "win32": ("C:/Windows/Fonts", "~/AppData/Local/Microsoft/Windows/Fonts"),
@@ -27,18 +28,21 @@ USUAL_FOLDERS = ("/usr/share/fonts", "/usr/local/share/fonts", "~/.local/share/f
 WIDE = ("cjk", "unicode", "unifont", "fallback", "wqy", "noto", "pingfang", "hiragino", "msyh", "gothic", "malgun")
 
 
-def label_font(texts: Iterable[str], size: int) -> Font:
-    """Return a font of that size in pixels with all the letters of the texts; where none is found, that is logged."""
+def drawable(text: str, size: int) -> tuple[str, Font]:
+    """Return a text and a font of that size in pixels that has all its letters.
+
+    Where no font of this machine has them, that is logged, and they are written as code: U+65E5 by a backslash, u65e5.
+    """
     default = ImageFont.load_default(size=size)
-    letters = "".join(sorted({letter for text in texts for letter in text if not letter.isspace()}))
+    letters = "".join(sorted({letter for letter in text if not letter.isspace()}))
     if _has_all(default, letters):
-        return default
-    path = _find_font(letters)
-    if path is None:
-        missing = "".join(letter for letter in letters if ord(letter) > 127)[:20]
-        logger.warning("no font of this machine has all the letters %s: labels show boxes; Noto Sans has them", missing)
-        path = _fonts_of_matplotlib()[0] if _fonts_of_matplotlib() else None
-    return default if path is None else ImageFont.truetype(str(path), size)
+        return text, default
+    if path := _find_font(letters):
+        return text, ImageFont.truetype(str(path), size)
+    missing = "".join(letter for letter in letters if ord(letter) > 127)[:20]
+    logger.warning("no font of this machine has all the letters %s: labels show codes; Noto Sans has them", missing)
+    coded = text.encode("ascii", "backslashreplace").decode("ascii")
+    return coded if len(coded) <= LONGEST_CODE else f"{coded[: LONGEST_CODE - 3]}...", default
 
 
 @cache
@@ -77,4 +81,12 @@ def _fonts_of_system() -> Iterator[Path]:
             paths += [path for path in folder.rglob("*") if path.suffix.lower() in (".ttf", ".ttc", ".otf")]
         except (OSError, RuntimeError):  # no home, or no permission
             continue
-    yield from sorted(paths, key=lambda path: (not any(word in path.name.lower() for word in WIDE), str(path)))
+    slanted = ("bold", "italic", "black", "light", "thin", "oblique")
+    names = [(path.name.lower(), path) for path in paths]
+    yield from (
+        path
+        for *_, path in sorted(
+            (not any(word in name for word in WIDE), any(word in name for word in slanted), str(path), path)
+            for name, path in names
+        )
+    )

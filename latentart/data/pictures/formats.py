@@ -13,6 +13,8 @@ from typing import BinaryIO
 
 from PIL import Image, ImageFile
 
+from latentart.errors import DataError
+
 SIGNATURES = (
     b"\xff\xd8\xff",
     b"\x89PNG\r\n\x1a\n",
@@ -26,6 +28,19 @@ HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"
 BITS_PER_SAMPLE, DNG_VERSION = 258, 50706  # tags of TIFF
 SUBFILE_TYPE, REDUCED = 254, 1  # a tag, and the bit that says "of another picture in this file"
 STRIPS_AND_TILES = ((273, 279), (324, 325))  # tags of their offsets and of their numbers of bytes
+
+
+class BadImage(DataError):  # noqa: N818 - says what the file is, not that we failed
+    """A file is no sound picture; ``reason_code`` is one word for counting, ``detail`` says more.
+
+    Codes: empty, not_a_picture, web_page, lfs_pointer, other_format, truncated, damaged, bomb, too_large,
+    unreadable, not_a_regular_file.
+    """
+
+    def __init__(self, reason_code: str, detail: str) -> None:
+        super().__init__(f"{reason_code.replace('_', ' ')}: {detail}")
+        self.reason_code = reason_code
+        self.detail = detail
 
 
 def looks_like_picture(start: bytes) -> bool:

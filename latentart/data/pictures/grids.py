@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
-from latentart.data.pictures.fonts import Font, label_font
+from latentart.data.pictures.fonts import Font, drawable
 from latentart.storage.whole import whole_file
 
 GAP = 2
@@ -37,16 +37,14 @@ def tile_grid(
         msg = f"grid: got {len(labels)} labels, expected {rows}"
         raise ValueError(msg)
     width, height = pictures[0].size
-    shown = ["\n".join(map(printable_label, text.split("\n"))) for text in labels]
     font_size = max(10, min(24, height // 5))
-    font = label_font([*shown, *map(printable_label, captions)], font_size)
-    lines = [line for text in shown for line in text.split("\n")]
-    margin = max((int(font.getlength(line)) for line in lines), default=-8) + 8
+    shown = [drawable("\n".join(map(printable_label, text.split("\n"))), font_size) for text in labels]
+    margin = max((int(font.getlength(line)) for text, font in shown for line in text.split("\n")), default=-8) + 8
     head = font_size + 4 if captions else 0
     size = (margin + columns * (width + GAP) + GAP, rows * (head + height + GAP) + GAP)
     grid = Image.new("RGB", size, _GROUND)
     draw = ImageDraw.Draw(grid)
-    for row, text in enumerate(shown):
+    for row, (text, font) in enumerate(shown):
         draw.text((4, GAP + row * (height + GAP) + height // 2), text, _INK, font=font, anchor="lm")
     for i, picture in enumerate(pictures):
         row, column = divmod(i, columns)
@@ -54,7 +52,8 @@ def tile_grid(
         grid.paste(picture, (left, top))
         if captions and captions[i]:
             end = next((j for j in range(i + 1, (row + 1) * columns) if captions[j]), (row + 1) * columns)
-            text = fitting_text(printable_label(captions[i]), font, (end - i) * (width + GAP) - GAP)
+            text, font = drawable(printable_label(captions[i]), font_size)
+            text = fitting_text(text, font, (end - i) * (width + GAP) - GAP)
             draw.text((left, top - head // 2), text, _INK, font=font, anchor="lm")
     return grid
 

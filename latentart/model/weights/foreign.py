@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pickletools
 import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from pickle import UnpicklingError
+from typing import IO, Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +22,23 @@ from latentart.storage.tensors import load_matching, read_tensors
 MAX_DEPTH = 6  # of objects in objects; checkpoints of trainers have two or three
 MAX_GROUPS = 1000
 MAX_PICKLE_BYTES = 64 * 2**20  # of the names and shapes; the tensors lie beside them
+PICKLES = 5  # of an old file: three of its kind, the objects, the names of what follows
+CALLED = {
+    *(
+        "collections OrderedDict",
+        "collections Counter",
+        "torch Size",
+        "torch device",
+        "torch.serialization _get_layout",
+    ),
+    *("__builtin__ set", "builtins set", "__builtin__ complex", "builtins complex"),
+    *(f"torch._utils _rebuild_{what}" for what in ("tensor", "tensor_v2", "tensor_v3", "sparse_tensor", "qtensor")),
+    *(f"torch._utils _rebuild_{what}" for what in ("parameter", "parameter_with_state")),
+    *(f"torch {name}" for name, value in vars(torch).items() if isinstance(value, torch.dtype)),
+    *(f"torch {kind}Storage" for kind in ("Float", "Double", "Half", "BFloat16", "ComplexFloat", "ComplexDouble")),
+    *(f"torch {kind}Storage" for kind in ("Long", "Int", "Short", "Char", "Byte", "Bool", "QInt8", "QUInt8", "QInt32")),
+}
+"""What a pickle of named tensors and numbers names; none of it takes more memory than the file gives it content."""
 OBJECT_BYTES = 2**30  # what those names and shapes may become; a pickle of a hundred bytes may ask for any number
 _HOW = "Save it again as torch.save(model.state_dict(), PATH), or as safetensors."
 
@@ -61,9 +80,14 @@ def load_pickled(path: Path) -> Any:
         ModelError: it is cut, something else, or holds code.
     """
     try:
-        is_zip = zipfile.is_zipfile(path)
-        if is_zip:
-            _require_plain_zip(path)
+        with path.open("rb") as file:
+            is_zip = file.read(4) == b"PK\3\4"  # as torch tells: a pickle may end like an archive
+            if is_zip:
+                _require_plain_zip(path)
+            else:
+                file.seek(0)
+                for _ in range(PICKLES):
+                    _require_plain_pickle(file)
         room = 2 * path.stat().st_size + OBJECT_BYTES  # it is mapped, or read into tensors
         with warnings.catch_warnings(action="ignore"), growing_at_most(room):  # of tensors that are refused later
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
@@ -106,10 +130,26 @@ def _require_plain_zip(path: Path) -> None:
     """Refuse an archive that would unpack to more than it is; torch stores what it saves."""
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
-    is_packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
-    too_long = any(entry.filename.endswith("data.pkl") and entry.file_size > MAX_PICKLE_BYTES for entry in entries)
-    if is_packed or too_long:
-        raise ModelError(f"{path} is no archive as torch.save writes it.", _HOW)
+        is_packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
+        pickles = [entry for entry in entries if entry.filename.lower().endswith("data.pkl")]  # torch ignores case
+        if is_packed or any(entry.file_size > MAX_PICKLE_BYTES for entry in pickles):
+            raise ModelError(f"{path} is no archive as torch.save writes it.", _HOW)
+        for entry in pickles:
+            with archive.open(entry) as file:
+                _require_plain_pickle(file)
+
+
+def _require_plain_pickle(file: IO[bytes]) -> None:
+    """Read the opcodes of a pickle, and build nothing, up to its end.
+
+    Raises:
+        UnpicklingError: it is no pickle, or names something that tensors do not need, as bytearray, which may ask for
+            any number of bytes.
+    """
+    for code, argument, _ in pickletools.genops(file):
+        is_named = code.name in ("INST", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4")  # with names that stand elsewhere
+        if is_named or (code.name == "GLOBAL" and argument not in CALLED):
+            raise UnpicklingError(f"names {argument}")
 
 
 def _groups_of(content: object) -> dict[str, dict[str, Tensor]]:

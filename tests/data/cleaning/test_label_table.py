@@ -262,15 +262,33 @@ def test_what_is_no_table_is_named(table: Path, content: bytes, kind: str) -> No
         read(table, content)
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("first", ["", "sep=;\n"])
+def test_tables_in_utf_16_are_read(tmp_path: Path, encoding: str, first: str) -> None:
+    """As Excel's "Unicode text" is: the first bytes say so, in either order."""
+    table, mark = tmp_path / "labels.csv", "" if encoding == "utf-16" else "\ufeff"
+    table.write_text(f'{mark}{first}path;style\n"a;b.jpg";Café\nc.jpg;浮世絵\n', encoding)
+
+    labels = read_labels(table, "style")
+
+    assert [labels.style_of(name) for name in ("a;b.jpg", "c.jpg")] == ["Café", "浮世絵"]
+    assert not labels.warnings
+
+
 def test_other_encodings_are_told(tmp_path: Path) -> None:
-    """UTF-16 is refused by its name, and bytes that are not UTF-8 are a warning."""
+    """Bytes that are not UTF-8 are a warning."""
     table = tmp_path / "labels.csv"
-    table.write_text("path,style\na.jpg,Café\n", encoding="utf-16")
-    with pytest.raises(DataError, match=r"UTF-16.*Save"):
-        read_labels(table, "style")
     table.write_text("path,style\na.jpg,Café\n", encoding="cp1252")
 
     assert "1 rows with labels that are not UTF-8" in read_labels(table, "style").warnings[0]
+
+
+def test_single_quotation_marks_are_understood(table: Path) -> None:
+    """Where the names of the columns have them; elsewhere they are letters."""
+    quoted = read(table, "'path','style'\n'a,b.jpg','L''art'\n")
+
+    assert quoted.style_of("a,b.jpg") == "L'art"
+    assert read(table, "path,style\na.jpg,'s-Hertogenbosch\n").style_of("a.jpg") == "'s-Hertogenbosch"
 
 
 def test_other_files_are_not_quoted(table: Path) -> None:

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from latentart.data.pictures.decode import TURNS, BadImage, decode_image, decode_stream
+from latentart.data.pictures.decode import TURNS, decode_image, decode_stream
+from latentart.data.pictures.formats import BadImage
 from latentart.data.pictures.jpeg_scan import find_scan_damage
 
 WIDTH, HEIGHT = 48, 32
@@ -357,16 +358,17 @@ def test_formats_with_hungry_decoders_may_have_fewer_pixels(tmp_path: Path, file
     content = encoded(four_corners(), file_format)
 
     assert decoded(tmp_path, content, max_pixels=2 * WIDTH * HEIGHT).size == (WIDTH, HEIGHT)
-    with pytest.raises(BadImage, match=f"of {file_format} take") as caught:
+    with pytest.raises(BadImage, match=f"of {file_format}, too many") as caught:
         decoded(tmp_path, content, max_pixels=WIDTH * HEIGHT)
-    assert caught.value.reason_code == "bomb"
+    assert caught.value.reason_code == "too_large"
 
 
 CHILD = """
 import resource, sys
 from pathlib import Path
 from PIL import Image
-from latentart.data.pictures.decode import BadImage, decode_image
+from latentart.data.pictures.decode import decode_image
+from latentart.data.pictures.formats import BadImage
 Image.init()
 path, spare = Path(sys.argv[1]), int(sys.argv[2])
 if spare:
@@ -415,23 +417,23 @@ def test_decoding_takes_no_more_memory_than_it_may(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="sets a limit that only Linux keeps")
 @pytest.mark.parametrize("file_format", ["PNG", "AVIF"])
-def test_want_of_memory_is_called_a_bomb(tmp_path: Path, file_format: str) -> None:
+def test_want_of_memory_is_called_so(tmp_path: Path, file_format: str) -> None:
     """A sound picture that does not fit into a worker is not called damaged."""
     path = tmp_path / "picture"
     Image.new("RGB", (2400, 1600)).save(path, file_format, **({"speed": 10} if file_format == "AVIF" else {}))
 
-    assert decoded_in_child(path, spare=10 << 20).startswith("bomb takes more memory")
+    assert decoded_in_child(path, spare=10 << 20).startswith("too_large takes more memory")
 
 
 def test_the_limit_of_pixels_is_the_callers(tmp_path: Path) -> None:
-    """A picture of just ``max_pixels`` is read, one row more is a bomb, and Pillow's own limit is put back."""
+    """A picture of just ``max_pixels`` is read whole, one of a row more is not, and Pillow's own limit is put back."""
     limit_before = Image.MAX_IMAGE_PIXELS
     content = encoded(four_corners(), "PNG")
 
     assert decoded(tmp_path, content, max_pixels=WIDTH * HEIGHT).size == (WIDTH, HEIGHT)
     with pytest.raises(BadImage) as caught:
         decoded(tmp_path, content, max_pixels=WIDTH * HEIGHT - 1)
-    assert caught.value.reason_code == "bomb"
+    assert caught.value.reason_code == "too_large"
     assert limit_before == Image.MAX_IMAGE_PIXELS
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageFont
 
-from latentart.data.pictures.fonts import label_font
+from latentart.data.pictures.fonts import drawable
 from latentart.data.pictures.grids import GAP, printable_label, save_png, tile_grid
 
+MIXED = "🎨浮ह𒀀"  # of writings that no font has together
 COLORS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255)]
 
 
@@ -90,18 +91,31 @@ def test_labels_are_made_printable(text: str, shown: str) -> None:
 @pytest.mark.parametrize("text", ["Art Déco", "Модерн", "Ζωγραφική"])
 def test_letters_beyond_ascii_are_drawn_with_a_font_that_has_them(text: str) -> None:
     """No letter is the box of a missing one; ASCII keeps the font it had."""
-    font = label_font([text], 20)
+    shown, font = drawable(text, 20)
     box = bytes(font.getmask("\U0010fffe"))
 
+    assert shown == text
     assert all(bytes(font.getmask(letter)) != box for letter in text if letter != " ")
-    assert label_font(["Pop Art"], 20).getname() == ImageFont.load_default(size=20).getname()
+    assert drawable("Pop Art", 20)[1].getname() == ImageFont.load_default(size=20).getname()
 
 
-def test_letters_that_no_font_has_are_told(caplog: pytest.LogCaptureFixture) -> None:
-    """A line names them, and says what would do."""
-    label_font([chr(0xE123)], 20)
+def test_letters_that_no_font_has_are_told_and_written_as_code(caplog: pytest.LogCaptureFixture) -> None:
+    """A line names them, and says what would do; nothing is drawn as boxes, and no label grows without bound."""
+    shown, font = drawable(f"art {MIXED}", 20)
 
+    assert shown == "art \\U0001f3a8\\u6d6e\\u0939\\U00012000"
+    assert font.getname() == ImageFont.load_default(size=20).getname()
     assert "no font of this machine has all the letters" in caplog.text
+    assert len(drawable(MIXED * 10, 20)[0]) < 50
+
+
+def test_a_label_without_a_font_leaves_the_others_theirs() -> None:
+    """Each label has its own font: one odd name among the styles turns no other into code."""
+    with_odd = tile_grid(tiles(2, (64, 64)), 2, 1, ["Модерн", MIXED])
+    alone = tile_grid(tiles(1, (64, 64)), 1, 1, ["Модерн"])
+    width = alone.width - 64 - 3 * GAP
+
+    assert with_odd.crop((0, 0, width, 64)).tobytes() == alone.crop((0, 0, width, 64)).tobytes()
 
 
 @pytest.mark.parametrize("text", ["\udcff\n", "日本", "🎨", "", "x" * 500])
