@@ -18,7 +18,7 @@ export OMP_NUM_THREADS=$((SLURM_CPUS_PER_TASK / SLURM_GPUS_ON_NODE))
 
 # Ten minutes before the end, should --max-time not have stopped it: save, and end.
 told=0
-trap 'told=1; scancel --signal=TERM "$SLURM_JOB_ID.0"' USR1
+trap 'told=$((told + 1)); scancel --signal=TERM "$SLURM_JOB_ID.0"' USR1
 
 # One torchrun on each node starts one process for each GPU there; batch_size is the batch of all of them together.
 result=latentart-$SLURM_JOB_ID.out
@@ -27,16 +27,16 @@ srun --kill-on-bad-exit=1 --open-mode=truncate --output="$result" torchrun \
   --rdzv-backend c10d --rdzv-endpoint "$head:29500" --rdzv-id "$SLURM_JOB_ID" \
   -m latentart train "$what" --quiet --max-time 7h &
 step=$!
-wait $step
-code=$?
-while kill -0 $step 2>/dev/null; do # the trap has cut the wait short
+waited=-1
+while ((waited != told)); do # the trap cuts a wait short
+  waited=$told
   wait $step
   code=$?
 done
 cat "$result"
 
 # It names a checkpoint where it stopped before its end, and the model where it is finished.
-if [[ $told == 1 ]] || { [[ $code == 0 ]] && grep -q "/checkpoints/" "$result"; }; then
+if ((told)) || { [[ $code == 0 ]] && grep -q "/checkpoints/" "$result"; }; then
   scontrol requeue "$SLURM_JOB_ID"
 fi
 exit $code

@@ -75,9 +75,11 @@ def test_a_model_is_trained_from_python(story: Any, pictures: Run, tmp_path: Pat
 
 STANDINS = {
     "scontrol": 'if [[ $1 == requeue ]]; then echo "$2" > requeued; else echo node-a; echo node-b; fi',
-    "scancel": 'echo "$@" > cancelled',
+    # back only when the step is gone: its end must not be lost on a script that was busy here
+    "scancel": 'echo "$@" > cancelled; while kill -0 "$(< pid)" 2>/dev/null; do sleep 0.02; done',
     "srun": """
         out=$(sed -n "s/^--output=//p" <<< "$(printf "%s\\n" "$@")")
+        echo $$ > pid
         echo "$@" > called
         if [[ $PRINTS == wait ]]; then
           until [[ -f cancelled ]]; do sleep 0.02; done

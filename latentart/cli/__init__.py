@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import errno
 import io
 import os
@@ -23,9 +24,10 @@ from latentart.cli import (
     training,
     weights,
 )
-from latentart.cli.endings import end, end_wrong_words
+from latentart.cli.endings import end, end_wrong_words, is_one_of_many
 from latentart.cli.options import refuse_empty, tell
 from latentart.errors import LatentArtError, ResourceError
+from latentart.process.signals import ToldToEnd, raising_when_told
 
 NO_ROOM_OR_NO_RIGHT = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
@@ -121,10 +123,13 @@ def main() -> None:
         sys.stdout.reconfigure(errors="paths")
     try:
         refuse_empty(sys.argv[1:])
-        code = app(prog_name="latentart", standalone_mode=False)
+        with raising_when_told() if is_one_of_many() else contextlib.nullcontext():
+            code = app(prog_name="latentart", standalone_mode=False)
         if code == 130:  # typer's answer to Ctrl-C
             end("interrupted.", "Run the same command again to go on.", code)
         sys.exit(code or 0)
+    except ToldToEnd as told:
+        end("stopped by a signal.", "Run the same command again to go on.", told.exit_code)
     except WrongWords as error:
         end_wrong_words(error)
     except LatentArtError as error:

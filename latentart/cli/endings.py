@@ -21,9 +21,14 @@ def end_wrong_words(error: Any) -> NoReturn:
     end(f"{message}{'' if message.endswith('?') else '.'}", hint, error.exit_code)
 
 
+def is_one_of_many() -> bool:
+    """Tell whether `torchrun` has started this process with others."""
+    return os.environ.get("WORLD_SIZE", "1") != "1"
+
+
 def end(message: str, hint: str, exit_code: int) -> NoReturn:
     """Write the line and leave; of the processes that `torchrun` started only the first to meet an error writes."""
-    if os.environ.get("WORLD_SIZE", "1") != "1":
+    if is_one_of_many():
         from latentart.process.last_words import first_to_end
 
         is_first, exit_code = first_to_end(exit_code)

@@ -7,18 +7,24 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 import torch
 import torch.distributed as dist
 
-from latentart.errors import ConfigError, ResourceError, StoppedBySignal, UsageError
+from latentart.errors import ConfigError, ResourceError, StoppedBySignal, UsageError, listed
 from latentart.process.last_words import first_to_end
+from latentart.process.meeting import Company
+from latentart.process.signals import ENDING, ToldToEnd, end_as_it_is, noticing_at_once, raising_when_told
+
+logger = logging.getLogger(__name__)
 
 # the one that waits has no work left, the others may have hours; torchrun ends all as soon as one fails
 TIMEOUT = timedelta(hours=6)
+_HELD_UP_AFTER = 12.0  # seconds; torchrun kills 30 s after it has told to end
 _PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 _MEETING = ("MASTER_ADDR", "MASTER_PORT")
 _HINT = "Start many processes with `torchrun --nproc-per-node N -m latentart …`; for one process unset these."
@@ -105,35 +111,42 @@ def join_ranks(ranks: Ranks, device: torch.device) -> Iterator[None]:
     if ranks.is_alone or dist.is_initialized():
         yield
         return
-    _meet(ranks, device)
-    try:
-        with contextlib.nullcontext() if ranks.is_first else _quietly():
-            yield
-            wait_for_all()
-    except BaseException as error:
-        _prepare_to_end(error)
-        if isinstance(error, RuntimeError) and _tells_of_another(error):
-            raise _another_has_ended() from None
-        raise
-    finally:
-        dist.destroy_process_group()
+    with raising_when_told():
+        company = Company(ranks.rank, ranks.world_size)
+        is_over = threading.Event()
+        with noticing_at_once(partial(_speak_if_held_up, company, is_over)):
+            try:
+                _connect(company, device)
+                with contextlib.nullcontext() if ranks.is_first else _quietly():
+                    yield
+                    wait_for_all()
+            except BaseException as error:
+                end_as_it_is()
+                lost = _part(error, company)
+                if lost is None:
+                    raise
+                raise lost from None
+            finally:
+                if dist.is_initialized():
+                    dist.destroy_process_group()
+                is_over.set()
 
 
-def _meet(ranks: Ranks, device: torch.device) -> None:
+def _connect(company: Company, device: torch.device) -> None:
     on_cuda = device.type == "cuda"
     if on_cuda:
         torch.cuda.set_device(device)
     try:
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if on_cuda else "gloo",
-            rank=ranks.rank,
-            world_size=ranks.world_size,
+            store=company.store,
+            rank=company.rank,
+            world_size=company.world_size,
             timeout=TIMEOUT,
             device_id=device if on_cuda else None,
         )
     except (RuntimeError, ValueError) as error:
-        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-        msg = f"the {ranks.world_size} processes do not find each other at {where}: {str(error).splitlines()[0]}"
+        msg = f"the {company.world_size} processes cannot reach each other: {str(error).splitlines()[0]}"
         raise ResourceError(msg) from None
 
 
@@ -151,21 +164,26 @@ def _quietly() -> Iterator[None]:
         data.setLevel(levels[1])
 
 
-def _prepare_to_end(error: BaseException) -> None:
-    """Say first that this process ends, so that the others, who see the line go dead, know that the word is spoken."""
+def _part(error: BaseException, company: Company) -> ResourceError | None:
+    """Say first that this process ends, so that the others, who see the line go dead, know that the word is spoken.
+
+    Return what to say where it ends because another has ended.
+    """
     if isinstance(error, StoppedBySignal):  # all end so, and the first one to be gone has the others told to end
-        with contextlib.suppress(ResourceError):
+        with contextlib.suppress(RuntimeError):
             wait_for_all()
     is_echo = isinstance(error, RuntimeError) and _tells_of_another(error)
-    first_to_end(_code_of(error, is_echo=is_echo), is_echo=is_echo or isinstance(error, _OtherEndedError))
-    if threading.current_thread() is threading.main_thread():
-        for name in ("SIGTERM", "SIGHUP"):  # torchrun's, as soon as one has ended: this one ends as it is
-            if hasattr(signal, name):
-                signal.signal(getattr(signal, name), signal.SIG_IGN)
+    lost = company.lost() if is_echo or isinstance(error, ToldToEnd) else []
+    if is_echo or lost:
+        first_to_end(ResourceError.exit_code, is_echo=not lost)
+        others = {*range(company.world_size)} - {company.rank}
+        return _another_has_ended(lost or [*others][: len(others) == 1], company.world_size)
+    first_to_end(_code_of(error))
+    return None
 
 
-def _code_of(error: BaseException, *, is_echo: bool) -> int:
-    if is_echo or isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+def _code_of(error: BaseException) -> int:
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return ResourceError.exit_code
     if isinstance(error, KeyboardInterrupt):
         return 128 + signal.SIGINT
@@ -178,24 +196,24 @@ def _tells_of_another(error: RuntimeError) -> bool:
     return isinstance(error, dist.DistError) or any(sign in text for sign in ("gloo", "NCCL", "Connection closed"))
 
 
-class _OtherEndedError(ResourceError):
-    """What a process says that cannot go on alone."""
+def _another_has_ended(lost: Sequence[int], world_size: int) -> ResourceError:
+    names = f": rank {listed(list(map(str, lost)), 9)} of {world_size}" if lost else ""
+    msg = f"another process of this run has ended{names}."
+    reason = "If it wrote no reason, it was killed, as the system does where memory is short."
+    return ResourceError(msg, f"{reason} Saved checkpoints are kept: run the same command again to go on.")
 
 
-def _another_has_ended() -> _OtherEndedError:
-    msg = "another process of this run has ended."
-    return _OtherEndedError(msg, "What it wrote says why. The same command goes on from what is saved.")
+def _speak_if_held_up(company: Company, is_over: threading.Event, number: int) -> None:
+    """Say in place of a main thread that a call holds up why the run ends, as `torchrun` soon kills what is left."""
+    if number not in ENDING or is_over.wait(_HELD_UP_AFTER):
+        return
+    lost = company.lost()
+    if lost and first_to_end(ResourceError.exit_code)[0]:
+        logger.error("error: %s", _another_has_ended(lost, company.world_size))
+        os._exit(ResourceError.exit_code)
 
 
 def wait_for_all() -> None:
-    """Wait until every process has come here; one that is alone does not wait.
-
-    Raises:
-        ResourceError: another process has ended.
-    """
-    if not dist.is_initialized():
-        return
-    try:
+    """Wait until every process has come here; one that is alone does not wait."""
+    if dist.is_initialized():
         dist.all_reduce(torch.zeros(()))  # on the CPU, where one that has ended is seen at once
-    except RuntimeError:
-        raise _another_has_ended() from None

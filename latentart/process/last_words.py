@@ -8,6 +8,8 @@ from datetime import timedelta
 
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
+from latentart.process.meeting import has_agent, restart
+
 _PATIENCE = 2.0  # seconds in which who has seen the cause has the word before who only sees that another is gone
 _ANSWER_WITHIN = timedelta(seconds=5)
 _answer: tuple[bool, int] | None = None
@@ -26,9 +28,9 @@ def first_to_end(code: int, *, is_echo: bool = False) -> tuple[bool, int]:
 
 
 def _ask(code: int, *, is_echo: bool) -> tuple[bool, int]:
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+    if not has_agent():
         return True, code
-    key = f"latentart end {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    key = f"latentart end {restart()}"
     try:
         host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         store = TCPStore(host, port, is_master=False, timeout=_ANSWER_WITHIN, wait_for_workers=False)

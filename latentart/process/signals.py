@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import Self
 
 _STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _SAVING = [getattr(signal, name) for name in ("SIGUSR1",) if hasattr(signal, name)]  # not on Windows
 
 
@@ -64,6 +66,64 @@ class StopSignal:
     def _restore(self, numbers: list[int]) -> None:
         for number in numbers:
             signal.signal(number, self._former.pop(number))  # type: ignore[arg-type]
+
+
+class ToldToEnd(BaseException):
+    """A signal asks one of many processes to end while no loop heeds it: also `torchrun`'s, once another has ended."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"signal {number}")
+        self.number = number
+        self.exit_code = 128 + number
+
+
+@contextlib.contextmanager
+def raising_when_told() -> Iterator[None]:
+    """Raise ``ToldToEnd`` where a signal would end the process without a word."""
+    is_main = threading.current_thread() is threading.main_thread()
+    heeded = [number for number in ENDING if is_main and signal.getsignal(number) is signal.SIG_DFL]
+    for number in heeded:
+        signal.signal(number, _raise)
+    try:
+        yield
+    finally:
+        for number in heeded:
+            if signal.getsignal(number) is _raise:
+                signal.signal(number, signal.SIG_DFL)
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    del frame
+    raise ToldToEnd(number)
+
+
+def end_as_it_is() -> None:
+    """Let no signal but Ctrl-C cut this process's end short: `torchrun` sends one as soon as another is gone."""
+    if threading.current_thread() is threading.main_thread():
+        for number in ENDING:
+            signal.signal(number, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def noticing_at_once(notice: Callable[[int], None]) -> Iterator[None]:
+    """Call ``notice`` in a thread for each signal that Python handles, also while a call holds the main thread up."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    former = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+
+    def listen() -> None:
+        while heard := reader.recv(1):
+            notice(heard[0])
+
+    threading.Thread(target=listen, name="signals", daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(former)
+        writer.close()
 
 
 @contextlib.contextmanager

@@ -103,13 +103,21 @@ def remove_temporaries(parent: Path, *, is_locked: bool = False, names: Containe
 
 
 def is_alive(process: int) -> bool:
-    """Tell whether a process of that id runs; on Windows, where that cannot be asked, it always does."""
-    if os.name != "nt":  # there os.kill(pid, 0) ends the process
-        try:
-            os.kill(process, 0)
-        except OSError as error:
-            return error.errno != errno.ESRCH
-    return True
+    """Tell whether a process of that id runs; on Windows, where that cannot be asked, it always does.
+
+    One that has ended and whose parent has not noticed yet does not run.
+    """
+    if os.name == "nt":  # there os.kill(pid, 0) ends the process
+        return True
+    try:
+        os.kill(process, 0)
+    except OSError as error:
+        return error.errno != errno.ESRCH
+    try:
+        stat = Path(f"/proc/{process}/stat").read_text(encoding="latin-1")
+    except OSError:  # another kind of system
+        return True
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
 def sync_folder(folder: Path) -> None:

@@ -6,13 +6,14 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from latentart.storage.checkpoints import find_checkpoint
 
@@ -66,29 +67,83 @@ def test_a_killed_worker_ends_the_run_in_one_line(
     assert good == count
 
 
+@pytest.fixture
+def torchrun(untrained: Path, tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
+    """Start the real launcher with two processes that train, beside one that keeps a core busy."""
+    path = os.pathsep.join(str(Path(part).resolve()) for part in sys.path)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, "-m", "latentart", "train", "ldm", "--device", "cpu", *ENDLESS]
+    started = [subprocess.Popen([sys.executable, "-c", "while True: pass"])]
+
+    def launch() -> subprocess.Popen[bytes]:
+        with (tmp_path / "err").open("wb") as said:
+            started.append(subprocess.Popen(command, cwd=untrained, env=environment, stderr=said))
+        return started[-1]
+
+    yield launch
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def rank_of(launcher: int, rank: int) -> int:
+    """Return the process that a launcher has started as one of the ranks."""
+    for child in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split():
+        if f"RANK={rank}".encode() in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
+            return int(child)
+    raise AssertionError(f"rank {rank} does not run")
+
+
+def lines_of(said: Path) -> list[str]:
+    """Return the lines that name an error or a stop, as the processes write them."""
+    return [line for line in said.read_text().splitlines() if line.startswith(("error: ", "stopped by a signal"))]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize(
     "count", [pytest.param(1, marks=pytest.mark.slow, id="few"), pytest.param(10, marks=pytest.mark.faults, id="all")]
 )
-def test_a_killed_rank_ends_the_others_in_one_line(
-    run: Callable[..., Any], start: Callable[..., Any], untrained: Path, score: Callable[[str], None], count: int
+def test_a_killed_rank_is_named_in_one_line_and_the_run_goes_on(
+    run: Callable[..., Any],
+    torchrun: Callable[[], subprocess.Popen[bytes]],
+    untrained: Path,
+    tmp_path: Path,
+    score: Callable[[str], None],
+    rank: int,
+    count: int,
 ) -> None:
-    """The first or the second of two: the one that is left ends with exit code 5, and one alone goes on."""
-    good = 0
-    for number in range(count):
-        before = steps_logged(untrained)
-        store = torch.distributed.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
-        place = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(store.port)}
-        place |= {"LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_USE_AGENT_STORE": "True"}
-        ranks = [
-            start(untrained, "train", "ldm", *ENDLESS, environment={**place, "RANK": rank, "LOCAL_RANK": rank})
-            for rank in ("0", "1")
-        ]
-        ranks[0].wait_for(lambda: steps_logged(untrained) >= before + 2)  # noqa: B023
-        time.sleep(random.Random(number).uniform(0, 0.2))
-        lost, left = ranks[number % 2], ranks[1 - number % 2]
-        was_killed = lost.kill()
-        is_told = left.wait() == 5 and left.error().startswith("error: another process of this run has ended.")
-        good += was_killed and is_told and goes_on(run, untrained)
+    """Before `torchrun` takes the other away; one process alone goes on from what is saved."""
+    told = went_on = 0
+    for _ in range(count):
+        before, launcher = steps_logged(untrained), torchrun()
+        while steps_logged(untrained) < before + 2:
+            assert launcher.poll() is None, (tmp_path / "err").read_text()
+            time.sleep(0.02)
+        os.kill(rank_of(launcher.pid, rank), signal.SIGKILL)
+        assert launcher.wait() == 1
+        lines = lines_of(tmp_path / "err")
+        told += len(lines) == 1 and f"another process of this run has ended: rank {rank} of 2. " in lines[0]
+        went_on += goes_on(run, untrained)
 
-    score(f"a rank of two killed: {good} of {count} ended in one line and exit code 5, and went on")
-    assert good == count
+    score(f"rank {rank} of two killed under torchrun: {told} of {count} told in one line, {went_on} went on")
+    assert (told, went_on) == (count, count)
+
+
+@pytest.mark.slow
+def test_torchrun_ends_as_its_processes_do(
+    torchrun: Callable[[], subprocess.Popen[bytes]], untrained: Path, tmp_path: Path
+) -> None:
+    """SIGTERM to it is handed on, the step is saved, one line says so, the run is free."""
+    launcher = torchrun()
+    while steps_logged(untrained) < 2:
+        assert launcher.poll() is None, (tmp_path / "err").read_text()
+        time.sleep(0.02)
+    launcher.terminate()
+    launcher.wait()
+
+    found = find_checkpoint(untrained / "runs/ldm")
+    assert found is not None
+    line = f"stopped by a signal; step {found.step} is saved in runs/ldm. Run the same command again to go on."
+    assert lines_of(tmp_path / "err") == [line]
+    assert not (untrained / "runs/ldm/lock").exists()

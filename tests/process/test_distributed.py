@@ -126,6 +126,28 @@ def test_nobody_to_meet_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_who_waits_for_another_says_for_whom_and_where_and_not_forever(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, port: int
+) -> None:
+    """A line soon, an error at the limit, which the environment sets."""
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    monkeypatch.setenv("MASTER_PORT", str(port))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LATENTART_MEETING_MINUTES", "0.001")
+    monkeypatch.setattr("latentart.process.meeting._TOLD_AFTER", 0.0)
+
+    with (
+        pytest.raises(ResourceError, match=f"at localhost:{port}: rank 1 of 2 has not come"),
+        join_ranks(Ranks(0, 2), CPU),
+    ):
+        pass
+    with pytest.raises(ResourceError, match="rank 0 of 2 has not come"), join_ranks(Ranks(1, 2), CPU):
+        pass
+
+    lines = [record.message for record in caplog.records]
+    assert f"rank 0 of 2 waits at localhost:{port} for rank 1 of 2, 0.001 minutes at most" in lines
+
+
 MEMBER = """
 import sys
 from pathlib import Path
@@ -187,5 +209,6 @@ def test_a_process_whose_partner_ends_says_so_in_one_line(
     """It does not wait for one that is gone."""
     assert [nursery.wait(pid) for pid in start("fail")] == [1, 3]
     assert (tmp_path / "0-err").read_text().splitlines()[-1] == (
-        "another process of this run has ended. What it wrote says why. The same command goes on from what is saved."
+        "another process of this run has ended: rank 1 of 2. If it wrote no reason, it was killed, as the system does"
+        " where memory is short. Saved checkpoints are kept: run the same command again to go on."
     )

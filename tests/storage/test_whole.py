@@ -27,7 +27,7 @@ from latentart.model.averages import save_average
 from latentart.reporting.report import report
 from latentart.storage.folders import commit_folder
 from latentart.storage.json_files import write_json_atomic
-from latentart.storage.whole import remove_temporaries, whole_file
+from latentart.storage.whole import is_alive, remove_temporaries, whole_file
 from latentart.training.log import RunLog
 
 NOISE = Image.effect_noise((64, 64), 60).convert("RGB")
@@ -132,3 +132,13 @@ def test_only_what_dead_processes_were_writing_goes(tmp_path: Path) -> None:
 
     assert after == {f".tmp-b.txt-{os.getpid()}", ".tmp-mine", "a.txt"}
     assert {path.name for path in tmp_path.iterdir()} == {".tmp-mine", "a.txt"}
+
+
+def test_a_process_whose_end_nobody_has_noticed_does_not_run() -> None:
+    """Until its parent asks, the system keeps its id: its lock would be held for ever."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        runs = is_alive(process.pid)
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+
+        assert (runs, is_alive(process.pid)) == (True, False)
