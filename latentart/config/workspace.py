@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -150,6 +151,7 @@ def find_config(start: Path) -> Path:
     return path
 
 
+@cache
 def schema() -> dict[str, Any]:
     """Return the JSON Schema of the config file, for editors; what a preset gives may be left out."""
     found = Config.model_json_schema(by_alias=True)
