@@ -7,6 +7,7 @@ import contextlib
 import errno
 import io
 import os
+import re
 import sys
 
 import typer
@@ -26,10 +27,11 @@ from latentart.cli import (
 )
 from latentart.cli.endings import end, end_wrong_words, is_one_of_many
 from latentart.cli.options import refuse_empty, tell
-from latentart.errors import LatentArtError, ResourceError
+from latentart.errors import LatentArtError, ResourceError, shortened
 from latentart.process.signals import ToldToEnd, raising_when_told
 
 NO_ROOM_OR_NO_RIGHT = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+NO_ROOM_TO_LOAD = re.compile("failed to map segment|[Cc]annot allocate memory")
 
 WrongWords: type[Exception] = typer.BadParameter.__mro__[1]  # typer's error of usage, which it does not export itself
 
@@ -100,6 +102,10 @@ def root(
     """Set up logging for every command."""
     from latentart.cli.log_lines import log_to_stderr
 
+    try:
+        os.getcwd()  # noqa: PTH109 - asked before libraries ask, which end the process without a word of ours
+    except FileNotFoundError:
+        raise ResourceError("the current folder is gone.", "Go into one that exists, then run this again.") from None
     log_to_stderr(verbose=verbose)
 
 
@@ -134,6 +140,10 @@ def main() -> None:
         end_wrong_words(error)
     except LatentArtError as error:
         end(error.message, error.hint, error.exit_code)
+    except ImportError as error:
+        if not NO_ROOM_TO_LOAD.search(str(error)):
+            raise
+        end("the memory is too small to load PyTorch.", "Raise its limit (`ulimit -v`).", ResourceError.exit_code)
     except (RuntimeError, MemoryError) as error:
         from latentart.process.memory import explain_out_of_memory
 
@@ -142,9 +152,11 @@ def main() -> None:
             raise
         end(explained.message, explained.hint, explained.exit_code)
     except OSError as error:  # the disk's or the owner's, wherever it came up
+        where = f"{shortened(os.fsdecode(error.filename))}: " if error.filename else ""
+        if error.errno == errno.ENAMETOOLONG:
+            end(f"{where}{error.strerror}.", "Give it a shorter name.", ResourceError.exit_code)
         if error.errno not in NO_ROOM_OR_NO_RIGHT:
             raise
-        where = f"{error.filename}: " if error.filename else ""
         hint = "Make room or mend the rights, then run the same command again."
         end(f"{where}{error.strerror}.", hint, ResourceError.exit_code)
     except SystemExit as done:  # typer's way to end after a broken pipe

@@ -8,9 +8,9 @@ import math
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from latentart.errors import ConfigError, nearest, plain
 from latentart.storage import json_files
@@ -19,6 +19,26 @@ MAX_FILE_BYTES = 4 * 1024 * 1024
 SAME_SETTINGS = {"kl", "vq", "adamw", "muon"}  # kinds of one group: a change of kind keeps what else is set
 MAX_OFFERED = 3  # paths of a name that stands in several places
 MAX_DIGITS = 100  # longer whole numbers are read as infinity, which no field takes
+
+
+def _says_something(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is an empty text")
+    return text
+
+
+def _leads_somewhere(path: str) -> str:
+    if "\0" in path:
+        raise ValueError("has a letter that may not stand there")
+    try:
+        Path(path).expanduser()
+    except RuntimeError:
+        raise ValueError("begins with a user who has no home here") from None
+    return path
+
+
+Words = Annotated[str, AfterValidator(_says_something)]
+PathText = Annotated[Words, AfterValidator(_leads_somewhere)]
 
 
 class StrictConfig(BaseModel):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from latentart.config.base import StrictConfig
+from latentart.config.base import PathText, StrictConfig, Words
 from latentart.kinds import FileFormat, NearDuplicates
 
 MAX_SIDE = 2**15  # pixels
@@ -16,22 +16,22 @@ Byte = Annotated[int, Field(ge=0, le=255)]
 class DataConfig(StrictConfig):
     """Where the pictures are and what becomes of them."""
 
-    raw: str = "raw"
+    raw: PathText = "raw"
     """The user's folder of pictures, one sub-folder per style; never written to. Relative to the workspace."""
 
-    root: str = "data"
+    root: PathText = "data"
     """Where clean-data puts its own copies, relative to the workspace."""
 
     level: Annotated[int, Field(ge=1, le=16)] = 1
     """Which folders are the styles: 1 those in the raw folder, 2 those in these (as in train/); equal names join."""
 
-    labels: str = "labels.csv"
+    labels: PathText = "labels.csv"
     """A table of paths and labels of the pictures, relative to the raw folder; without one, folders are styles."""
 
     link_root: str = ""
     """Links among the pictures are followed to what lies in this folder, relative to the raw one; empty: to nothing."""
 
-    label: str = "style"
+    label: Words = "style"
     """The column of that table that the model learns as its styles: style, genre, artist, or any other."""
 
     min_bytes: Annotated[int, Field(ge=0, lt=2**40)] = 5120

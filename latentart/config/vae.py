@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from latentart.config.base import StrictConfig
+from latentart.config.base import PathText, StrictConfig
 from latentart.config.optim import Count, OptimizerConfig, Positive, RunConfig, StepsOrEpochs, Width
 from latentart.kinds import Adversarial, AttentionKind, Downsampling, PerceptualKind, Reconstruction, Upsampling
 
@@ -179,7 +179,7 @@ class PerceptualConfig(StrictConfig):
     backbone: PerceptualKind = "vgg16"
     """The network whose features are compared; random needs no weights and is only a stand-in for trying the tool."""
 
-    weights: str | None = None
+    weights: PathText | None = None
     """The backbone's weight file; null looks in the torch hub cache (TORCH_HOME)."""
 
 

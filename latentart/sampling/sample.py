@@ -20,6 +20,7 @@ from latentart.config.sample import SampleConfig
 from latentart.core.diffusion.samplers import usual_spacing
 from latentart.core.networks.conditioning import Denoiser
 from latentart.data.datasets import picture_from, pixels_from
+from latentart.data.pictures.movies import SUFFIXES
 from latentart.errors import UsageError
 from latentart.model.averages import Average
 from latentart.model.folder import Model, load_model, require_denoiser
@@ -139,6 +140,10 @@ def sample_again(
     settings = replace(drawing.settings, batch_size=config.batch_size, compile=config.compile)
     studio = Studio(model, denoiser, placement, weak)
     suffix = source.suffix.lower() if drawing.plan.is_movie else ".png"
+    if out is not None and drawing.plan.is_movie and out.suffix.lower() not in SUFFIXES:
+        raise UsageError(
+            f"--out {out} is neither GIF nor WebP.", f"{source} is a movie: name a file as {out.stem}{suffix}."
+        )
     return draw(studio, replace(drawing, settings=settings), samples, out, quiet=quiet, suffix=suffix)
 
 

@@ -13,7 +13,8 @@ from PIL import Image, UnidentifiedImageError
 from pydantic import Field
 
 from latentart import __version__
-from latentart.data.pictures.movies import read_movie_text
+from latentart.data.pictures.decode import strict_pillow
+from latentart.data.pictures.movies import SUFFIXES, read_movie_text
 from latentart.errors import DataError, ModelError, UsageError
 from latentart.model.folder import Model, weights_hash
 from latentart.model.generate import SamplerSettings
@@ -110,7 +111,7 @@ def read_text(path: Path) -> str | None:
         OSError: the file cannot be opened.
     """
     try:
-        with Image.open(path, formats=["PNG", "GIF", "WEBP"]) as picture:
+        with strict_pillow(None), Image.open(path, formats=["PNG", "GIF", "WEBP"]) as picture:
             text = picture.info.get(SETTINGS_KEY) if picture.format == "PNG" else read_movie_text(picture)
     except (UnidentifiedImageError, SyntaxError, ValueError):
         return None
@@ -178,6 +179,8 @@ def read_drawing(path: Path, model: Model, settings_in: Callable[[Mapping[str, A
 
 def _read_plan(path: Path, about: _Described, model: Model) -> SamplePlan:
     kind: Kind = about.movie or "grid"
+    if about.movie and path.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"movie: got settings of one in {path.name}")
     styles, seeds, (rows, columns) = about.styles, about.seeds, about.grid
     if about.style is not None and about.seed is not None:
         kind, styles, seeds, rows, columns = "separate", [about.style], [about.seed], 1, 1

@@ -6,6 +6,7 @@ import errno
 import os
 import pty
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,7 +19,8 @@ import torch
 import typer.main
 
 from latentart import cli, errors
-from latentart.errors import LatentArtError, StoppedBySignal, nearest
+from latentart.config.workspace import resolve
+from latentart.errors import ConfigError, LatentArtError, StoppedBySignal, nearest
 from latentart.printable import printable
 
 Run = Callable[..., Any]
@@ -262,3 +264,56 @@ def test_an_empty_word_is_a_usage_error_everywhere(latentart: Run, words: tuple[
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith(f"error: {named} {'is' if named == 'an argument' else 'got'} an empty text.")
     assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "fault"),
+    [
+        ("", "is an empty text"),
+        (" ", "is an empty text"),
+        ("a\0b", "has a letter that may not stand there"),
+        ("~nosuchuser/x", "begins with a user who has no home here"),
+    ],
+)
+@pytest.mark.parametrize("setting", ["data.raw", "data.root", "data.labels", "vae.perceptual.weights"])
+def test_a_path_in_a_config_leads_somewhere(setting: str, path: str, fault: str) -> None:
+    """As on the command line: what is empty, or no path of this system, is named before anything is looked for."""
+    group, _, name = setting.rpartition(".")
+    tree: dict[str, Any] = {name: path}
+    for part in reversed(group.split(".")):
+        tree = {part: tree}
+
+    with pytest.raises(ConfigError, match=f"^config: {setting}: {fault} "):
+        resolve(tree)
+
+
+def test_a_name_that_is_too_long_is_one_line(latentart: Run) -> None:
+    """Whichever folder or file it was meant for."""
+    for words in (("init", "n" * 300), ("init", f"art/{'n' * 300}"), ("info", "n" * 300)):
+        done = latentart(*words)
+
+        assert (done.code, done.out, done.err.count("\n")) == (5, "", 1)
+        assert "too long" in done.err
+
+
+def test_a_current_folder_that_is_gone_is_named(latentart: Run, tmp_path: Path) -> None:
+    """Before libraries look for it, which end the process."""
+    tmp_path.rmdir()
+
+    done = latentart("config", "ls")
+
+    assert (done.code, done.err) == (
+        5,
+        "error: the current folder is gone. Go into one that exists, then run this again.\n",
+    )
+
+
+def test_memory_too_small_for_torch_is_one_line(tmp_path: Path) -> None:
+    """A process of its own, for the limit is the process's."""
+    script = f"ulimit -v 700000; exec {shlex.quote(sys.executable)} -m latentart doctor"
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stderr) == (
+        5,
+        "error: the memory is too small to load PyTorch. Raise its limit (`ulimit -v`).\n",
+    )

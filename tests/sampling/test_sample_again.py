@@ -69,6 +69,7 @@ def test_a_movie_is_repeated(run: Run, studio: Path, words: list[str]) -> None:
     path = studio / done.out.strip()
     assert path.parent == studio / "samples"
     assert path.read_bytes() == (studio / words[-1]).read_bytes()
+    assert "neither GIF nor WebP" in run(studio, "sample", "--from", words[-1], "--out", "m.png").error(2)
 
 
 def test_a_single_picture_is_repeated(run: Run, studio: Path) -> None:
@@ -200,6 +201,7 @@ def test_inputs_are_looked_for(run: Run, studio: Path) -> None:
         ("x.png", '{"styles": ["Cubism"], "seeds": [0], "grid": [1e30, 1]}', 2, "x.png holds no settings"),
         ("x.png", '{"styles": ["Cubism"], "seeds": [0], "grid": [1.5, 1.5]}', 2, "x.png holds no settings"),
         ("x.png", '{"styles": ["Cubism"], "seeds": [0], "grid": [-1, -1]}', 2, "x.png holds no settings"),
+        ("x.png", WALK % "[1, 1]", 2, "x.png holds no settings"),
         ("x.png", WALK % "[20000, 1]", 2, "x.png holds no settings"),
         ("x.png", WALK % "[1, 20000]", 2, "x.png holds no settings"),
         ("x.png", '{"style": "Cubism", "seed": 1' + "0" * 400 + "}", 2, "x.png holds no settings"),

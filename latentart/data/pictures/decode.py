@@ -138,7 +138,7 @@ def decode_stream(
     start = file.read(12)
     if not start:
         raise BadImage("empty", "the file is empty")
-    with _strict_pillow(max_pixels):
+    with strict_pillow(max_pixels):
         try:
             try:
                 return _decode(file, start, background, max_pixels, max_side)
@@ -194,7 +194,7 @@ def _decode(
 def _open(file: BinaryIO, start: bytes, max_pixels: int) -> ImageFile.ImageFile:
     formats = _readable_formats(start)
     file.seek(0)
-    with _strict_pillow(max_pixels if start[8:12] == b"WEBP" else None):  # whose decoder takes its memory at once
+    with strict_pillow(max_pixels if start[8:12] == b"WEBP" else None):  # whose decoder takes its memory at once
         image = Image.open(file, formats=formats)
     if _is_large(image, max_pixels):
         refuse_bomb(image, file)
@@ -249,7 +249,8 @@ def _load_jpeg(image: Image.Image, file: BinaryIO) -> Image.Image:
 
 
 @contextmanager
-def _strict_pillow(max_pixels: int | None) -> Iterator[None]:
+def strict_pillow(max_pixels: int | None) -> Iterator[None]:
+    """Let Pillow raise on what has more pixels, and on nothing else; None sets no limit, for who reads a header."""
     # Pillow keeps its limit and its warnings in globals: set for one decode, then put back
     limit_before, text_before = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK
     with warnings.catch_warnings():
