@@ -11,6 +11,7 @@ from latentart.cli.options import (
     ConfigOption,
     DeviceOption,
     JsonOption,
+    MinutesOption,
     QuietOption,
     find_model,
     place,
@@ -30,6 +31,7 @@ def demo(
         list[str] | None, typer.Argument(metavar="[DIR] [KEY=VALUE]…", help="Workspace to make or go on with.")
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A few steps only, to see that everything runs.")] = False,
+    minutes: MinutesOption = None,
     device: DeviceOption = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
@@ -39,11 +41,13 @@ def demo(
     if len(plain) > 1:
         msg = f"'{plain[1]}' is one folder too many."
         raise UsageError(msg, "Settings are written key=value.")
+    if quick and minutes is not None:
+        msg = "--quick and --minutes both say how long."
+        raise UsageError(msg, "Give one of them.")
     from latentart.workspace.demo import demo as run_demo
 
-    result = run_demo(
-        Path(plain[0] if plain else "latentart-demo"), place(device), settings, is_quick=quick, quiet=quiet
-    )
+    folder = Path(plain[0] if plain else "latentart-demo")
+    result = run_demo(folder, place(device), settings, is_quick=quick, quiet=quiet, minutes=minutes)
     if as_json:
         write_json({"grid": str(result.grid), "workspace": str(result.workspace), "seconds": round(result.seconds, 1)})
         return

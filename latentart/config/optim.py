@@ -192,6 +192,9 @@ class StepsOrEpochs(StrictConfig):
     epochs: Annotated[float, Field(gt=0, le=10**6)] | None = None
     """Passes over the data set, in place of steps."""
 
+    fitted_minutes: Positive | None = None
+    """What `--minutes` fitted the steps to, the last time; null: to nothing."""
+
     @model_validator(mode="after")
     def _exactly_one(self) -> StepsOrEpochs:
         if (self.steps is None) == (self.epochs is None):
