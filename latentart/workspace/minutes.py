@@ -130,7 +130,7 @@ def fit_vae(workspace: Workspace, stage_name: str, placement: Placement, given: 
         lengths.append(length)
         counts.append(num_steps)
     factor = fit_factor(lengths, given.left - (time.monotonic() - began))
-    changes = {}
+    changes: dict[str, Any] = {}
     for stage, num_steps in zip(stages, counts, strict=True):
         changed = scale_stage(stage, num_steps, factor) | {"fitted_minutes": given.minutes}
         changes |= {f"vae.stages.{stage.name}.{name}": value for name, value in changed.items()}
