@@ -51,6 +51,7 @@ STORIES = {
         "workspace.clean_data",
         "workspace.demo",
         "workspace.init",
+        "workspace.minutes",
         "workspace.weights",
     )
 }

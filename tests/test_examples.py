@@ -6,13 +6,16 @@ import ast
 import json
 import os
 import runpy
+import shutil
 import signal
 import subprocess
+import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import pytest
 from PIL import Image, ImageChops
 
@@ -117,3 +120,62 @@ def test_the_slurm_script_goes_on_until_the_model_is_there(tmp_path: Path, print
     assert "--open-mode=truncate" in called, "a job that is put into the queue again would read what it wrote before"
     assert (code, (tmp_path / "requeued").exists()) == (143 if prints == "wait" else 0, is_requeued)
     assert (tmp_path / "cancelled").exists() == (prints == "wait")
+
+
+def packed_emoji(folder: Path) -> Path:
+    """Return a package with thirty drawn pictures, in the layout of the real one."""
+    singles, sheet = folder / "img/google/64", Image.new("RGBA", (6 * 66, 5 * 66))
+    singles.mkdir(parents=True)
+    (folder / "img/google/sheets").mkdir()
+    known = []
+    for i in range(30):
+        picture = Image.new("RGBA", (64, 64))
+        picture.paste((8 * i, 40, 90, 255), (8, 8, 16 + i, 40))
+        picture.save(singles / f"{i:02}.png")
+        sheet.paste(picture, (i % 6 * 66 + 1, i // 6 * 66 + 1))
+        known.append({"image": f"{i:02}.png", "sheet_x": i % 6, "sheet_y": i // 6, "has_img_google": i != 7})
+    sheet.save(folder / "img/google/sheets/64.png")
+    tones = {"skin_variations": {"1F3FB": known[28], "1F3FC": known[29]}}
+    names = ["Food & Drink"] * 10 + ["Flags"] * 10 + ["Animals & Nature"] * 6 + ["Component"] * 2
+    emoji = [one | {"category": name} for one, name in zip(known, names, strict=False)]
+    emoji[0] |= tones
+    (folder / "emoji.json").write_text(json.dumps(emoji))
+    return folder
+
+
+def test_emoji_are_laid_out_by_category(tmp_path: Path) -> None:
+    """On white, other colors of skin by choice, too small categories left out; from files or sheet, packed or not."""
+    lay = load("emoji.py")["lay_by_category"]
+    package = packed_emoji(tmp_path / "package")
+    with tarfile.open(tmp_path / "all.tgz", "w:gz") as archive:
+        archive.add(package, "package")
+
+    assert lay(package, tmp_path / "plain") == 19
+    assert lay(tmp_path / "all.tgz", tmp_path / "tones", skin_tones=True) == 21
+    shutil.rmtree(package / "img/google/64")
+    assert lay(package, tmp_path / "sheet") == 19
+    counts = {folder.name: len(list(folder.iterdir())) for folder in (tmp_path / "tones").iterdir()}
+    assert counts == {"Food_Drink": 11, "Flags": 10}
+    for path in (tmp_path / "plain").rglob("*.png"):
+        other = tmp_path / "sheet" / path.relative_to(tmp_path / "plain")
+        with Image.open(path) as picture, Image.open(other) as same:
+            assert (picture.mode, picture.getpixel((0, 0))) == ("RGB", (255, 255, 255))
+            assert picture.getpixel((9, 9)) == (8 * int(path.stem), 40, 90)
+            assert ImageChops.difference(picture, same).getbbox() is None
+
+
+def test_letters_are_drawn_once_for_each_font_that_has_them(tmp_path: Path) -> None:
+    """One folder a letter, one picture a font, black in the middle of white; what looks the same is there once."""
+    glyphs, fonts = load("glyphs.py"), Path(mpl.get_data_path()) / "fonts/ttf"
+    chosen = [fonts / f"{name}.ttf" for name in ("DejaVuSans", "DejaVuSerif", "cmsy10")]
+    chosen += [Path(shutil.copy(chosen[0], tmp_path / "twin.ttf")), Path(__file__)]
+
+    assert glyphs["draw_letters"](chosen, "Ağ", tmp_path / "letters") == 5
+    found = sorted(path.relative_to(tmp_path / "letters").as_posix() for path in tmp_path.rglob("*.png"))
+    assert [name.partition("_DejaVu")[0] for name in found[:2]] == ["A/0001", "A/0002"]
+    assert {chosen[0], chosen[1]} <= set(glyphs["find_fonts"]([fonts]))
+    with Image.open(tmp_path / "letters" / found[0]) as picture:
+        left, top, right, bottom = ImageChops.invert(picture).getbbox() or (0, 0, 0, 0)
+    assert picture.size == (64, 64)
+    assert max(right - left, bottom - top) == pytest.approx(48, abs=2)
+    assert (left + right, top + bottom) == pytest.approx((64, 64), abs=2)

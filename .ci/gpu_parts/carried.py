@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
 import subprocess
 import sys
-import tarfile
-import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -33,8 +29,6 @@ NEEDED = {
 }
 CARRIED = ("annotated-types", "diffusers", "filelock", "lpips", "pydantic", "typing-inspection")
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
-EMOJI = "emoji-datasource-google@16.0.0"
-FEWEST = 8  # pictures of a category
 
 
 def missing() -> list[str]:
@@ -76,32 +70,8 @@ def install_wheels(wheels: Path, target: Path) -> None:
 
 def fetch_emoji(folder: Path) -> tuple[int, float]:
     """Fetch pictures of 64 px and lay them by category; return how many there are, and their size in MB."""
-    npm = shutil.which("npm")
-    if npm is None:
-        sys.exit("npm is not here; it fetches the package that the emoji are in")
-    with tempfile.TemporaryDirectory() as scratch:
-        subprocess.run([npm, "pack", "--silent", EMOJI], cwd=scratch, check=True)
-        (packed,) = Path(scratch).glob("*.tgz")
-        with tarfile.open(packed) as archive:
-            archive.extractall(scratch, filter="data")
-        return lay_by_category(Path(scratch) / "package", folder)
+    sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+    from emoji import fetch
 
-
-def lay_by_category(package: Path, folder: Path) -> tuple[int, float]:
-    """Copy every emoji, in its one usual color of skin, into the folder of its category."""
-    known = json.loads((package / "emoji.json").read_text(encoding="utf-8"))
-    by_category: dict[str, list[Path]] = {}
-    for one in known:
-        source = package / "img/google/64" / one["image"]
-        if one["has_img_google"] and source.is_file():
-            by_category.setdefault(one["category"], []).append(source)
-    count, size = 0, 0
-    for category, sources in by_category.items():
-        if len(sources) < FEWEST:
-            continue
-        target = folder / re.sub(r"\W+", "_", category)
-        target.mkdir(parents=True, exist_ok=True)
-        for source in sources:
-            shutil.copyfile(source, target / source.name)
-            count, size = count + 1, size + source.stat().st_size
-    return count, size / 1e6
+    count = fetch(folder)
+    return count, sum(path.stat().st_size for path in folder.rglob("*.png")) / 1e6

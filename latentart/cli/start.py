@@ -11,6 +11,7 @@ from latentart.cli.options import (
     ConfigOption,
     DeviceOption,
     JsonOption,
+    MinutesOption,
     QuietOption,
     find_model,
     place,
@@ -30,6 +31,7 @@ def demo(
         list[str] | None, typer.Argument(metavar="[DIR] [KEY=VALUE]…", help="Workspace to make or go on with.")
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A few steps only, to see that everything runs.")] = False,
+    minutes: MinutesOption = None,
     device: DeviceOption = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
@@ -39,11 +41,13 @@ def demo(
     if len(plain) > 1:
         msg = f"'{plain[1]}' is one folder too many."
         raise UsageError(msg, "Settings are written key=value.")
+    if quick and minutes is not None:
+        msg = "--quick and --minutes both say how long."
+        raise UsageError(msg, "Give one of them.")
     from latentart.workspace.demo import demo as run_demo
 
-    result = run_demo(
-        Path(plain[0] if plain else "latentart-demo"), place(device), settings, is_quick=quick, quiet=quiet
-    )
+    folder = Path(plain[0] if plain else "latentart-demo")
+    result = run_demo(folder, place(device), settings, is_quick=quick, quiet=quiet, minutes=minutes)
     if as_json:
         write_json({"grid": str(result.grid), "workspace": str(result.workspace), "seconds": round(result.seconds, 1)})
         return
@@ -61,7 +65,9 @@ def init(
     arguments: Annotated[
         list[str] | None, typer.Argument(metavar="[DIR] [KEY=VALUE]…", help="New folder; else this one, if empty.")
     ] = None,
-    preset: Annotated[str, typer.Option("--preset", help="Where the values come from; `config ls`.")] = "wikiart-256",
+    preset: Annotated[
+        str | None, typer.Option("--preset", help="Where the values come from, `config ls`; else wikiart-256.")
+    ] = None,
     data: Annotated[Path | None, typer.Option("--data", help="Your pictures, one sub-folder per style.")] = None,
 ) -> None:
     """Make a workspace: a folder with one config, latentart.json."""
@@ -69,16 +75,22 @@ def init(
     if len(plain) > 1:
         msg = f"'{plain[1]}' is one folder too many."
         raise UsageError(msg, "The pictures' folder is named with --data.")
-    from latentart.workspace.init import describe_few, init_workspace
+    from latentart.config.presets import propose
+    from latentart.workspace.init import count_files, describe_few, has_gpu, init_workspace
 
     folder = Path(plain[0] if plain else ".")
-    workspace = init_workspace(folder, preset, data, settings)
+    workspace = init_workspace(folder, preset or "wikiart-256", data, settings)
     tell(workspace.config_path)
     go = f"cd {folder} && " if str(folder) != "." else ""
     if not workspace.raw.is_dir():
         say(f"Put your pictures into {workspace.raw}, one folder per style, or set data.raw.")
-    elif few := describe_few(workspace.raw):
-        say(f"warning: {few}")
+    else:
+        count = count_files(workspace.raw)
+        if few := describe_few(workspace.raw, count):
+            say(f"warning: {few}")
+        proposed, reason = propose(count, has_gpu=has_gpu())
+        if preset is None and count and proposed != workspace.config.preset:
+            say(f"--preset {proposed} may suit you better: {reason}.")
     say(f"Next: {go}latentart clean-data")
 
 

@@ -14,6 +14,7 @@ from latentart.cli.options import (
     ConfigOption,
     DeviceOption,
     JsonOption,
+    MinutesOption,
     Overrides,
     QuietOption,
     open_workspace,
@@ -48,6 +49,7 @@ _UNITS = {"h": 3600, "m": 60, "s": 1, "": 1}
 def train_vae(
     overrides: Overrides = None,
     stage: Annotated[str, typer.Option("--stage", help="l1, adversarial, lpips, hires, or all that is left.")] = "all",
+    minutes: MinutesOption = None,
     resume: ResumeOption = "auto",
     max_time: MaxTimeOption = None,
     max_steps: MaxStepsOption = None,
@@ -62,8 +64,13 @@ def train_vae(
     call = build_call(resume, max_time, max_steps, may_change_data=allow_changed_data)
     from latentart.training.train_vae import train_vae as run_train_vae
 
+    placement = place(device)
+    if minutes is not None:
+        from latentart.workspace.minutes import TimeGiven, fit_vae
+
+        workspace = fit_vae(workspace, stage, placement, TimeGiven(minutes=minutes, path=config))
     with hinting(resume):
-        result = run_train_vae(workspace, stage, place(device), call, quiet=quiet)
+        result = run_train_vae(workspace, stage, placement, call, quiet=quiet)
     if not speaks():
         return
     if as_json:
@@ -87,6 +94,7 @@ def train_vae(
 
 def train_ldm(
     overrides: Overrides = None,
+    minutes: MinutesOption = None,
     resume: ResumeOption = "auto",
     max_time: MaxTimeOption = None,
     max_steps: MaxStepsOption = None,
@@ -101,8 +109,13 @@ def train_ldm(
     call = build_call(resume, max_time, max_steps, may_change_data=allow_changed_data)
     from latentart.training.train_ldm import train_ldm as run_train_ldm
 
+    placement = place(device, workspace.config.ldm.training.run.precision)
+    if minutes is not None:
+        from latentart.workspace.minutes import TimeGiven, fit_ldm
+
+        workspace = fit_ldm(workspace, placement, TimeGiven(minutes=minutes, path=config))
     with hinting(resume):
-        result = run_train_ldm(workspace, place(device, workspace.config.ldm.training.run.precision), call, quiet=quiet)
+        result = run_train_ldm(workspace, placement, call, quiet=quiet)
     if not speaks():
         return
     if as_json:

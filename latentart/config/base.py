@@ -38,6 +38,7 @@ def _leads_somewhere(path: str) -> str:
 
 
 Words = Annotated[str, AfterValidator(_says_something)]
+PathOrNone = Annotated[str, AfterValidator(_leads_somewhere)]
 PathText = Annotated[Words, AfterValidator(_leads_somewhere)]
 
 

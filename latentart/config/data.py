@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from latentart.config.base import PathText, StrictConfig, Words
+from latentart.config.base import PathOrNone, PathText, StrictConfig, Words
 from latentart.kinds import FileFormat, NearDuplicates
 
 MAX_SIDE = 2**15  # pixels
@@ -28,7 +28,7 @@ class DataConfig(StrictConfig):
     labels: PathText = "labels.csv"
     """A table of paths and labels of the pictures, relative to the raw folder; without one, folders are styles."""
 
-    link_root: str = ""
+    link_root: PathOrNone = ""
     """Links among the pictures are followed to what lies in this folder, relative to the raw one; empty: to nothing."""
 
     label: Words = "style"

@@ -196,6 +196,9 @@ class StepsOrEpochs(StrictConfig):
     """Step from which the learning rate begins its schedule anew, warm-up and all: the one at which a run, or
     a stage, ended that is made longer. 0: one schedule over all steps."""
 
+    fitted_minutes: Positive | None = None
+    """What `--minutes` fitted the steps to, the last time; null: to nothing."""
+
     @model_validator(mode="after")
     def _exactly_one(self) -> StepsOrEpochs:
         if (self.steps is None) == (self.epochs is None):

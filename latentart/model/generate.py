@@ -49,6 +49,11 @@ class SamplerSettings:
     compile: bool = False
     noise_limit: float | None = 164.0
 
+    @property
+    def passes(self) -> int:
+        """How often a picture passes the network until it is drawn, twice for each call where it is guided."""
+        return self.steps * (2 if self.sampler == "heun" else 1) * (1 + (self.guidance != 1))
+
     def noise_limit_for(self, target: Target) -> float | None:
         """Return the largest √((1-ᾱ)/ᾱ) of the timesteps that are visited, None where each may be."""
         return self.noise_limit if is_noise_limited(target, self.spacing) else None

@@ -32,13 +32,13 @@ from latentart.planning.process import call_apart
 from latentart.planning.trial import WARMING, Trial, changed, try_training
 from latentart.process.devices import Placement
 from latentart.process.host_memory import file_bytes
-from latentart.scoring.reconstructions import FOLLOWED_PICTURES, PREVIEW_PICTURES, SCORED_PICTURES
+from latentart.scoring.reconstructions import vae_passes
 from latentart.storage.checkpoints import list_checkpoints
 from latentart.storage.folders import read_json
 from latentart.training.build import build_adversarial_plan, preview_settings, require_perceptual_weights
 from latentart.training.encode import Encoding
 from latentart.training.ldm_batches import HELD_OUT_DRAWS
-from latentart.training.ldm_previews import PREVIEW_COLUMNS, PREVIEW_STYLES
+from latentart.training.ldm_previews import page_passes
 
 logger = logging.getLogger(__name__)
 
@@ -147,9 +147,7 @@ class Planner:
         write_autoencoder(scratch, style_names(self.pictures.entries))
         every = (run.preview_every, run.evaluate_every, run.checkpoint_every)
         occasions = count_occasions(*every, first, last)
-        sampler = preview_settings(self.config.sample)
-        calls = sampler.steps * (2 if sampler.sampler == "heun" else 1) * (1 + (sampler.guidance != 1))
-        page = min(self.pictures.num_styles, PREVIEW_STYLES) * PREVIEW_COLUMNS * calls
+        page = page_passes(preview_settings(self.config.sample), self.pictures.num_styles)
         ending = page + HELD_OUT_DRAWS
         trial = Trial(scratch, None, self.device, self.seconds * LDM_SHARE, ("whole",), occasions, ending)
         timings = self._try(trial)
@@ -253,13 +251,6 @@ def write_autoencoder(workspace: Workspace, names: list[str]) -> None:
     }
     with torch.random.fork_rng(devices=[]):
         save_model(workspace.vae_run / "model", about, {"autoencoder": build_autoencoder(config.vae.model)})
-
-
-def vae_passes(num_training: int, num_held_out: int) -> tuple[int, int, int, int]:
-    """Return how many pictures pass the autoencoder at a stage's end: for the error, the scores, latents, a preview."""
-    scored = num_held_out or num_training
-    followed = min(FOLLOWED_PICTURES, scored)
-    return followed, min(SCORED_PICTURES, scored), min(SCORED_PICTURES, num_training), min(PREVIEW_PICTURES, scored)
 
 
 def cache_variants(workspace: Workspace) -> int:

@@ -199,3 +199,10 @@ def find_perceptual(backbone: PerceptualKind, weights: str | None, placement: Pl
         return None
     placement.place(perceptual)
     return perceptual
+
+
+def vae_passes(num_training: int, num_held_out: int) -> tuple[int, int, int, int]:
+    """Return how many pictures pass the autoencoder at a stage's end: for the error, the scores, latents, a preview."""
+    scored = num_held_out or num_training
+    followed = min(FOLLOWED_PICTURES, scored)
+    return followed, min(SCORED_PICTURES, scored), min(SCORED_PICTURES, num_training), min(PREVIEW_PICTURES, scored)

@@ -55,3 +55,8 @@ class PreviewPage:
     def path(self, step: int) -> Path:
         """Return where the page of a step lies."""
         return self.folder / f"step-{step:08d}.png"
+
+
+def page_passes(settings: SamplerSettings, num_styles: int) -> int:
+    """Return how often pictures pass the denoiser for a page of so many styles."""
+    return min(num_styles, PREVIEW_STYLES) * PREVIEW_COLUMNS * settings.passes

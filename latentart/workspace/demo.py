@@ -18,12 +18,15 @@ from latentart.training.train_ldm import train_ldm
 from latentart.training.train_vae import train_vae
 from latentart.workspace.clean_data import clean_data
 from latentart.workspace.init import init_workspace
+from latentart.workspace.minutes import TimeGiven, fit_ldm, fit_vae
 
 logger = logging.getLogger(__name__)
 
 SHOWN_STYLE = "High_Renaissance"
 PICTURES_PER_STYLE = 128
 PICTURE_SIDE = 96
+COLUMNS = 8  # of the grid
+VAE_SHARE = 0.4  # of the minutes
 QUICK_PICTURES_PER_STYLE = 8
 QUICK = (
     "vae.stages.l1.steps=6",
@@ -49,11 +52,18 @@ class DemoResult:
 
 
 def demo(
-    folder: Path, placement: Placement, overrides: Sequence[str], *, is_quick: bool = False, quiet: bool = False
+    folder: Path,
+    placement: Placement,
+    overrides: Sequence[str],
+    *,
+    is_quick: bool = False,
+    quiet: bool = False,
+    minutes: float | None = None,
 ) -> DemoResult:
     """Draw or take pictures, clean them, train both networks and draw one row of samples per style.
 
-    Done again it goes on where it was, and finished work is skipped.
+    Done again it goes on where it was, and finished work is skipped. With more ``minutes`` than before the denoiser is
+    trained for longer; what an autoencoder has learned stays, as the denoiser hangs on it.
     """
     began = time.monotonic()
     if (folder / CONFIG_NAME).is_file():
@@ -63,17 +73,28 @@ def demo(
     if workspace.config.data.raw == "raw" and workspace.config.preset == "demo":
         draw_raw(workspace, QUICK_PICTURES_PER_STYLE if is_quick else PICTURES_PER_STYLE)
     clean_data(workspace, quiet=quiet)
-    train_vae(workspace, "all", placement, quiet=quiet)
+    _, names = workspace.read_pictures()
+    settings = settings_from(workspace.config.sample, {})
+    if minutes is not None:
+        left = 60 * minutes - (time.monotonic() - began)
+        given = TimeGiven(minutes=VAE_SHARE * minutes, seconds=VAE_SHARE * left)
+        workspace = fit_vae(workspace, "all", placement, given)
+    is_new = bool(train_vae(workspace, "all", placement, quiet=quiet).stages)
+    if minutes is not None:
+        spent = 0.0 if is_new else 60 * sum({stage.fitted_minutes or 0.0 for stage in workspace.config.vae.stages})
+        left = 60 * minutes - spent - (time.monotonic() - began)
+        drawn = COLUMNS * len(names) * settings.passes
+        given = TimeGiven(minutes=(1 - VAE_SHARE) * minutes, seconds=left, drawn=drawn)
+        workspace = fit_ldm(workspace, placement, given)
     trained = train_ldm(workspace, placement, quiet=quiet)
     result = sample_pictures(
         trained.model,
         workspace.samples,
-        SampleRequest(styles=("all",), count=8),
-        settings_from(workspace.config.sample, {}),
+        SampleRequest(styles=("all",), count=COLUMNS),
+        settings,
         placement,
         quiet=quiet,
     )
-    _, names = workspace.read_pictures()
     style = SHOWN_STYLE if SHOWN_STYLE in names else names[0]
     return DemoResult(result.paths[0], folder, time.monotonic() - began, style)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from latentart.config.denoiser import FEWEST, expect_of_few
+from latentart.config.denoiser import expect_of_few
+from latentart.config.presets import MANY
 from latentart.config.workspace import CONFIG_NAME, SCHEMA_NAME, resolve, schema
 from latentart.data.index import write_lines
 from latentart.errors import DataError, ResourceError, UsageError
@@ -50,11 +52,20 @@ def init_workspace(folder: Path, preset: str, raw: Path | None, overrides: Seque
     return Workspace(folder, config)
 
 
-def describe_few(raw: Path) -> str:
-    """Return what to expect of a raw folder that holds few files or none, or an empty text; no more are counted."""
+def count_files(raw: Path) -> int:
+    """Return how many files there are below a raw folder; no more are counted than make a difference."""
     files = (path for path in raw.rglob("*") if not path.name.startswith(".") and path.is_file())
-    count = sum(1 for _ in itertools.islice(files, FEWEST))
+    return sum(1 for _ in itertools.islice(files, MANY))
+
+
+def describe_few(raw: Path, count: int) -> str:
+    """Return what to expect of a raw folder that holds few files or none, or an empty text."""
     return expect_of_few(count) if count else f"{raw} holds no files: put your pictures there, one folder per style."
+
+
+def has_gpu() -> bool:
+    """Tell whether a GPU's driver is installed; PyTorch, which takes seconds to load, is not asked."""
+    return any(shutil.which(tool) for tool in ("nvidia-smi", "rocm-smi"))
 
 
 def _path_from(folder: Path, raw: Path) -> str:

@@ -220,3 +220,18 @@ def test_init_says_what_to_expect_of_few_pictures(latentart: Run, tmp_path: Path
 
     assert done.code == 0
     assert (said in done.err) if said else ("warning" not in done.err)
+
+
+def test_init_proposes_another_preset_with_its_reason(
+    latentart: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a GPU one line says which may suit better, unless a preset was named; the config stays as it was."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "raw/Cubism").mkdir(parents=True)
+    (tmp_path / "raw/Cubism/0.png").touch()
+
+    free, named = latentart("init", "a", "--data", "raw"), latentart("init", "b", "--preset", "demo", "--data", "raw")
+
+    assert load_config(tmp_path / "a/latentart.json").preset == "wikiart-256"
+    assert "\n--preset laptop may suit you better: no GPU was found, and in a night a CPU learns 96 px" in free.err
+    assert "--preset" not in named.err

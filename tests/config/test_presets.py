@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
-from latentart.config.presets import PRESETS
+from latentart.builders import build_denoiser
+from latentart.config.denoiser import advise, advise_size
+from latentart.config.presets import MANY, PRESETS, propose
 from latentart.config.workspace import Config, resolve
 
 
@@ -19,6 +22,23 @@ def test_a_preset_is_valid_and_says_whom_it_is_for(name: str) -> None:
     """Every preset resolves to a config that names it."""
     assert resolve({"preset": name}).preset == name
     assert PRESETS[name].about
+
+
+@pytest.mark.parametrize(("name", "num_pictures"), [("laptop", 1_000), ("own-art-256", 5_000), ("wikiart-256", 80_000)])
+def test_a_preset_s_denoiser_is_of_the_size_that_is_advised(name: str, num_pictures: int) -> None:
+    """For as many pictures as it is made for, nothing is said against it."""
+    config = resolve({"preset": name})
+    with torch.device("meta"):
+        network = build_denoiser(config.ldm.model, config.vae.model.latent_channels, [8])
+
+    assert advise(num_pictures, sum(parameter.numel() for parameter in network.parameters())) == ""
+
+
+def test_a_preset_is_proposed_by_what_a_person_has() -> None:
+    """By machine, then by the number of pictures, from which on another size is advised too."""
+    assert propose(MANY, has_gpu=False)[0] == "laptop"
+    assert [propose(count, has_gpu=True)[0] for count in (MANY - 1, MANY)] == ["own-art-256", "wikiart-256"]
+    assert advise_size(MANY - 1) != advise_size(MANY)
 
 
 def test_the_recommended_recipe_is_the_default() -> None:

@@ -23,11 +23,12 @@ from latentart.data.index import IndexEntry, read_index
 from latentart.errors import ConfigError, ResourceError
 from latentart.layout import Workspace
 from latentart.planning.estimate import Occasions, Phase
-from latentart.planning.phases import find_standing, scratch_workspace, vae_passes
+from latentart.planning.phases import find_standing, scratch_workspace
 from latentart.planning.pictures import Pictures, choose, find_pictures, take_some
 from latentart.planning.plan import Plan, find_shortages, say_size, scratch_folder
 from latentart.planning.process import call_apart
 from latentart.planning.trial import Trial, changed, try_training
+from latentart.scoring.reconstructions import vae_passes
 from latentart.training.steps.memory import ldm_shortage
 
 Run = Callable[..., Any]
