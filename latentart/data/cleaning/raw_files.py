@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from latentart.data.cleaning.label_table import Labels, normal_path
 from latentart.data.names import one_spelling
-from latentart.data.pictures.decode import BadImage
+from latentart.data.pictures.formats import BadImage
 from latentart.errors import ConfigError, DataError
 
 OUTSIDE = "a link out of data.link_root"
