@@ -34,8 +34,10 @@ def whole_file(path: Path, *, is_durable: bool = False, inside: Path | None = No
             temporary.unlink(missing_ok=True)
 
 
-def require_place(path: Path, hint: str = "Name another place with --out.") -> None:
+def require_place(path: Path, hint: str = "Name another place with --out.", shown: Path | None = None) -> None:
     """Find out whether ``path`` can be written before the work for it begins; nothing is left there.
+
+    ``shown`` stands in its place in an error.
 
     Raises:
         ResourceError: a folder above it is a file, may not be written or takes no file of that name.
@@ -45,14 +47,14 @@ def require_place(path: Path, hint: str = "Name another place with --out.") -> N
     except FileNotFoundError:
         pass
     except OSError as error:
-        raise ResourceError(f"{path} cannot be written: {error.strerror}.", hint) from None
+        raise ResourceError(f"{shown or path} cannot be written: {error.strerror}.", hint) from None
     there = next(above for above in path.absolute().parents if above.exists())
     probe = temporary_beside(there / named(path).name)
     try:
         os.close(os.open(probe, os.O_CREAT | os.O_WRONLY, 0o600))
         probe.unlink()
     except OSError as error:
-        raise ResourceError(f"{path} cannot be written: {error.strerror}.", hint) from None
+        raise ResourceError(f"{shown or path} cannot be written: {error.strerror}.", hint) from None
 
 
 def require_folders(*folders: Path) -> None:
@@ -62,7 +64,7 @@ def require_folders(*folders: Path) -> None:
         ResourceError: one is a file, lies below one or may not be written.
     """
     for folder in folders:
-        require_place(folder / "a-new-file", "Check who may use that folder, and what lies in its place.")
+        require_place(folder / "file", "Check who may use that folder, and what lies in its place.", shown=folder)
 
 
 def put_in_place(temporary: Path, path: Path, *, is_durable: bool = True) -> None:

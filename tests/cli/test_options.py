@@ -21,7 +21,7 @@ QUIET = {"-q", "--quiet"}
 CALL = {"--resume", "--max-time", "--max-steps", "--allow-changed-data"}
 OPTIONS = {
     "": {"--version", "--verbose", "-v", "--install-completion", "--show-completion"},
-    "demo": {"--quick", "--device", "--json", *QUIET},
+    "demo": {"--quick", "--minutes", "--device", "--json", *QUIET},
     "init": {"--preset", "--data"},
     "clean-data": {"--out", "--dry-run", "--near-duplicates", "--json", *CONFIG, *QUIET},
     "encode": {"--device", "--json", *CONFIG, *QUIET},
@@ -52,8 +52,8 @@ OPTIONS = {
     "config validate": CONFIG,
     "config schema": set(),
     "config diff": {"--preset", *CONFIG},
-    "train vae": {"--stage", *CALL, "--device", "--json", *CONFIG, *QUIET},
-    "train ldm": {*CALL, "--device", "--json", *CONFIG, *QUIET},
+    "train vae": {"--stage", "--minutes", *CALL, "--device", "--json", *CONFIG, *QUIET},
+    "train ldm": {"--minutes", *CALL, "--device", "--json", *CONFIG, *QUIET},
 }
 
 
