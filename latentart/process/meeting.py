@@ -11,8 +11,7 @@ from datetime import timedelta
 from functools import cache
 from itertools import count
 
-import torch.distributed as dist
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
 from latentart.errors import ResourceError, StoppedBySignal, UsageError, listed
 from latentart.process.signals import ToldToEnd
@@ -38,7 +37,7 @@ class Company:
         self.rank, self.world_size = rank, world_size
         try:
             server = _server(rank, os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
-            self.store = dist.PrefixStore(f"latentart {restart()} {next(_meetings)}", server)
+            self.store = PrefixStore(f"latentart {restart()} {next(_meetings)}", server)
             self.store.set(str(rank), f"{os.getpid()} {socket.gethostname()}")
             names = [str(one) for one in range(world_size)]
             _wait(
