@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from latentart.config.data import DataConfig
 from latentart.data.cleaning.clean import NothingKeptError, OnProgress, clean_folder
 from latentart.data.cleaning.guarded_workers import AHEAD
 from latentart.data.cleaning.journal import open_journal
@@ -40,7 +41,7 @@ def clean(
     out: Path,
     labels: LabelChoice = USUAL_LABELS,
     *,
-    level: int = 1,
+    level: int | None = None,
     workers: int = 0,
     dry_run: bool = False,
     on_progress: OnProgress | None = None,
@@ -639,6 +640,16 @@ def test_folders_of_folders_are_told_and_the_level_can_be_set(
     assert [told in text and f"data.level={level}" in text for text in warnings] == [True] * bool(told)
     assert {style: counts["kept"] for style, counts in report.styles.items()} == styles
     assert not [text for text in report.warnings if "only folders" in text]
+
+
+def test_a_level_that_is_set_is_not_doubted(raw: Path, out: Path) -> None:
+    """Styles that hold folders of artists are what they are where a person says so, in the config too."""
+    (raw / "Cubism").rename(raw / "Braque")
+    (raw / "Cubism").mkdir()
+    (raw / "Braque").rename(raw / "Cubism" / "Braque")
+
+    assert [len(clean(raw, out, level=level).warnings) for level in (None, 1)] == [1, 0]
+    assert [DataConfig.model_validate({"level": level}).style_level for level in (None, 1, 2)] == [1, 1, 2]
 
 
 @pytest.mark.parametrize("written", ["{name}.png", "{name}", "/else/Cubism/{name}.png", "{raw}/Cubism/{name}.png"])
