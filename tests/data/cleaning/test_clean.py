@@ -681,6 +681,31 @@ def test_a_name_that_may_be_several_files_is_refused(raw: Path, out: Path) -> No
     assert [entry.source for entry in read_index(out / "index.jsonl")] == ["Pop Art/0.png"]
 
 
+def test_some_paths_of_a_table_are_found_by_their_whole_ends(raw: Path, out: Path) -> None:
+    """Bare, absolute and shorter ones beside good ones; a name in another folder, or of a named file, is missing."""
+    put(raw / "x" / "y" / "7.png", picture_bytes(7))
+    paths = ["1.png", "C:\\art\\Cubism\\2.png", "y/7.png", "lost/3.png", "0.png"]
+    put(raw / "labels.csv", ",One\n".join(["path,style\nCubism/0.png", *paths, ""]).encode())
+
+    report = clean(raw, out)
+
+    found = {"Cubism/0.png", "Cubism/1.png", "Cubism/2.png", "x/y/7.png"}
+    assert {entry.source for entry in read_index(out / "index.jsonl")} == found
+    assert [item.source for item in report.dropped if item.reason == "missing"] == ["0.png", "lost/3.png"]
+    assert "not all its paths are relative to the raw folder; 3 of 6 were found by name" in report.warnings[0]
+
+
+@pytest.mark.parametrize("table", ["../labels.csv", "labels.csv"])
+def test_names_beside_the_raw_folder_are_told(raw: Path, out: Path, table: str) -> None:
+    """Where none is in it, the folder that they are relative to is named."""
+    put(raw / table, b"path,style\nPop Art/deeper/5,One\n")
+
+    with pytest.raises(
+        DataError, match=r"No file in .*Cubism' is named in labels.csv: .* found under '.*raw'.*data.raw"
+    ):
+        clean(raw / "Cubism", out, LabelChoice(f"../{table}"))
+
+
 def test_a_label_without_a_table_is_a_config_error(raw: Path, out: Path) -> None:
     """Folders know only styles."""
     with pytest.raises(ConfigError, match=r"data.label is 'artist'.*labels.csv"):
