@@ -32,11 +32,10 @@ def meet_files(labels: Labels, raw: Path, table: Path) -> Labels:
     lost = (source for source in labels.sources() if normal_path(source) in gone)
     meant = {source: file for source in lost for file in finder.find(source, table)}
     if not meant:
-        beside = (
-            base for path in sorted(gone)[:LOOKED_FOR] for base in (table.parent, raw.parent) if _is_file(base, path)
-        )
+        bases = table.parent.resolve(), raw.parent
+        beside = (base for path in sorted(gone)[:LOOKED_FOR] for base in bases if _is_file(base, path))
         if len(gone) == len(named) and (base := next(beside, None)):
-            msg = f"No file in {str(raw)!r} is named in {table.name}: the names are found under {str(base.resolve())!r}."
+            msg = f"No file in {str(raw)!r} is named in {table.name}: the names are found under {str(base)!r}."
             raise DataError(msg, "Set data.raw to that folder.")
         return labels
     rows: dict[str, tuple[str, ...]] = {}
