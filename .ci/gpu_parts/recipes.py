@@ -8,7 +8,7 @@ from dataclasses import replace
 from statistics import fmean
 
 import torch
-from peers.arena import Arena, Scores, compare
+from peers.arena import Arena, Scores, compare, read_middles
 from peers.training import LdmRun, build_step, train_in_turns
 
 from latentart.builders import build_denoiser
@@ -21,7 +21,7 @@ from latentart.data.synthetic.art import write_raw_folder
 from latentart.layout import Workspace
 from latentart.model.folder import load_autoencoder
 from latentart.model.generate import SamplerSettings
-from latentart.scoring.judging import alternate, read_middles, spread
+from latentart.scoring.judging import alternate, spread
 from latentart.scoring.metrics.judge import recognition, train_judge
 from latentart.training.encode import encode
 from latentart.training.steps.ldm_step import LdmBatch

@@ -65,8 +65,10 @@ def evaluate_vae(
 
 def evaluate_ldm(
     overrides: Overrides = None,
-    per_style: Annotated[int, typer.Option("--per-style", "-n", min=1, help="Samples of each style.")] = PER_STYLE,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the first sample of each style.")] = 0,
+    per_style: Annotated[
+        int, typer.Option("--per-style", "-n", min=1, max=100_000, help="Samples of each style.")
+    ] = PER_STYLE,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**62, help="Of the first sample of each style.")] = 0,
     steps: StepsOption = None,
     sampler: SamplerOption = None,
     eta: EtaOption = None,

@@ -44,7 +44,9 @@ def bench(
     overrides: Overrides = None,
     preset: Annotated[str | None, typer.Option("--preset", help="A preset, in place of the workspace.")] = None,
     only: Annotated[list[Part] | None, typer.Option("--only", help="This part alone; may be repeated.")] = None,
-    minutes: Annotated[float, typer.Option("--minutes", min=0.1, help="How long it may last, about, in all.")] = 3,
+    minutes: Annotated[
+        float, typer.Option("--minutes", min=0.1, max=1440, help="How long it may last, about, in all.")
+    ] = 3,
     config: ConfigOption = None,
     device: DeviceOption = None,
     as_json: JsonOption = False,

@@ -29,7 +29,9 @@ Overrides = Annotated[
 DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps; else the best there is.")]
 MinutesOption = Annotated[
     float | None,
-    typer.Option("--minutes", min=0.1, help="Fit the steps to so many minutes; the config says them from then on."),
+    typer.Option(
+        "--minutes", min=0.1, max=525_600, help="Fit the steps to so many minutes; the config says them from then on."
+    ),
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from latentart.training.steps.range_test import RangeResult
 
 
-SecondsOption = Annotated[float, typer.Option("--seconds", min=1, help="How long to try, about, in all.")]
+SecondsOption = Annotated[float, typer.Option("--seconds", min=1, max=86_400, help="How long to try, about, in all.")]
 
 
 class ScheduleName(StrEnum):
@@ -99,7 +99,9 @@ def size(num_bytes: int) -> str:
 
 LowOption = Annotated[float, typer.Option("--from", help="The first learning rate.")]
 HighOption = Annotated[float, typer.Option("--to", help="The last one.")]
-StepsOption = Annotated[int, typer.Option("--steps", min=20, help="Updates, each at a higher rate than the last.")]
+StepsOption = Annotated[
+    int, typer.Option("--steps", min=20, max=100_000, help="Updates, each at a higher rate than the last.")
+]
 
 
 def find_vae_rate(

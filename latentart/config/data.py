@@ -22,8 +22,9 @@ class DataConfig(StrictConfig):
     root: PathText = "data"
     """Where clean-data puts its own copies, relative to the workspace."""
 
-    level: Annotated[int, Field(ge=1, le=16)] = 1
-    """Which folders are the styles: 1 those in the raw folder, 2 those in these (as in train/); equal names join."""
+    level: Annotated[int, Field(ge=1, le=16)] | None = None
+    """Which folders are the styles: 1 those in the raw folder, 2 those in these (as in train/); equal names join. None
+    is 1, with a warning where those hold only folders."""
 
     labels: PathText = "labels.csv"
     """A table of paths and labels of the pictures, relative to the raw folder; without one, folders are styles."""
@@ -82,3 +83,8 @@ class DataConfig(StrictConfig):
     workers: Annotated[int, Field(ge=0, le=1024)] = 0
     """Processes that decode pictures; 0 chooses: one per core, but in training on a CPU a thread beside the step.
     Never more run than twice the cores, nor than the memory has room for."""
+
+    @property
+    def style_level(self) -> int:
+        """How many levels below the raw folder the styles' folders are."""
+        return self.level or 1

@@ -110,11 +110,13 @@ def _entry_from_line(line: bytes, place: str) -> IndexEntry:
 
 
 def _has_right_types(entry: IndexEntry) -> bool:
-    strings: list[Any] = [entry.file, entry.source, entry.style, entry.sha256, entry.twin]
     if not isinstance(entry.labels, dict):
         return False
-    strings += [*entry.labels, *entry.labels.values()]
-    return all(type(text) is str for text in strings) and type(entry.width) is type(entry.height) is int
+    names: list[Any] = [entry.style, *entry.labels, *entry.labels.values()]
+    strings: list[Any] = [entry.file, entry.source, entry.sha256, entry.twin, *names]
+    if not all(type(text) is str for text in strings) or not entry.style or len(max(names, key=len)) > MAX_NAME:
+        return False
+    return type(entry.width) is type(entry.height) is int
 
 
 def _stays_inside(file: str) -> bool:

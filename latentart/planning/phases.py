@@ -39,6 +39,7 @@ from latentart.training.build import build_adversarial_plan, preview_settings, r
 from latentart.training.encode import Encoding
 from latentart.training.ldm_batches import HELD_OUT_DRAWS
 from latentart.training.ldm_previews import page_passes
+from latentart.training.stages import is_longer
 
 logger = logging.getLogger(__name__)
 
@@ -91,15 +92,14 @@ class Planner:
     def stages(self) -> Iterator[Phase]:
         """Yield the autoencoder's stages that are not finished."""
         standing = find_standing(self.workspace.vae_run)
-        left = [stage for stage in self.config.vae.stages if stage.name not in standing.done]
+        names = self.stages_left(standing)
+        left = [stage for stage in self.config.vae.stages if stage.name in names]
         if not left:
             return
-        scratch, lacking = with_perceptual_weights(
-            scratch_workspace(self.workspace, self.scratch / "vae"), [stage.name for stage in left]
-        )
+        scratch, lacking = with_perceptual_weights(scratch_workspace(self.workspace, self.scratch / "vae"), names)
         self.advice += lacking
         take_some(self.pictures, MOST_PICTURES, scratch.data)
-        base = standing.step - (standing.stage_step if standing.stage not in standing.done else 0)
+        base = standing.step - (standing.stage_step if standing.stage in names else 0)
         shares = [count_steps(s, self.pictures.num_training, s.batch_size) ** 0.5 for s in left]
         for stage, share in zip(left, shares, strict=True):
             first = standing.stage_step if stage.name == standing.stage else 0
@@ -107,6 +107,16 @@ class Planner:
             seconds = self.seconds * max(LEAST_SHARE, (1 - LDM_SHARE) * share / sum(shares))
             yield self._stage(Trial(scratch, stage.name, self.device, seconds), base, first, last)
             base += last
+
+    def stages_left(self, standing: Standing) -> list[str]:
+        """Return the stages that are not finished, and the one that a new cycle makes longer."""
+        steps = {s.name: count_steps(s, self.pictures.num_training, s.batch_size) for s in self.config.vae.stages}
+        return [
+            stage.name
+            for stage in self.config.vae.stages
+            if stage.name not in standing.done
+            or is_longer(stage, standing.stage, standing.stage_step, steps[stage.name])
+        ]
 
     def _stage(self, trial: Trial, base: int, first: int, last: int) -> Phase:
         """Return the phase of a stage that still has the steps from ``first`` to ``last``, of the run from ``base``."""
@@ -208,7 +218,7 @@ class Planner:
     def _is_encoded(self) -> bool:
         """Tell whether the latent cache is up to date, which it can only be once the autoencoder is finished."""
         standing = find_standing(self.workspace.vae_run)
-        if any(stage.name not in standing.done for stage in self.config.vae.stages):
+        if self.stages_left(standing):
             return False
         try:
             return is_complete(Encoding(self.workspace, Placement(torch.device("cpu"), "fp32")).folder)

@@ -73,8 +73,8 @@ def sample_raw(workspace: Workspace, scratch: Path) -> Pictures:
         raise DataError(msg, "Put your pictures into it, one folder per style, or set data.raw.")
     table = raw / config.labels
     labels = meet_files(read_labels(table, config.label), raw, table) if table.is_file() else None
-    styles = find_styles(raw, labels, config.level, config.link_root)
-    walk = find_raw_files(raw, styles, labels, table, config.level, config.link_root)
+    styles = find_styles(raw, labels, config.style_level, config.link_root)
+    walk = find_raw_files(raw, styles, labels, table, config.style_level, config.link_root)
     meant = [one for one in walk if not one.reason and name_other_kind(b"", one.source)[0] != "sidecar"]  # by names
     files = sorted(one.source for one in meant if one.size >= config.min_bytes)
     if not files:

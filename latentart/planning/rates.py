@@ -34,12 +34,6 @@ def seconds_of(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def time_in_turns(works: Sequence[Callable[[], object]], rounds: int) -> list[list[float]]:
-    """Return each work's seconds in each round; every work is done once before any is done again."""
-    turns = [[seconds_of(work) for work in works] for _ in range(rounds)]
-    return [list(seconds) for seconds in zip(*turns, strict=True)]
-
-
 def wait_for(device: torch.device) -> None:
     """Wait until a device has done what it was given; a CPU always has."""
     if device.type != "cpu":

@@ -287,7 +287,7 @@ def open_origin(request: OriginRequest | None) -> tuple[Image.Image, Image.Image
 
     Raises:
         DataError: one cannot be read.
-        UsageError: they differ in size, or the mask is white nowhere.
+        UsageError: they differ in size.
     """
     if request is None:
         return None
@@ -298,13 +298,15 @@ def open_origin(request: OriginRequest | None) -> tuple[Image.Image, Image.Image
     if mask.size != picture.size:
         sizes = f"{mask.width}x{mask.height}, {request.picture} {picture.width}x{picture.height}"
         raise UsageError(f"{request.mask} has {sizes}: they must be of one size.")
-    if mask.getextrema()[1] < 128:  # type: ignore[operator]
-        raise UsageError(f"{request.mask} is white nowhere.", "White is what is painted anew.")
     return picture, mask
 
 
 def load_origin(studio: Studio, plan: SamplePlan) -> Origin | None:
-    """Return the picture to begin from at the plan's size: the largest part in its middle of that shape."""
+    """Return the picture to begin from at the plan's size: the largest part in its middle of that shape.
+
+    Raises:
+        UsageError: its mask is white nowhere in that part.
+    """
     request, opened = plan.origin, open_origin(plan.origin)
     if request is None or opened is None:
         return None
@@ -317,6 +319,8 @@ def load_origin(studio: Studio, plan: SamplePlan) -> Origin | None:
             blend = parse_blend(studio.model, request.from_style)
             inverted_as = labels_of(studio.model, studio.denoiser, [blend], plan.labels)
     shown = None if mask is None else (pixels_from(mask)[:1] >= 128).float()
+    if shown is not None and not shown.any():
+        raise UsageError(f"{request.mask} is white nowhere.", "White is what is painted anew, within the part drawn.")
     if shown is not None and shown.all() and read_ranks().is_first:
         logger.warning("%s is white everywhere: nothing of the picture stays, as only black does", request.mask)
     return Origin(pixels_from(picture), request.strength, shown, inverted_as)

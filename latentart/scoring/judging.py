@@ -168,15 +168,6 @@ def spread(indexes: Sequence[int], most: int) -> list[int]:
     return [indexes[i * len(indexes) // count] for i in range(count)]
 
 
-def read_middles(
-    workspace: Workspace, entries: list[IndexEntry], names: list[str], indexes: Sequence[int]
-) -> tuple[Tensor, Tensor]:
-    """Return the middle squares of pictures as pixels uint8 ``[n, 3, R, R]``, and their styles [n]."""
-    dataset = open_middles(workspace, entries, names)
-    found = [dataset[(0, i)] for i in indexes]
-    return torch.stack([pixels for pixels, *_ in found]), torch.tensor([int(style) for _, style, *_ in found])
-
-
 def open_middles(workspace: Workspace, entries: Sequence[IndexEntry], names: Sequence[str]) -> PictureDataset:
     """Return the clean set as the squares in the middle of its pictures, at the denoiser's resolution."""
     config = workspace.config

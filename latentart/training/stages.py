@@ -53,6 +53,11 @@ def stages_done(checkpoint: Checkpoint | None) -> dict[str, int]:
     return dict(checkpoint.state["stages_done"]) if checkpoint else {}
 
 
+def is_longer(stage: Stage, last: str, stage_step: int, num_steps: int) -> bool:
+    """Tell whether a new cycle goes beyond the step of its own to which the stage came that a run trained ``last``."""
+    return stage.name == last and stage.new_cycle_at > 0 and stage_step < num_steps
+
+
 def is_done(run: Path, stage: Stage, checkpoint: Checkpoint | None, num_steps: int) -> bool:
     """Tell whether nothing is left to do of a stage that is to have ``num_steps``.
 
@@ -61,8 +66,8 @@ def is_done(run: Path, stage: Stage, checkpoint: Checkpoint | None, num_steps: i
     is_finished = stage.name in stages_done(checkpoint)
     if checkpoint is None or checkpoint.state["stage"] != stage.name:
         return is_finished
-    is_longer = stage.new_cycle_at > 0 and checkpoint.state["stage_step"] < num_steps
-    return is_finished and not is_longer and trained_steps(run / "model", "vae") == checkpoint.step
+    made_longer = is_longer(stage, stage.name, checkpoint.state["stage_step"], num_steps)
+    return is_finished and not made_longer and trained_steps(run / "model", "vae") == checkpoint.step
 
 
 def require_former_stage(

@@ -73,6 +73,26 @@ def test_the_options_are_these() -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (("find-lr", "vae"), "--steps 1000000000"),
+        (("plan",), "--seconds inf"),
+        (("bench",), "--minutes inf"),
+        (("train", "vae"), "--minutes inf"),
+        (("evaluate", "ldm"), "--per-style 1000000000"),
+        (("evaluate", "ldm"), f"--seed {2**63}"),
+    ],
+)
+def test_what_no_machine_ends_is_refused(latentart: Callable[..., Any], words: tuple[str, ...], option: str) -> None:
+    """In one line that names the most, before anything is built or a list of it is made."""
+    outcome = latentart(*words, *option.split())
+
+    assert outcome.code == 2
+    assert option.split()[0] in outcome.err
+    assert "must be at most" in outcome.err
+
+
+@pytest.mark.parametrize(
     ("text", "cells"), [("4x4", (4, 4)), ("4X4", (4, 4)), ("2×3", (2, 3)), (" 1x64 ", (1, 64)), ("64x01", (64, 1))]
 )
 def test_a_grid_is_rows_by_columns(text: str, cells: tuple[int, int]) -> None:

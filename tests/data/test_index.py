@@ -57,6 +57,8 @@ def test_a_missing_index_names_the_command_that_makes_it(tmp_path: Path) -> None
         b"\xff",
         b'{"file": "a/b.jpg"}',
         b'{"file": "a/b.jpg", "source": "s", "style": "x", "sha256": "0", "width": "64", "height": 64}',
+        b'{"file": "a/b.jpg", "source": "s", "style": "", "sha256": "0", "width": 64, "height": 64}',
+        b'{"file": "a/b.jpg", "source": "s", "style": "%b", "sha256": "0", "width": 64, "height": 64}' % (b"x" * 1001),
         b'{"file": "../b.jpg", "source": "s", "style": "x", "sha256": "0", "width": 64, "height": 64}',
         b'{"file": "/etc/b.jpg", "source": "s", "style": "x", "sha256": "0", "width": 64, "height": 64}',
         b'{"file": "a/b.jpg", "source": "s", "style": "x", "sha256": "0", "width": 64, "height": 64, "z": 1}',

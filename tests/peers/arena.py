@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from latentart.core.diffusion.objective import DiffusionTask
 from latentart.data.held_out import split_held_out
+from latentart.data.index import IndexEntry
 from latentart.data.latent_cache import LatentCache
 from latentart.layout import Workspace
 from latentart.model.folder import Model, load_autoencoder
 from latentart.model.generate import Generator, SamplerSettings
 from latentart.process.devices import Placement
-from latentart.scoring.judging import alternate, read_middles, spread
+from latentart.scoring.judging import alternate, open_middles, spread
 from latentart.scoring.metrics.frechet import FeatureStatistics, frechet_distance
 from latentart.scoring.metrics.judge import Judge, judge_in_batches, recognition, train_judge
 from latentart.training.encode import encode
@@ -146,3 +149,12 @@ def describe_arena(arena: Arena) -> list[Figure]:
         Figure("pictures", f"{len(arena.training)} to train on, {len(arena.reference)} to compare with"),
         arena.ceiling.figure("other real pictures, as the judge sees them"),
     ]
+
+
+def read_middles(
+    workspace: Workspace, entries: list[IndexEntry], names: list[str], indexes: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """Return the middle squares of pictures as pixels uint8 ``[n, 3, R, R]``, and their styles [n]."""
+    dataset = open_middles(workspace, entries, names)
+    found = [dataset[(0, i)] for i in indexes]
+    return torch.stack([pixels for pixels, *_ in found]), torch.tensor([int(style) for _, style, *_ in found])

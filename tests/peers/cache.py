@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from latentart.data.latent_cache import LatentCache
-from latentart.planning.rates import ROUNDS, Copy, seconds_of, time_in_turns
+from latentart.planning.rates import ROUNDS, Copy, seconds_of
 from latentart.process.devices import Placement
 from latentart.training.encode import encode
 from latentart.training.train_ldm import train_ldm
@@ -21,6 +21,7 @@ from latentart.workspace.clean_data import clean_data
 from latentart.workspace.demo import PICTURES_PER_STYLE, QUICK, draw_raw
 from latentart.workspace.init import init_workspace
 from peers.figures import Figure
+from peers.limits import time_in_turns
 
 BYTES_PER_NUMBER = 2  # as latents are stored
 

@@ -15,12 +15,28 @@ from latentart.config.workspace import resolve
 from latentart.core.latents import kl_per_image, sample_posterior, split_moments
 from latentart.core.losses import reconstruction_per_image
 from latentart.core.randomness import normal_for, sample_numbers
+from latentart.errors import TrainingDivergedError
 from latentart.process.devices import Placement
 from latentart.training.build import build_optimizer
-from latentart.training.steps.optim import clip_finite, set_learning_rate
+from latentart.training.steps.optim import clip_gradients, gradient_norm, set_learning_rate
 from peers.setting import Setting, with_seed_0
 
 KL_WEIGHT = 1e-6
+
+
+def clip_finite(network: nn.Module, loss: Tensor, clip_norm: float, what: str, step: int) -> Tensor:
+    """Clip gradients where a run has nothing to go back to, and return their norm before that.
+
+    Raises:
+        TrainingDivergedError: the loss or the norm is not finite; no weight was touched.
+    """
+    norm = gradient_norm(network)
+    if not bool(torch.isfinite(loss) & torch.isfinite(norm)):
+        numbers = f"loss {float(loss.detach()):.4g}, gradient norm {float(norm):.4g}"
+        msg = f"the {what} diverged at step {step + 1}: {numbers}."
+        raise TrainingDivergedError(msg, "Its last checkpoint is sound; go on from it with a lower learning rate.")
+    clip_gradients(network, norm, clip_norm)
+    return norm
 
 
 AutoencoderSetting = Setting[AutoencoderConfig]

@@ -20,12 +20,12 @@ from latentart.config.optim import OptimizerConfig
 from latentart.core.diffusion.samplers import usual_spacing
 from latentart.kinds import Sampler, Spacing
 from latentart.model.generate import SamplerSettings
-from latentart.planning.rates import matrix_rate, products_of, seconds_of, time_in_turns
+from latentart.planning.rates import matrix_rate, products_of, seconds_of
 from latentart.process.devices import Placement
 from peers.arena import Arena, Scores
 from peers.denoisers import build_ours, build_peers
 from peers.figures import Figure
-from peers.limits import count_flops, shares_of_matrix_rate
+from peers.limits import count_flops, shares_of_matrix_rate, time_in_turns
 from peers.setting import count_parameters
 from peers.training import (
     NUM_STYLES,

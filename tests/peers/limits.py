@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 WRITTEN = 1 << 26  # bytes
 
 
+def time_in_turns(works: Sequence[Callable[[], object]], rounds: int) -> list[list[float]]:
+    """Return each work's seconds in each round; every work is done once before any is done again."""
+    from latentart.planning.rates import seconds_of
+
+    turns = [[seconds_of(work) for work in works] for _ in range(rounds)]
+    return [list(seconds) for seconds in zip(*turns, strict=True)]
+
+
 def bench_limits(placement: Placement) -> Iterator[Figure]:
     """Measure how fast the device multiplies, in bf16 only where it has instructions for it, and copies."""
     import torch

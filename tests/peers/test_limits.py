@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,19 @@ from latentart.process.devices import Placement
 from peers.cache import reading_and_copy_rate
 from peers.clean import bench_clean
 from peers.figures import describe_bench
-from peers.limits import bench_limits, count_flops, decode_all, shares_of_matrix_rate, write_rate
+from peers.limits import bench_limits, count_flops, decode_all, shares_of_matrix_rate, time_in_turns, write_rate
 
 DEVICE = torch.device("cpu")
+
+
+def test_works_are_timed_in_turns() -> None:
+    """Ours, theirs, ours: a machine that gets busier meets both."""
+    done: list[str] = []
+
+    times = time_in_turns([partial(done.append, "ours"), partial(done.append, "theirs")], rounds=3)
+
+    assert done == ["ours", "theirs"] * 3
+    assert [len(seconds) for seconds in times] == [3, 3]
 
 
 def test_arithmetic_is_that_of_convolutions_both_ways() -> None:

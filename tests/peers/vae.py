@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from latentart.core.losses import psnr_per_image
-from latentart.planning.rates import products_of, time_in_turns, wait_for
+from latentart.planning.rates import products_of, wait_for
 from latentart.process.devices import Placement
 from latentart.scoring.metrics.grid_artifacts import grid_strength
 from latentart.training.steps.optim import set_learning_rate
@@ -33,7 +33,7 @@ from peers.contenders import (
     posterior_noise,
 )
 from peers.figures import Figure
-from peers.limits import count_flops, shares_of_matrix_rate
+from peers.limits import count_flops, shares_of_matrix_rate, time_in_turns
 from peers.pictures import crops_at, middle_squares, split
 from peers.setting import count_parameters
 from peers.training import TimedRun, train_in_turns

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 from latentart.cli.measuring import row_of
 from latentart.planning.bench import Rate
 from latentart.planning.pictures import rate_beyond
-from latentart.planning.rates import Copy, Products, products_of, time_in_turns
+from latentart.planning.rates import Copy, Products, products_of
 from latentart.process.devices import Placement
 
 Run = Callable[..., Any]
@@ -44,16 +43,6 @@ def test_products_are_of_the_type_that_networks_run_in() -> None:
     """bf16 is no faster than float32 everywhere, and float32 would be the wrong limit for it."""
     assert products_of(Placement(DEVICE, "fp32")).factors[0].dtype == torch.float32
     assert products_of(Placement(DEVICE, "bf16")).factors[0].dtype == torch.bfloat16
-
-
-def test_works_are_timed_in_turns() -> None:
-    """Ours, theirs, ours: a machine that gets busier meets both."""
-    done: list[str] = []
-
-    times = time_in_turns([partial(done.append, "ours"), partial(done.append, "theirs")], rounds=3)
-
-    assert done == ["ours", "theirs"] * 3
-    assert [len(seconds) for seconds in times] == [3, 3]
 
 
 def test_the_start_of_cleaning_is_no_part_of_its_rate() -> None:

@@ -23,7 +23,7 @@ from latentart.data.index import IndexEntry, read_index
 from latentart.errors import ConfigError, ResourceError
 from latentart.layout import Workspace
 from latentart.planning.estimate import Occasions, Phase
-from latentart.planning.phases import find_standing, scratch_workspace
+from latentart.planning.phases import Planner, find_standing, scratch_workspace
 from latentart.planning.pictures import Pictures, choose, find_pictures, take_some
 from latentart.planning.plan import Plan, find_shortages, say_size, scratch_folder
 from latentart.planning.process import call_apart
@@ -142,6 +142,19 @@ def test_a_run_says_where_it_stands(story: Any, tmp_path: Path) -> None:
     torn.mkdir(parents=True)
     (torn / "state.json").write_text("{")
     assert find_standing(tmp_path).step == 0
+
+
+def test_a_finished_stage_that_a_new_cycle_makes_longer_is_planned(story: Any, tmp_path: Path) -> None:
+    """The one that the run ended with, by the rule of the training; without the word nothing is left."""
+
+    def left(*words: str) -> list[str]:
+        settings = [f"vae.stages.hires.{word}" for word in words]
+        workspace = Workspace.open(story.folder / "latentart.json", settings)
+        planner = Planner(workspace, None, 1.0, tmp_path, find_pictures(workspace, tmp_path))
+        return planner.stages_left(find_standing(workspace.vae_run))
+
+    assert left() == left("epochs=99") == left("new_cycle_at=1") == []
+    assert left("epochs=99", "new_cycle_at=1") == ["hires"]
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from latentart.core.ema import Ema
 from latentart.data.synthetic.art import draw_picture
@@ -365,6 +365,7 @@ IN = ("--init-image", "in.png")
         ([*IN, "--mask", "small.png"], "small.png has 8x8, in.png 48x48: they must be of one size."),
         ([*IN, "--mask", "black.png"], "black.png is white nowhere."),
         ([*IN, "--mask", "clear.png"], "clear.png is white nowhere."),
+        ([*IN, "--mask", "edge.png", "--size", "16x48"], "edge.png is white nowhere."),
         (["--init-image", "line.png"], "the picture to begin from has 1x5000 pixels"),
     ],
 )
@@ -376,6 +377,7 @@ def test_what_cannot_be_is_refused_before_it_is_drawn(
     Image.new("L", (48, 48)).save(studio / "black.png")
     Image.new("RGBA", (48, 48), (255, 255, 255, 0)).save(studio / "clear.png")
     Image.new("RGB", (1, 5000)).save(studio / "line.png")
+    ImageOps.expand(Image.new("L", (44, 48)), (2, 0), 255).save(studio / "edge.png")
     before = snapshot(studio)
 
     line = run(studio, "sample", *(["-s", "Cubism"] if words else []), *words).error(2)

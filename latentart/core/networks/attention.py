@@ -40,22 +40,29 @@ def linear_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return torch.matmul(context.transpose(-1, -2), query)
 
 
-class LinearAttention(nn.Module):
-    """Linear attention over all positions of a map, with a residual connection.
+class Attention(nn.Module):
+    """Attention over all positions of a map, with a residual connection, of kind ``linear`` or ``full``.
 
-    Queries and keys are not normalized as in ``FullAttention``: there the softmax is over their product, which grows
-    with both norms until it saturates. Here each has a softmax of its own, in float32: weights within 0…1 and a mean
-    of the values, however large they are.
+    Full: ``softmax(q kᵀ / sqrt(d)) v`` (Vaswani et al. 1706.03762, eq. 1), queries and keys scaled to unit root mean
+    square first (QK-norm, Henry et al. 2010.04245), as the softmax is over their product, which grows with both norms
+    until it saturates. Memory grows with ``(h·w)²`` where the device has no fused kernel.
+
+    Linear: queries and keys each have a softmax of their own, in float32, and need no norm: weights within 0…1 and a
+    mean of the values, however large they are.
 
     Raises:
         ValueError: the channels do not divide into heads.
     """
 
-    def __init__(self, channels: int, *, head_channels: int, groups: int) -> None:
+    def __init__(self, kind: AttentionKind, channels: int, *, head_channels: int, groups: int) -> None:
         super().__init__()
+        self.kind = kind
         self.num_heads = count_heads(channels, head_channels)
         self.norm = GroupNorm(groups, channels)
         self.to_qkv = nn.Conv2d(channels, 3 * channels, 1, bias=False)
+        if kind == "full":  # before to_out: optimizers keep their states in the order of the weights
+            self.query_norm = nn.RMSNorm(head_channels)
+            self.key_norm = nn.RMSNorm(head_channels)
         self.to_out = zero_init(nn.Conv2d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -66,49 +73,18 @@ class LinearAttention(nn.Module):
             three=3,
             heads=self.num_heads,
         )
-        attended = linear_attention(query, key, value)
+        if self.kind == "full":
+            query, key = self.query_norm(query.mT.float()), self.key_norm(key.mT.float())
+            value = value.mT.contiguous()  # fused kernels refuse channels that lie apart, and n² weights would be kept
+            attended = functional.scaled_dot_product_attention(query.to(value.dtype), key.to(value.dtype), value).mT
+        else:
+            attended = linear_attention(query, key, value)
         return x + self.to_out(rearrange(attended, "b heads c (h w) -> b (heads c) h w", h=x.shape[2]))
-
-
-class FullAttention(nn.Module):
-    """Softmax attention over all positions of a map, with normalized queries and keys and a residual connection.
-
-    ``softmax(q kᵀ / sqrt(d)) v`` (Vaswani et al. 1706.03762, eq. 1), queries and keys scaled to unit root mean
-    square first (QK-norm, Henry et al. 2010.04245). Memory grows with ``(h·w)²`` where the device has no fused kernel.
-
-    Raises:
-        ValueError: the channels do not divide into heads.
-    """
-
-    def __init__(self, channels: int, *, head_channels: int, groups: int) -> None:
-        super().__init__()
-        self.num_heads = count_heads(channels, head_channels)
-        self.norm = GroupNorm(groups, channels)
-        self.to_qkv = nn.Conv2d(channels, 3 * channels, 1, bias=False)
-        self.query_norm = nn.RMSNorm(head_channels)
-        self.key_norm = nn.RMSNorm(head_channels)
-        self.to_out = zero_init(nn.Conv2d(channels, channels, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``[B, C, h, w]`` to the same shape."""
-        query, key, value = rearrange(
-            self.to_qkv(self.norm(x)),
-            "b (three heads c) h w -> three b heads (h w) c",
-            three=3,
-            heads=self.num_heads,
-        )
-        query, key = self.query_norm(query.float()), self.key_norm(key.float())
-        value = value.contiguous()  # the fused kernels refuse channels that lie apart, and n² weights would be kept
-        attended = functional.scaled_dot_product_attention(query.to(value.dtype), key.to(value.dtype), value)
-        return x + self.to_out(rearrange(attended, "b heads (h w) c -> b (heads c) h w", h=x.shape[2]))
 
 
 def build_attention(kind: AttentionKind, channels: int, *, head_channels: int, groups: int) -> nn.Module:
     """Return the attention layer of that kind; ``none`` is the identity."""
-    if kind == "none":
-        return nn.Identity()
-    layer = LinearAttention if kind == "linear" else FullAttention
-    return layer(channels, head_channels=head_channels, groups=groups)
+    return nn.Identity() if kind == "none" else Attention(kind, channels, head_channels=head_channels, groups=groups)
 
 
 def count_heads(channels: int, head_channels: int) -> int:

@@ -45,16 +45,17 @@ def clean_folder(
     rules: CleanRules,
     labels: LabelChoice = USUAL_LABELS,
     *,
-    level: int = 1,
+    level: int | None = None,
     workers: int = 1,
     dry_run: bool = False,
     on_progress: OnProgress | None = None,
 ) -> CleanReport:
     """Turn a raw folder into a clean data set in ``out``, or only say what would become of it (``dry_run``).
 
-    Without a table the folders ``level`` levels below ``raw`` are the styles. Done again, it does only what is new,
-    changed or gone. Files are decided in ``workers`` processes under limits of
-    time and memory; 0 decides in this one, without. ``on_progress`` is told (files decided, files in all).
+    Without a table the folders ``level`` levels below ``raw`` are the styles; None is 1, with a warning where those
+    hold only folders. Done again, it does only what is new, changed or gone. Files are decided in ``workers``
+    processes under limits of time and memory; 0 decides in this one, without. ``on_progress`` is told (files decided,
+    files in all).
 
     Raises:
         ConfigError: one of the folders lies in the other, or there is no such label.
@@ -77,8 +78,9 @@ class NothingKeptError(DataError):
 class Cleaning:
     """One cleaning of a raw folder, from its list of files to the index."""
 
-    def __init__(self, raw: Path, out: Path, rules: CleanRules, labels: LabelChoice, level: int) -> None:
-        self.raw, self.out, self.rules, self.level = raw, out, rules, level
+    def __init__(self, raw: Path, out: Path, rules: CleanRules, labels: LabelChoice, level: int | None) -> None:
+        self.raw, self.out, self.rules = raw, out, rules
+        self.level, self.is_level_chosen = level or 1, level is not None
         if rules.link_root and not root_of_links(raw, rules.link_root).is_dir():
             msg = (
                 f"data.link_root is {rules.link_root!r}, but {str(root_of_links(raw, rules.link_root))!r} is no folder."
@@ -86,7 +88,7 @@ class Cleaning:
             raise ConfigError(msg, "Name the folder that links lead into, relative to the raw one.")
         self.table = raw / labels.table
         self.labels = _read_table(self.table, labels.label, raw)
-        self.styles = find_styles(raw, self.labels, level, rules.link_root)
+        self.styles = find_styles(raw, self.labels, self.level, rules.link_root)
         self.folders = slugs(self.styles, taken=OWN_NAMES)
 
     def dry_run(self, workers: int, on_progress: OnProgress | None) -> CleanReport:
@@ -161,7 +163,8 @@ class Cleaning:
             near.append(
                 f"Links are followed into {str(root_of_links(self.raw, self.rules.link_root))!r} and nowhere else."
             )
-        return [*(doubt_level(self.raw, self.level) if self.labels is None else self.labels.warnings), *near]
+        doubts = [] if self.is_level_chosen else doubt_level(self.raw)
+        return [*(doubts if self.labels is None else self.labels.warnings), *near]
 
     def _with_labels(self, entry: IndexEntry) -> IndexEntry:
         return replace(entry, labels=self.labels.labels_of(entry.source)) if self.labels else entry

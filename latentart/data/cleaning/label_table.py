@@ -21,6 +21,7 @@ DELIMITERS = ",\t;|"
 EXCELS_WORD = re.compile(r'"?sep=(.)"?\s*')  # a first line that names the separator
 LIST = re.compile(r"""\[\s*(?:(?:'[^']*'|"[^"]*")\s*,?\s*)*\]""")
 ITEM = re.compile(r"""'([^']*)'|"([^"]*)\"""")
+TYPED = r"(^|{0})[ ]*[“”„‟«»‘’‚]([^“”„‟«»‘’‚{1}]*)[“”‟«»‘’](?=[ ]*(?:{0}|[\r\n]|$))"  # a cell in typographic quotes
 OTHER_FILES = {
     b"PK\3\4": "a workbook or another archive",
     b"\xd0\xcf\x11\xe0": "an old workbook of Excel",
@@ -93,7 +94,7 @@ def read_labels(path: Path, label: str) -> Labels:
     The first line names the columns, with comma, tab, semicolon or bar between them. One is called path, file, image or
     alike and holds paths relative to the raw folder; all the others hold labels. A table in UTF-16 says so by its first
     bytes; other bytes that are not UTF-8 become surrogate escapes, as they do in the names of files. Quotation marks
-    are single ones where the first line begins with one.
+    are single ones where the first line begins with one; typographic ones around a cell are read as such.
 
     Raises:
         DataError: the file cannot be read, or has no column of paths.
@@ -111,7 +112,9 @@ def read_labels(path: Path, label: str) -> Labels:
         file.seek(start)
         # a space after a delimiter would keep quotes from being seen as such
         delimiter = named[1] if named else max(DELIMITERS, key=header.count)
-        table = csv.reader(file, delimiter=delimiter, quotechar=quote, skipinitialspace=True)
+        quoted = re.compile(TYPED.format(re.escape(delimiter), quote))
+        lines = (quoted.sub(rf"\1{quote}\2{quote}", line) for line in file)
+        table = csv.reader(lines, delimiter=delimiter, quotechar=quote, skipinitialspace=True)
         names = [one_spelling(name.strip()) for name in next(table, [])]
         path_column = _path_column(path, names)
         columns: dict[str, int] = {}

@@ -11,20 +11,20 @@ DEEPEST = 8
 SHOWN = 4
 
 
-def doubt_level(raw: Path, level: int) -> list[str]:
-    """Return a warning where folders at the ``level`` of the styles hold only folders, with what lies below, or none.
+def doubt_level(raw: Path) -> list[str]:
+    """Return a warning where folders directly in ``raw`` hold only folders, with what lies below, or none.
 
     Folders of artists within styles look the same as styles within train/ and val/: people decide, and are asked.
     """
-    hollow = [folder for folder in folders_at(raw, level) if _is_hollow(folder)]
-    below, deeper = [one for folder in hollow for one in list_folder(folder)[0]], level + 1
+    hollow = [folder for folder in folders_at(raw, 1) if _is_hollow(folder)]
+    below, deeper = [one for folder in hollow for one in list_folder(folder)[0]], 2
     if not below:
         return []
-    while deeper < level + DEEPEST and all(map(_is_hollow, below)):
+    while deeper <= DEEPEST and all(map(_is_hollow, below)):
         below, deeper = [one for folder in below for one in list_folder(folder)[0]], deeper + 1
     who = "holds only folders and is" if len(hollow) == 1 else "hold only folders and are each"
-    place = "in it" if deeper == level + 1 and len(hollow) == 1 else "in them" if deeper == level + 1 else "deeper in"
-    advice = f"If those are the styles, set data.level={deeper}: folders of one name are joined."
+    place = "deeper in" if deeper > 2 else "in it" if len(hollow) == 1 else "in them"
+    advice = f"If those are the styles, set data.level={deeper}: folders of one name are joined; if not, data.level=1."
     return [f"{_listed(hollow)} {who} taken for a style; {place} lie {_listed(below)}. {advice}"]
 
 

@@ -12,24 +12,31 @@ from pathlib import Path, PurePosixPath
 from latentart.data.cleaning.label_table import Labels, normal_path
 from latentart.errors import DataError
 
+LOOKED_FOR = 100  # paths, beside a raw folder that holds none of them
+
 
 def meet_files(labels: Labels, raw: Path, table: Path) -> Labels:
-    """Return the table with the paths of the files it means, where not one of its own is a file of the raw folder.
+    """Return the table with the paths of the files it means, where its own are no files of the raw folder.
 
-    A file is meant by a path that ends in the same names, the last one with or without its ending.
+    A file that no other path names is meant by one that ends in the same names, the last one with or without its
+    ending. Where some of its own are files of the raw folder, one of the two is the whole end of the other.
 
     Raises:
-        DataError: a path may mean several files.
+        DataError: a path may mean several files, or lies beside the raw folder, where all do.
     """
-    paths = (raw / normal_path(source) for source in labels.sources())
-    if not len(labels) or any(os.path.isfile(path) for path in paths):  # noqa: PTH113 - which no name makes raise
-        return labels
+    named = {normal_path(source) for source in labels.sources()}
     files = _files_below(raw, table)
-    if not {normal_path(source) for source in labels.sources()}.isdisjoint(map(normal_path, files)):
-        return labels
-    finder = _Finder(files)
-    meant = {source: file for source in labels.sources() for file in finder.find(source, table)}
+    gone = named.difference(map(normal_path, files))
+    gone = {path for path in gone if not _is_file(raw, path)}  # a link's, in which no walk goes, is there
+    finder = _Finder((file for file in files if normal_path(file) not in named), is_strict=len(gone) < len(named))
+    lost = (source for source in labels.sources() if normal_path(source) in gone)
+    meant = {source: file for source in lost for file in finder.find(source, table)}
     if not meant:
+        bases = table.parent.resolve(), raw.parent
+        beside = (base for path in sorted(gone)[:LOOKED_FOR] for base in bases if _is_file(base, path))
+        if len(gone) == len(named) and (base := next(beside, None)):
+            msg = f"No file in {str(raw)!r} is named in {table.name}: the names are found under {str(base)!r}."
+            raise DataError(msg, "Set data.raw to that folder.")
         return labels
     rows: dict[str, tuple[str, ...]] = {}
     for source, row in labels.rows.items():
@@ -37,14 +44,16 @@ def meet_files(labels: Labels, raw: Path, table: Path) -> Labels:
     written = {normal: source for source in rows if (normal := normal_path(source)) != source}
     source, file = next(iter(meant.items()))
     count = f"{len(meant)} of {len(labels)} were found by name, {source!r} as {file!r}"
-    told = f"{table.name}: its paths are not relative to the raw folder; {count}."
+    which = "not all its paths are" if len(gone) < len(named) else "its paths are not"
+    told = f"{table.name}: {which} relative to the raw folder; {count}."
     return replace(labels, rows=rows, written=written, warnings=[*labels.warnings, told])
 
 
 class _Finder:
     """Finds files by the last names of their paths."""
 
-    def __init__(self, files: Iterable[str]) -> None:
+    def __init__(self, files: Iterable[str], *, is_strict: bool) -> None:
+        self.is_strict = is_strict
         self.by_name: dict[str, list[str]] = defaultdict(list)
         for file in files:
             name = normal_path(file).rpartition("/")[2]
@@ -54,6 +63,8 @@ class _Finder:
     def find(self, source: str, table: Path) -> list[str]:
         names = normal_path(source).split("/")
         found = self.by_name.get(names[-1], [])
+        if self.is_strict:
+            found = [file for file in found if _num_shared(names, file) == min(len(names) - 1, file.count("/"))]
         if len(found) > 1:
             most = max(_num_shared(names, file) for file in found)
             found = [file for file in found if _num_shared(names, file) == most]
@@ -67,6 +78,10 @@ def _num_shared(names: Sequence[str], file: str) -> int:
     """Return how many folders are the same, from the file upwards."""
     pairs = zip(reversed(names[:-1]), reversed(normal_path(file).split("/")[:-1]), strict=False)
     return len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
+
+
+def _is_file(folder: Path, path: str) -> bool:
+    return os.path.isfile(folder / path)  # noqa: PTH113 - which no name makes raise
 
 
 def _files_below(raw: Path, table: Path) -> list[str]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from latentart.core.ema import Ema
-from latentart.errors import ModelError, TrainingDivergedError
+from latentart.errors import ModelError
 
 Network = TypeVar("Network", bound=nn.Module)
 Schedule = Literal["onecycle", "multistep", "constant", "cosine"]
@@ -146,21 +146,6 @@ def clip_gradients(network: nn.Module, norm: Tensor, clip_norm: float) -> None:
     """Scale gradients of that norm down to ``clip_norm``; 0 leaves them."""
     if clip_norm > 0:
         nn.utils.clip_grads_with_norm_(network.parameters(), clip_norm, norm)
-
-
-def clip_finite(network: nn.Module, loss: Tensor, clip_norm: float, what: str, step: int) -> Tensor:
-    """Clip gradients where a run has nothing to go back to, and return their norm before that.
-
-    Raises:
-        TrainingDivergedError: the loss or the norm is not finite; no weight was touched.
-    """
-    norm = gradient_norm(network)
-    if not bool(torch.isfinite(loss) & torch.isfinite(norm)):
-        numbers = f"loss {float(loss.detach()):.4g}, gradient norm {float(norm):.4g}"
-        msg = f"the {what} diverged at step {step + 1}: {numbers}."
-        raise TrainingDivergedError(msg, "Its last checkpoint is sound; go on from it with a lower learning rate.")
-    clip_gradients(network, norm, clip_norm)
-    return norm
 
 
 def _onecycle(step: int, total_steps: int, warmup_share: float, rates: tuple[float, float, float]) -> float:

@@ -14,8 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from latentart.core.networks.attention import (
-    FullAttention,
-    LinearAttention,
+    Attention,
     build_attention,
     count_heads,
     linear_attention,
@@ -95,7 +94,7 @@ def attend_in_squares(x: Tensor) -> Tensor:
 
 def test_linear_attention_is_linear_in_the_positions() -> None:
     """Four times the positions make four times the numbers, forward and back, and nothing holds every pair of them."""
-    layer = LinearAttention(8, head_channels=4, groups=2)
+    layer = Attention("linear", 8, head_channels=4, groups=2)
     randomize(layer)
 
     (total, most), (total_4n, most_4n) = (made_numbers(layer, side) for side in (16, 32))
@@ -118,7 +117,7 @@ def test_linear_attention_survives_large_scores() -> None:
 
 def test_linear_layer_splits_channels_as_qkv_then_heads() -> None:
     """The layer is norm, one projection to queries, keys and values, attention per head, projection, residual."""
-    layer = LinearAttention(8, head_channels=4, groups=2)
+    layer = Attention("linear", 8, head_channels=4, groups=2)
     randomize(layer)
     x = draw(2, 8, 3, 2)
 
@@ -136,7 +135,7 @@ def test_linear_layer_splits_channels_as_qkv_then_heads() -> None:
 
 def test_full_layer_is_softmax_of_normalized_queries_and_keys() -> None:
     """The layer is softmax(q k / sqrt(d)) v per head, queries and keys at unit root mean square, and a residual."""
-    layer = FullAttention(8, head_channels=4, groups=2)
+    layer = Attention("full", 8, head_channels=4, groups=2)
     randomize(layer)
     x = draw(2, 8, 3, 2)
 
@@ -164,7 +163,7 @@ def test_a_new_layer_is_the_identity_to_the_bit(kind: Literal["linear", "full"])
     torch.autograd.backward(out.square().sum())
 
     assert torch.equal(out, x)
-    assert isinstance(layer, (LinearAttention, FullAttention))
+    assert isinstance(layer, Attention)
     assert layer.to_out.weight.grad is not None
     assert bool(layer.to_out.weight.grad.any())
 
@@ -195,6 +194,16 @@ def test_no_attention_is_the_identity_without_weights() -> None:
 def test_heads_must_divide_the_channels() -> None:
     """Channels that do not divide into heads are refused with both numbers."""
     assert count_heads(96, 32) == 3
-    for layer in (LinearAttention, FullAttention):
+    for kind in KINDS:
         with pytest.raises(ValueError, match="multiple of head_channels: got 10 and 4"):
-            layer(10, head_channels=4, groups=2)
+            Attention(kind, 10, head_channels=4, groups=2)
+
+
+def test_weights_keep_their_order() -> None:
+    """Optimizers save their states by it."""
+    linear, full = (
+        [name for name, _ in Attention(kind, 8, head_channels=4, groups=2).named_parameters()] for kind in KINDS
+    )
+
+    assert linear == ["norm.weight", "norm.bias", "to_qkv.weight", "to_out.weight", "to_out.bias"]
+    assert full == [*linear[:3], "query_norm.weight", "key_norm.weight", *linear[3:]]

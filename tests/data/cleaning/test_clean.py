@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from latentart.config.data import DataConfig
 from latentart.data.cleaning.clean import NothingKeptError, OnProgress, clean_folder
 from latentart.data.cleaning.guarded_workers import AHEAD
 from latentart.data.cleaning.journal import open_journal
@@ -40,7 +41,7 @@ def clean(
     out: Path,
     labels: LabelChoice = USUAL_LABELS,
     *,
-    level: int = 1,
+    level: int | None = None,
     workers: int = 0,
     dry_run: bool = False,
     on_progress: OnProgress | None = None,
@@ -641,6 +642,16 @@ def test_folders_of_folders_are_told_and_the_level_can_be_set(
     assert not [text for text in report.warnings if "only folders" in text]
 
 
+def test_a_level_that_is_set_is_not_doubted(raw: Path, out: Path) -> None:
+    """Styles that hold folders of artists are what they are where a person says so, in the config too."""
+    (raw / "Cubism").rename(raw / "Braque")
+    (raw / "Cubism").mkdir()
+    (raw / "Braque").rename(raw / "Cubism" / "Braque")
+
+    assert [len(clean(raw, out, level=level).warnings) for level in (None, 1)] == [1, 0]
+    assert [DataConfig.model_validate({"level": level}).style_level for level in (None, 1, 2)] == [1, 1, 2]
+
+
 @pytest.mark.parametrize("written", ["{name}.png", "{name}", "/else/Cubism/{name}.png", "{raw}/Cubism/{name}.png"])
 def test_paths_that_are_not_of_the_raw_folder_are_found_by_name(raw: Path, out: Path, written: str) -> None:
     """Bare names, names without ending and absolute paths mean the file that ends like them, and that is told."""
@@ -668,6 +679,31 @@ def test_a_name_that_may_be_several_files_is_refused(raw: Path, out: Path) -> No
     clean(raw, out)
 
     assert [entry.source for entry in read_index(out / "index.jsonl")] == ["Pop Art/0.png"]
+
+
+def test_some_paths_of_a_table_are_found_by_their_whole_ends(raw: Path, out: Path) -> None:
+    """Bare, absolute and shorter ones beside good ones; a name in another folder, or of a named file, is missing."""
+    put(raw / "x" / "y" / "7.png", picture_bytes(7))
+    paths = ["1.png", "C:\\art\\Cubism\\2.png", "y/7.png", "lost/3.png", "0.png"]
+    put(raw / "labels.csv", ",One\n".join(["path,style\nCubism/0.png", *paths, ""]).encode())
+
+    report = clean(raw, out)
+
+    found = {"Cubism/0.png", "Cubism/1.png", "Cubism/2.png", "x/y/7.png"}
+    assert {entry.source for entry in read_index(out / "index.jsonl")} == found
+    assert [item.source for item in report.dropped if item.reason == "missing"] == ["0.png", "lost/3.png"]
+    assert "not all its paths are relative to the raw folder; 3 of 6 were found by name" in report.warnings[0]
+
+
+@pytest.mark.parametrize("table", ["../labels.csv", "labels.csv"])
+def test_names_beside_the_raw_folder_are_told(raw: Path, out: Path, table: str) -> None:
+    """Where none is in it, the folder that they are relative to is named."""
+    put(raw / table, b"path,style\nPop Art/deeper/5,One\n")
+
+    with pytest.raises(
+        DataError, match=r"No file in .*Cubism' is named in labels.csv: .* found under '.*raw'.*data.raw"
+    ):
+        clean(raw / "Cubism", out, LabelChoice(f"../{table}"))
 
 
 def test_a_label_without_a_table_is_a_config_error(raw: Path, out: Path) -> None:

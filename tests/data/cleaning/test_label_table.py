@@ -291,6 +291,18 @@ def test_single_quotation_marks_are_understood(table: Path) -> None:
     assert read(table, "path,style\na.jpg,'s-Hertogenbosch\n").style_of("a.jpg") == "'s-Hertogenbosch"
 
 
+@pytest.mark.parametrize("pair", ["“”", "„“", "«»", "‘’", "””"])
+def test_typographic_quotes_around_a_cell_are_quotes(table: Path, pair: str) -> None:
+    """As a word processor makes them, with a separator within; those inside a cell are letters of it."""
+    left, right = pair
+    rows = ["path,style", "<a, 1.jpg>,<Nabis, late>", "b.jpg,the <great> wave", "c.jpg, <Nabis, late> "]
+
+    labels = read(table, "\r\n".join(rows).replace("<", left).replace(">", right))
+
+    assert labels.style_of("a, 1.jpg") == labels.style_of("c.jpg") == "Nabis, late"
+    assert labels.style_of("b.jpg") == f"the {left}great{right} wave"
+
+
 def test_other_files_are_not_quoted(table: Path) -> None:
     """A config may name any file as its table: what is no header with columns is never shown."""
     with pytest.raises(DataError) as caught:
