@@ -18,10 +18,10 @@ from latentart.errors import UsageError
 
 CONFIG = {"-c", "-cfg", "--config"}
 QUIET = {"-q", "--quiet"}
-CALL = {"--resume", "--max-time", "--max-steps", "--allow-changed-data"}
+CALL = {"--resume", "--minutes", "--max-time", "--max-steps", "--allow-changed-data"}
 OPTIONS = {
     "": {"--version", "--verbose", "-v", "--install-completion", "--show-completion"},
-    "demo": {"--quick", "--device", "--json", *QUIET},
+    "demo": {"--quick", "--minutes", "--device", "--json", *QUIET},
     "init": {"--preset", "--data"},
     "clean-data": {"--out", "--dry-run", "--near-duplicates", "--json", *CONFIG, *QUIET},
     "encode": {"--device", "--json", *CONFIG, *QUIET},
