@@ -137,7 +137,11 @@ def speaks() -> bool:
 
 def tell(text: object) -> None:
     """Write one line of a result on stdout, safe to show; a path that goes into a file or a pipe stays as it is."""
-    typer.echo(text if isinstance(text, Path) and not sys.stdout.isatty() else printable(str(text)))
+    if isinstance(text, Path) and not sys.stdout.isatty():
+        typer.echo(text)
+    else:
+        sys.stdout.write(f"{printable(str(text))}\n")  # typer would write UTF-8 where the locale is ASCII
+        sys.stdout.flush()
 
 
 def write_text(text: str) -> None:
