@@ -59,7 +59,7 @@ def clean_data(
         require_place(out)
     from latentart.config.workspace import CONFIG_NAME, resolve
     from latentart.data.cleaning.clean import NothingKeptError
-    from latentart.workspace.clean_data import clean_into
+    from latentart.workspace.clean_data import READ, clean_into
 
     if raw is not None and out is not None and config is None and not Path(CONFIG_NAME).is_file():
         data, following = (
@@ -69,6 +69,7 @@ def clean_data(
     else:
         workspace = open_workspace(config, settings)
         data, following = workspace.config.data, "latentart train vae"
+        workspace.name_outside(*READ, raw=raw)
         raw, out = raw or workspace.raw, out or workspace.data
     try:
         report = clean_into(raw, out, data, dry_run=dry_run, quiet=quiet)
@@ -100,11 +101,12 @@ def show_report(report: CleanReport) -> None:
     if report.balance:
         tell(report.balance)
     for verb, files in (("dropped", report.dropped), ("flagged", report.flagged)):
-        for item in files[:SHOWN_FILES]:
+        shown_files = [item for item in files if item.reason != "missing"][:SHOWN_FILES]  # a table's words, perhaps
+        for item in shown_files:
             detail = f" ({item.detail})" if item.detail else ""
             tell(f"{verb} {item.source}: {item.reason}{detail}")
-        if len(files) > SHOWN_FILES:
-            tell(f"… and {len(files) - SHOWN_FILES} more {verb}; report.json names every one")
+        if len(files) > len(shown_files):
+            tell(f"… and {len(files) - len(shown_files)} more {verb}; report.json names every one")
     for conflict in report.conflicts[:SHOWN_FILES]:
         tell(f"under several styles: {', '.join(conflict.sources)}; the first was kept")
     for warning in report.warnings:

@@ -94,6 +94,7 @@ class Planner:
         left = [stage for stage in self.config.vae.stages if stage.name not in standing.done]
         if not left:
             return
+        self.workspace.name_outside("vae.perceptual.weights")
         scratch, lacking = with_perceptual_weights(
             scratch_workspace(self.workspace, self.scratch / "vae"), [stage.name for stage in left]
         )
