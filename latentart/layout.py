@@ -92,9 +92,13 @@ class Workspace:
         }
         named = [text.partition("=")[0].strip() for text in self.overrides or ()]
         for name in settings if self.overrides is not None else ():
-            path, homes = places[name], (self.folder, base) if name.startswith("data.l") else (self.folder,)
-            is_inside = path is None or any(path.resolve().is_relative_to(home.resolve()) for home in homes)
-            if not is_inside and path.exists() and not any(f"{name}.".startswith(f"{one}.") for one in named):
+            path, homes = (
+                places[name],
+                (self.folder, base) if name in ("data.labels", "data.link_root") else (self.folder,),
+            )
+            if path is None or any(path.resolve().is_relative_to(home.resolve()) for home in homes):
+                continue
+            if path.exists() and not any(f"{name}.".startswith(f"{one}.") for one in named):
                 _say_outside(name, path)
 
 

@@ -35,6 +35,7 @@ QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 ModelOption = Annotated[Path | None, typer.Option("--model", help="A model folder; else the workspace's newest.")]
 
+MOST_ROWS = 1000  # of a table on the terminal
 _OVERRIDE = re.compile(r"[A-Za-z_$][\w$]*(\.[\w-]+)*=")
 
 
@@ -157,13 +158,19 @@ def write_json(value: Any) -> None:
 
 
 def show_table(headings: Sequence[str], rows: Iterable[Sequence[str]], fold: Sequence[int] = ()) -> None:
-    """Write a table on stdout, safe to show; the columns in ``fold`` break what is too wide, others cut it."""
+    """Write a table on stdout, safe to show; the columns in ``fold`` break what is too wide.
+
+    Of very many rows the first and the last are shown.
+    """
     from rich.table import Table
 
     table = Table(*map(printable, headings))
     for i in fold:
         table.columns[i].overflow = "fold"
-    for row in rows:
+    found = list(rows)
+    if (left := len(found) - MOST_ROWS - 1) > 0:
+        found[MOST_ROWS:-1] = [(f"… and {left:,} more",)]
+    for row in found:
         table.add_row(*map(printable, row))
     _draw(table)
 

@@ -109,8 +109,10 @@ def show_report(report: CleanReport) -> None:
             tell(f"… and {len(files) - len(shown_files)} more {verb}; report.json names every one")
     for conflict in report.conflicts[:SHOWN_FILES]:
         tell(f"under several styles: {', '.join(conflict.sources)}; the first was kept")
-    for warning in report.warnings:
+    for warning in report.warnings[:SHOWN_FILES]:
         say(f"warning: {warning}")
+    if len(report.warnings) > SHOWN_FILES:
+        say(f"… and {len(report.warnings) - SHOWN_FILES} more warnings; report.json has every one")
 
 
 def encode(

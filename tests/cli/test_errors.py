@@ -176,6 +176,16 @@ def test_every_way_to_the_terminal_escapes(capsys: pytest.CaptureFixture[str]) -
         assert len(re.findall(r"(?<!u00)1b]0;x|u001b]0;x", text)) >= times
 
 
+def test_a_table_is_bounded(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of 200,000 styles nobody reads more than the first, and how many pictures there are in all."""
+    options.show_table(["style", "kept"], [*((f"style {i}", "1") for i in range(200_000)), ("all", "200000")])
+
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) < options.MOST_ROWS + 10
+    assert "… and 199,000 more" in lines[-3]
+    assert "all" in lines[-2]
+
+
 def test_an_unknown_error_is_not_caught(latentart: Run, command: Callable[..., Any]) -> None:
     """A bug of ours leaves `main` as it is."""
 
