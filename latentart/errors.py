@@ -110,7 +110,7 @@ _PLAIN = (
     ("Input should", "must"),
     ("Field required", "is missing"),
     (r"String should match pattern .*", "has a letter that may not stand there"),
-    (r"String should have (at \w+ \d+) characters?", r"must have \1 letters"),
+    (r"String should have (at \w+ \d+) character(s?)", r"must have \1 letter\2"),
     (r"\w+ should have (at \w+ \d+ items?) after validation, not .*", r"must have \1"),
 )
 

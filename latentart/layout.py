@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from latentart.config.workspace import CONFIG_NAME, Config, find_config, load_config
 from latentart.data.index import IndexEntry, read_index, style_names
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where everything of one undertaking lies."""
+    """Where everything of one undertaking lies; ``overrides`` went before its file, None where there was none."""
 
     folder: Path
     config: Config
+    overrides: Sequence[str] | None = None
 
     @classmethod
     def open(cls, config_path: Path | None = None, overrides: Sequence[str] = ()) -> Workspace:
@@ -25,7 +30,7 @@ class Workspace:
             ConfigError: there is no config, or it is wrong.
         """
         path = config_path or find_config(Path())
-        return cls(path.parent, load_config(path, overrides))
+        return cls(path.parent, load_config(path, overrides), overrides)
 
     @property
     def raw(self) -> Path:
@@ -68,5 +73,36 @@ class Workspace:
         Raises:
             DataError: there is no clean set yet, or its index is damaged.
         """
+        self.name_outside("data.root")
         entries = read_index(self.data / "index.jsonl")
         return entries, style_names(entries)
+
+    def name_outside(self, *settings: str, raw: Path | None = None) -> None:
+        """Say which of these settings lead out of the workspace: a stranger may have written them into its file.
+
+        To be called before what lies there is read. What the command line names is not said, as ``raw`` may be.
+        """
+        data, weights, base = self.config.data, self.config.vae.perceptual.weights, raw or self.raw
+        places = {
+            "data.raw": self.raw if raw is None else None,
+            "data.root": self.data,
+            "data.labels": base / data.labels,
+            "data.link_root": base / Path(data.link_root).expanduser() if data.link_root else None,
+            "vae.perceptual.weights": Path(weights).expanduser() if weights else None,
+        }
+        named = [text.partition("=")[0].strip() for text in self.overrides or ()]
+        for name in settings if self.overrides is not None else ():
+            path, homes = (
+                places[name],
+                (self.folder, base) if name in ("data.labels", "data.link_root") else (self.folder,),
+            )
+            if path is None or any(path.resolve().is_relative_to(home.resolve()) for home in homes):
+                continue
+            if path.exists() and not any(f"{name}.".startswith(f"{one}.") for one in named):
+                _say_outside(name, path)
+
+
+@cache
+def _say_outside(name: str, path: Path) -> None:
+    """Say it once a process."""
+    logger.warning("%s names %s, which lies outside of the workspace.", name, path)

@@ -11,7 +11,7 @@ from latentart.process.memory import explaining_memory
 
 # what an option is called here; others, as a container's, stay what they are
 _ARGUMENTS = {"model": "folder", "config": "path"} | {
-    name: name for name in ("size", "steps", "device", "stage", "style", "autoguidance", "sampler", "spacing")
+    name: name for name in ("data", "size", "steps", "device", "stage", "style", "autoguidance", "sampler", "spacing")
 }
 _OPTION = re.compile(
     r"`latentart [^`]*`|--(" + "|".join(_ARGUMENTS) + r")\b(?: (?:(\d+)x(\d+)|(\d+)|(cpu|all)|[A-Z]+\b))?"

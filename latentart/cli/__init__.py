@@ -100,13 +100,14 @@ def root(
     verbose: bool = typer.Option(False, "--verbose", "-v", help="Log every step on stderr."),
 ) -> None:
     """Set up logging for every command."""
-    from latentart.cli.log_lines import log_to_stderr
+    from latentart.cli.log_lines import log_to_stderr, write_traceback
 
     try:
         os.getcwd()  # noqa: PTH109 - asked before libraries ask, which end the process without a word of ours
     except FileNotFoundError:
         raise ResourceError("the current folder is gone.", "Go into one that exists, then run this again.") from None
     log_to_stderr(verbose=verbose)
+    sys.excepthook = write_traceback
 
 
 def bytes_of_paths(error: UnicodeError) -> tuple[bytes, int]:

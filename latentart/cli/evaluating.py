@@ -16,14 +16,13 @@ from latentart.cli.options import (
     QuietOption,
     open_workspace,
     place,
-    plain_console,
     say,
+    show_table,
     tell,
     write_json,
 )
 from latentart.cli.sampling import EtaOption, GuidanceOption, SamplerOption, StepsOption
 from latentart.errors import UsageError
-from latentart.printable import printable
 
 if TYPE_CHECKING:
     from latentart.scoring.evaluate_ldm import LdmEvaluation
@@ -102,40 +101,33 @@ def evaluate_ldm(
 
 def show_ldm(found: LdmEvaluation) -> None:
     """Write a table of the styles, one of the measures, then what the pictures are."""
-    from rich.table import Table
-
-    console, scores = plain_console(), found.scores
-    styles = Table("style", "samples", "recognized", "real ones", "taken for", "copies")
-    for i in (0, 4):
-        styles.columns[i].overflow = "fold"
+    scores, copies = found.scores, found.scores.copies
+    styles: list[tuple[str, ...]] = []
     for row in scores.styles:
-        ours = (str(row.samples), share(row.recognized), share(row.recognized_real), printable(row.taken_for or "-"))
-        styles.add_row(printable(row.style), *ours, "-" if row.copies is None else str(row.copies))
-    copies = scores.copies
+        ours = (str(row.samples), share(row.recognized), share(row.recognized_real), row.taken_for or "-")
+        styles.append((row.style, *ours, "-" if row.copies is None else str(row.copies)))
     total = "-" if copies.found is None else str(copies.found)
     both = (share(scores.recognized), share(scores.recognized_real))
-    styles.add_row("all", str(found.samples.total), *both, "", total)
-    console.print(styles)
+    styles.append(("all", str(found.samples.total), *both, "", total))
+    show_table(("style", "samples", "recognized", "real ones", "taken for", "copies"), styles, fold=(0, 4))
     if scores.drawn:
-        measures = Table("against real pictures", "samples", "other real ones")
+        measures: list[tuple[str, ...]] = []
         for name, words in WORDS.items():
             scale = 1000 if name == "kernel" else 1
             pair = (scores.measures[name], scores.real_measures[name])
-            measures.add_row(words, *(with_error(one.value * scale, one.error * scale) for one in pair))
-        console.print(measures)
+            measures.append((words, *(with_error(one.value * scale, one.error * scale) for one in pair)))
+        show_table(("against real pictures", "samples", "other real ones"), measures)
     if found.inception is not None:
         fid = found.inception
         error = math.nan if fid.kid_error is None else 1000 * fid.kid_error
-        console.print(
+        tell(
             f"FID {fid.fid:.2f}, KID x 1000 {with_error(1000 * fid.kid, error)}: {found.samples.total} "
             f"samples against {fid.real_pictures} real pictures; compare only with as many"
         )
     if copies.found is not None:
         chance = f"of pictures never seen {share(copies.by_chance)} count as copies too"
         among = f"{copies.searched:,} of {copies.training:,}" if copies.searched < copies.training else copies.searched
-        console.print(
-            f"copies: {copies.found} of {found.samples.total} samples, among {among} training pictures; {chance}"
-        )
+        tell(f"copies: {copies.found} of {found.samples.total} samples, among {among} training pictures; {chance}")
     else:
         say("Too few pictures are held out to say which samples are copies.")
     if found.is_mixed:
@@ -158,28 +150,25 @@ def with_error(value: float, error: float) -> str:
 
 def show_vae(found: VaeEvaluation) -> None:
     """Write a table of the styles, one of the latents' channels, then the grid and the picture."""
-    from rich.table import Table
-
-    console = plain_console()
-    styles = Table("style", "pictures", "PSNR dB", "SSIM", "LPIPS", "Fréchet")
+    styles: list[tuple[str, ...]] = []
     for row in found.rows:
         numbers = (row.psnr, row.ssim, row.lpips, row.frechet)
         shown = (
             "-" if value is None else f"{value:.{digits}f}" for value, digits in zip(numbers, (2, 4, 4, 4), strict=True)
         )
-        styles.add_row(printable(row.style), str(row.pictures), *shown)
-    console.print(styles)
-    latents = Table("channel", "mean", "std", "std, normalized", "of the posterior", "")
+        styles.append((row.style, str(row.pictures), *shown))
+    show_table(("style", "pictures", "PSNR dB", "SSIM", "LPIPS", "Fréchet"), styles)
+    latents: list[tuple[str, ...]] = []
     for i, (channel, normalized) in enumerate(zip(found.latents.channels, found.normalized_std, strict=True)):
         numbers = (channel.mean, channel.std, normalized, channel.posterior_std)
-        latents.add_row(str(i), *(f"{value:.3f}" for value in numbers), "DEAD" if channel.is_dead else "")
-    console.print(latents)
+        latents.append((str(i), *(f"{value:.3f}" for value in numbers), "DEAD" if channel.is_dead else ""))
+    show_table(("channel", "mean", "std", "std, normalized", "of the posterior", ""), latents)
     kl = "" if found.latents.kl is None else f"KL {found.latents.kl:.3f} nats an element, "
-    console.print(
+    tell(
         f"latents: {found.latents.dead} of {len(found.latents.channels)} channels dead, {kl}"
         f"greatest correlation of two channels {found.latents.correlation:.2f}"
     )
-    console.print(f"grid in flat colors: {found.grid_levels:.2f} of 255 levels, {found.grid_verdict}")
+    tell(f"grid in flat colors: {found.grid_levels:.2f} of 255 levels, {found.grid_verdict}")
     if found.inception is not None:
-        console.print(f"FID of reconstructions {found.inception.fid:.2f} over {found.inception.real_pictures} pictures")
+        tell(f"FID of reconstructions {found.inception.fid:.2f} over {found.inception.real_pictures} pictures")
     tell(found.worst)

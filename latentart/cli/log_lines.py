@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TextIO
+import traceback
+from types import TracebackType
+from typing import Any, TextIO
 
 from latentart.printable import printable
 
@@ -15,6 +17,10 @@ class PrintableFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """Return the message, made safe to show."""
         return printable(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
+        """Return the traceback below a message."""
+        return _printable_lines(super().formatException(ei))
 
 
 class StderrHandler(logging.StreamHandler):  # type: ignore[type-arg]
@@ -27,6 +33,15 @@ class StderrHandler(logging.StreamHandler):  # type: ignore[type-arg]
     def stream(self) -> TextIO:
         """The stream of now."""
         return sys.stderr
+
+
+def write_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Write the traceback of a bug of ours, which may hold a stranger's words."""
+    sys.stderr.write(_printable_lines("".join(traceback.format_exception(kind, error, trace))))
+
+
+def _printable_lines(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def log_to_stderr(*, verbose: bool) -> None:

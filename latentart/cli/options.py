@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +14,7 @@ from latentart.errors import UsageError
 from latentart.printable import printable
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import RenderableType
 
     from latentart.layout import Workspace
     from latentart.process.devices import Placement
@@ -37,6 +37,7 @@ QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 ModelOption = Annotated[Path | None, typer.Option("--model", help="A model folder; else the workspace's newest.")]
 
+MOST_ROWS = 1000  # of a table on the terminal
 _OVERRIDE = re.compile(r"[A-Za-z_$][\w$]*(\.[\w-]+)*=")
 
 
@@ -139,7 +140,11 @@ def speaks() -> bool:
 
 def tell(text: object) -> None:
     """Write one line of a result on stdout, safe to show; a path that goes into a file or a pipe stays as it is."""
-    typer.echo(text if isinstance(text, Path) and not sys.stdout.isatty() else printable(str(text)))
+    if isinstance(text, Path) and not sys.stdout.isatty():
+        typer.echo(text)
+    else:
+        sys.stdout.write(f"{printable(str(text))}\n")  # typer would write UTF-8 where the locale is ASCII
+        sys.stdout.flush()
 
 
 def write_text(text: str) -> None:
@@ -154,11 +159,29 @@ def write_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2))
 
 
-def plain_console(*, stderr: bool = False) -> Console:
-    """Return a console that shows text as it stands: no markup, no emoji, no line breaks of its own."""
+def show_table(headings: Sequence[str], rows: Iterable[Sequence[str]], fold: Sequence[int] = ()) -> None:
+    """Write a table on stdout, safe to show; the columns in ``fold`` break what is too wide.
+
+    Of very many rows the first and the last are shown.
+    """
+    from rich.table import Table
+
+    table = Table(*map(printable, headings))
+    for i in fold:
+        table.columns[i].overflow = "fold"
+    found = list(rows)
+    if (left := len(found) - MOST_ROWS - 1) > 0:
+        found[MOST_ROWS:-1] = [(f"… and {left:,} more",)]
+    for row in found:
+        table.add_row(*map(printable, row))
+    _draw(table)
+
+
+def _draw(what: RenderableType, *, stderr: bool = False) -> None:
+    """Show text as it stands: no markup, no emoji, no line breaks of rich's own."""
     from rich.console import Console
 
-    return Console(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True)
+    Console(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True).print(what)
 
 
 def write_error(message: str, hint: str, *, is_stop: bool = False) -> None:
@@ -167,9 +190,9 @@ def write_error(message: str, hint: str, *, is_stop: bool = False) -> None:
 
     kind = ("", "") if is_stop else ("error: ", "bold red")
     line = Text.assemble(kind, printable(message), (printable(f" {hint}" if hint else ""), "cyan"))
-    plain_console(stderr=True).print(line)
+    _draw(line, stderr=True)
 
 
 def say(text: str) -> None:
     """Write one line for people on stderr."""
-    plain_console(stderr=True).print(printable(text))
+    _draw(printable(text), stderr=True)

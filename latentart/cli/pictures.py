@@ -16,9 +16,9 @@ from latentart.cli.options import (
     QuietOption,
     open_workspace,
     place,
-    plain_console,
     require_place,
     say,
+    show_table,
     speaks,
     split_arguments,
     tell,
@@ -26,7 +26,6 @@ from latentart.cli.options import (
 )
 from latentart.errors import UsageError
 from latentart.kinds import NearDuplicates
-from latentart.printable import printable
 
 if TYPE_CHECKING:
     from latentart.data.cleaning.report import CleanReport
@@ -60,7 +59,7 @@ def clean_data(
         require_place(out)
     from latentart.config.workspace import CONFIG_NAME, resolve
     from latentart.data.cleaning.clean import NothingKeptError
-    from latentart.workspace.clean_data import clean_into
+    from latentart.workspace.clean_data import READ, clean_into
 
     if raw is not None and out is not None and config is None and not Path(CONFIG_NAME).is_file():
         data, following = (
@@ -70,6 +69,7 @@ def clean_data(
     else:
         workspace = open_workspace(config, settings)
         data, following = workspace.config.data, "latentart train vae"
+        workspace.name_outside(*READ, raw=raw)
         raw, out = raw or workspace.raw, out or workspace.data
     try:
         report = clean_into(raw, out, data, dry_run=dry_run, quiet=quiet)
@@ -91,28 +91,28 @@ def clean_data(
 
 def show_report(report: CleanReport) -> None:
     """Write the report as a table: kept and dropped per style, then the files dropped or flagged, and the warnings."""
-    from rich.table import Table
-
-    console = plain_console()
-    table = Table("style", "kept", "dropped", "reasons")
+    rows: list[tuple[str, ...]] = []
     for style, counts in report.styles.items():
         reasons = {reason: n for reason, n in counts.items() if reason != "kept"}
         shown = ", ".join(f"{reason} {n}" for reason, n in sorted(reasons.items()))
-        table.add_row(printable(style), str(counts["kept"]), str(sum(reasons.values())), shown)
-    table.add_row("all", str(report.kept), str(report.num_dropped), "")
-    console.print(table)
+        rows.append((style, str(counts["kept"]), str(sum(reasons.values())), shown))
+    rows.append(("all", str(report.kept), str(report.num_dropped), ""))
+    show_table(("style", "kept", "dropped", "reasons"), rows)
     if report.balance:
-        console.print(printable(str(report.balance)))
+        tell(report.balance)
     for verb, files in (("dropped", report.dropped), ("flagged", report.flagged)):
-        for item in files[:SHOWN_FILES]:
+        shown_files = [item for item in files if item.reason != "missing"][:SHOWN_FILES]  # a table's words, perhaps
+        for item in shown_files:
             detail = f" ({item.detail})" if item.detail else ""
-            console.print(printable(f"{verb} {item.source}: {item.reason}{detail}"))
-        if len(files) > SHOWN_FILES:
-            console.print(f"… and {len(files) - SHOWN_FILES} more {verb}; report.json names every one")
+            tell(f"{verb} {item.source}: {item.reason}{detail}")
+        if len(files) > len(shown_files):
+            tell(f"… and {len(files) - len(shown_files)} more {verb}; report.json names every one")
     for conflict in report.conflicts[:SHOWN_FILES]:
-        console.print(printable(f"under several styles: {', '.join(conflict.sources)}; the first was kept"))
-    for warning in report.warnings:
+        tell(f"under several styles: {', '.join(conflict.sources)}; the first was kept")
+    for warning in report.warnings[:SHOWN_FILES]:
         say(f"warning: {warning}")
+    if len(report.warnings) > SHOWN_FILES:
+        say(f"… and {len(report.warnings) - SHOWN_FILES} more warnings; report.json has every one")
 
 
 def encode(

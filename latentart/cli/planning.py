@@ -22,7 +22,7 @@ from latentart.cli.options import (
     write_json,
 )
 from latentart.errors import UsageError
-from latentart.printable import duration, printable
+from latentart.printable import duration
 
 if TYPE_CHECKING:
     from latentart.planning.estimate import Phase
@@ -74,7 +74,7 @@ def plan(
     counted = "" if found.is_clean else " (estimated from a sample of the raw folder)"
     say(f"{found.pictures:,} pictures{counted}; {size(found.disk_free)} of the disk are free.")
     for line in found.advice:
-        say(printable(f"- {line}"))
+        say(f"- {line}")
 
 
 def row_of(phase: Phase) -> tuple[str, ...]:
@@ -221,4 +221,4 @@ def schedule(
     for curve in curves:
         end = curve.level(curve.schedule.num_steps - 1)["alpha_bar"]
         say(f"{curve.name}: half of it is noise from t = {curve.half()} on; ᾱ ends at {end:.3g}")
-    say(f"The strips show {printable(source)} in pixels; training noises latents, in which details last less long.")
+    say(f"The strips show {source} in pixels; training noises latents, in which details last less long.")

@@ -21,7 +21,6 @@ from latentart.cli.options import (
     write_json,
 )
 from latentart.errors import UsageError
-from latentart.printable import printable
 
 SHOWN_LABELS = 20
 
@@ -57,7 +56,7 @@ def demo(
     say(f"Done in {result.seconds:.0f} s. One row per style: {result.grid}")
     import shlex
 
-    where, style = shlex.quote(str(result.workspace)), shlex.quote(printable(result.style))
+    where, style = shlex.quote(str(result.workspace)), shlex.quote(result.style)
     say(f"Next: cd {where} && latentart sample --style {style} --eta 0.8 --grid 4x4")
 
 

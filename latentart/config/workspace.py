@@ -105,7 +105,7 @@ def resolve(changes: dict[str, Any], overrides: Sequence[str] = (), where: str =
     for text in overrides:
         if text.partition("=")[0].strip() == "preset":
             msg = "preset cannot be changed by key=value: its values lie under the file's."
-            raise ConfigError(msg, "Name it with --preset when you make a workspace.")
+            raise ConfigError(msg, "Name it when you make a workspace: `latentart init --preset NAME`.")
         tree = apply_override(tree, text)
     try:
         # As JSON and strict: "64" and true are not taken for numbers, and a list is taken for a tuple.

@@ -241,7 +241,7 @@ def find_autoencoder(workspace: Workspace) -> Path:
     """
     folder = workspace.vae_run / "model"
     recover_folder(folder)
-    if not folder.is_dir():
+    if not (folder / MODEL_FILE).is_file():
         msg = f"there is no trained autoencoder in {workspace.vae_run}."
         raise ModelError(msg, "Run `latentart train vae` first.")
     return folder

@@ -300,4 +300,4 @@ def _halve(count: int) -> int:
 
 def _too_large() -> ResourceError:
     msg = "the device's memory does not suffice for one picture."
-    return ResourceError(msg, "Give a smaller --size, or --device cpu.")
+    return ResourceError(msg, "Draw smaller pictures, or take --device cpu.")

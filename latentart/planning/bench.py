@@ -119,6 +119,7 @@ class Trials:
         self.cleaned = None if _is_clean(workspace) else sample_raw(workspace, scratch)
         self.pictures = self.cleaned or find_pictures(workspace, scratch)
         names = [stage.name for stage in workspace.config.vae.stages]
+        workspace.name_outside("vae.perceptual.weights")
         self.tried, lacking = with_perceptual_weights(scratch_workspace(workspace, scratch), names)
         self.config = self.tried.config
         notes += lacking

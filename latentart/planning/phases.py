@@ -96,6 +96,7 @@ class Planner:
         left = [stage for stage in self.config.vae.stages if stage.name in names]
         if not left:
             return
+        self.workspace.name_outside("vae.perceptual.weights")
         scratch, lacking = with_perceptual_weights(scratch_workspace(self.workspace, self.scratch / "vae"), names)
         self.advice += lacking
         take_some(self.pictures, MOST_PICTURES, scratch.data)

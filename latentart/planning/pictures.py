@@ -18,7 +18,7 @@ from latentart.data.pictures.other_kinds import name_other_kind
 from latentart.errors import DataError
 from latentart.layout import Workspace
 from latentart.planning.estimate import line_through
-from latentart.workspace.clean_data import clean_into
+from latentart.workspace.clean_data import READ, clean_into
 
 RAW_SAMPLE = 48  # files that are cleaned to see what cleaning costs and leaves
 RAW_FEW = 8
@@ -71,6 +71,7 @@ def sample_raw(workspace: Workspace, scratch: Path) -> Pictures:
     if not raw.is_dir():
         msg = f"there is neither a clean set at {workspace.data} nor a raw folder at {raw}."
         raise DataError(msg, "Put your pictures into it, one folder per style, or set data.raw.")
+    workspace.name_outside(*READ)
     table = raw / config.labels
     labels = meet_files(read_labels(table, config.label), raw, table) if table.is_file() else None
     styles = find_styles(raw, labels, config.style_level, config.link_root)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from typing import Literal
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from latentart.errors import ResourceError
 from latentart.kinds import Precision
 from latentart.process.distributed import read_ranks
+
+logger = logging.getLogger(__name__)
 
 
 def choose_device(name: str | None = None) -> torch.device:
@@ -38,9 +41,11 @@ def choose_device(name: str | None = None) -> torch.device:
     try:
         torch.zeros(1, device=device).item()  # reading it back tells a device without memory
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
-        reason = str(error).splitlines()[0].partition(". ")[0].rstrip(".")
-        msg = f"the device '{name}' cannot be used: {reason}."
-        raise ResourceError(msg, "`latentart doctor` lists the devices that can.") from None
+        logger.debug("%s", error)
+        msg = f"the device '{name}' cannot be used: PyTorch finds none that answers."
+        raise ResourceError(
+            msg, "`latentart doctor` lists the devices that can; `latentart -v` and the rest say PyTorch's words."
+        ) from None
     return device
 
 

@@ -44,7 +44,7 @@ def explain_out_of_memory(error: BaseException, words: Sequence[str] = ()) -> Re
     parts = [f"{_readable(asked[1])} were asked for"] if asked else []
     parts += [f"{free[2]} of {free[1]} were free"] if free else []
     where = "the GPU's memory" if is_device else "the memory"
-    return ResourceError(f"{where} is full{': ' * bool(parts)}{', '.join(parts)}.", _hint(words))
+    return ResourceError(f"{where} is full{': ' * bool(parts)}{', '.join(parts)}.", _hint(words, is_device=is_device))
 
 
 @contextlib.contextmanager
@@ -68,12 +68,14 @@ def naming_stage(stage: str) -> contextlib.AbstractContextManager[None]:
     return explaining_memory(f"Lower vae.stages.{stage}.batch_size, or set vae.run.recompute=true, {_AGAIN}.")
 
 
-def _hint(words: Sequence[str]) -> str:
+def _hint(words: Sequence[str], *, is_device: bool) -> str:
     commands = [word for word in words if not word.startswith("-") and "=" not in word]
     for name, hint in _HINTS.items():
         if commands[: len(name.split())] == name.split():
             return hint
-    return "Stop what else uses the memory, or take --device cpu."
+    if is_device or not commands:
+        return "Stop what else uses the memory, or take --device cpu."
+    return f"Stop what else uses the memory, {_AGAIN}."  # not every command takes a device
 
 
 def _readable(size: str) -> str:

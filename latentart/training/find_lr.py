@@ -54,6 +54,7 @@ def find_vae_rate(
     """
     config = workspace.config.vae
     stage = choose_stages(config.stages, stage_name or config.stages[0].name)[0]
+    workspace.name_outside("vae.perceptual.weights")
     require_perceptual_weights(config, [stage])
     entries, names = workspace.read_pictures()
     data = describe_pictures(entries, names, workspace.config.data.held_out)

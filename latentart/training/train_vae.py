@@ -84,6 +84,7 @@ def train_vae(
         checkpoint = find_start(run, call.resume, "vae")
         require_same_start(checkpoint.step if checkpoint else 0, run)
         done = stages_done(checkpoint)
+        workspace.name_outside("vae.perceptual.weights")
         require_perceptual_weights(config, [stage for stage in stages if stage.name not in done])
         data = describe_pictures(entries, style_names, workspace.config.data.held_out)
         num_pictures = len(split_held_out(entries, workspace.config.data.held_out)[0])

@@ -5,7 +5,6 @@ Launch: ``latentart clean-data`` in a workspace, or ``latentart clean-data RAW -
 
 from __future__ import annotations
 
-import logging
 import os
 from dataclasses import fields
 from pathlib import Path
@@ -19,8 +18,7 @@ from latentart.layout import Workspace
 from latentart.process.host_memory import most_processes
 from latentart.process.progress import Progress
 
-logger = logging.getLogger(__name__)
-
+READ = ("data.raw", "data.labels", "data.link_root")  # settings of what cleaning reads
 WORKER_BYTES = 10**8  # of a process that decodes, pictures of the usual size included
 
 
@@ -30,14 +28,12 @@ def clean_data(workspace: Workspace, *, dry_run: bool = False, quiet: bool = Fal
     Raises:
         DataError: there is no raw folder, or no sound picture in it.
     """
+    workspace.name_outside(*READ)
     return clean_into(workspace.raw, workspace.data, workspace.config.data, dry_run=dry_run, quiet=quiet)
 
 
 def clean_into(raw: Path, out: Path, config: DataConfig, *, dry_run: bool = False, quiet: bool = False) -> CleanReport:
     """Clean one folder into another with the given settings."""
-    table = raw / config.labels
-    if table.is_file() and not any(table.resolve().is_relative_to(one.resolve()) for one in (raw, out.parent)):
-        logger.warning("data.labels names %s, which lies outside of the workspace: it is read as a table.", table)
     with Progress("clean", 1, quiet=quiet) as progress:
         return clean_folder(
             raw,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from latentart.config.workspace import CONFIG_NAME, load_config
+from latentart.config.workspace import CONFIG_NAME
 from latentart.data.synthetic.art import write_raw_folder
 from latentart.layout import Workspace
 from latentart.process.devices import Placement
@@ -67,7 +67,7 @@ def demo(
     """
     began = time.monotonic()
     if (folder / CONFIG_NAME).is_file():
-        workspace = Workspace(folder, load_config(folder / CONFIG_NAME, overrides))
+        workspace = Workspace.open(folder / CONFIG_NAME, overrides)
     else:
         workspace = init_workspace(folder, "demo", None, (*(QUICK if is_quick else ()), *overrides))
     if workspace.config.data.raw == "raw" and workspace.config.preset == "demo":

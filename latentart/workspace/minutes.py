@@ -220,7 +220,7 @@ def _find(run: Path, kind: Kind) -> Checkpoint | None:
     """
     if not read_ranks().is_alone:
         msg = "--minutes is for one process."
-        raise UsageError(msg, "Set the steps in the config, and see --max-time.")
+        raise UsageError(msg, "Set the steps in the config; `latentart train` takes --max-time too.")
     return find_start(run, "auto", kind)
 
 

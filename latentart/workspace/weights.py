@@ -89,7 +89,11 @@ def choose_weights(names: Sequence[str], config_path: Path | None = None) -> lis
     if names:
         return [Chosen(name, place_of(name)) for name in dict.fromkeys(names)]
     is_workspace = config_path is not None or Path(CONFIG_NAME).is_file()
-    perceptual = Workspace.open(config_path).config.vae.perceptual if is_workspace else PerceptualConfig()
+    perceptual = PerceptualConfig()
+    if is_workspace:
+        workspace = Workspace.open(config_path)
+        workspace.name_outside("vae.perceptual.weights")
+        perceptual = workspace.config.vae.perceptual
     if perceptual.backbone == "random":
         logger.info("the workspace's LPIPS backbone is 'random', which has no weights")
         return []

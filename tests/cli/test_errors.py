@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import json
+import logging
 import os
 import pty
 import re
@@ -19,9 +21,12 @@ import torch
 import typer.main
 
 from latentart import cli, errors
+from latentart.cli import options
+from latentart.cli.log_lines import PrintableFormatter, write_traceback
 from latentart.config.workspace import resolve
 from latentart.errors import ConfigError, LatentArtError, StoppedBySignal, nearest
 from latentart.printable import printable
+from latentart.process.progress import Progress
 
 Run = Callable[..., Any]
 COLOR = re.compile(r"\x1b\[[\d;]*\b[34]\d")
@@ -145,6 +150,40 @@ def test_a_stranger_s_name_is_shown_as_it_is(
 
     assert done.err == f"error: {shown} is broken.\n"
     assert capsys.readouterr().err == f"wrote {shown}\n"
+
+
+HOSTILE = "\x1b]0;x\x07\x1b[2J\r\u202e"
+
+
+def test_every_way_to_the_terminal_escapes(capsys: pytest.CaptureFixture[str]) -> None:
+    """Results, tables, notes, errors, JSON, log lines, progress and tracebacks: whatever they are handed."""
+    options.tell(HOSTILE)
+    options.say(HOSTILE)
+    options.show_table([HOSTILE], [[HOSTILE]], fold=[0])
+    options.write_text(json.dumps(HOSTILE) + "\u202e\n")
+    options.write_json({HOSTILE: HOSTILE})
+    options.write_error(HOSTILE, HOSTILE)
+    with Progress(HOSTILE, 2) as progress:
+        progress.update(1, loss=1.0)
+    error = ValueError(HOSTILE)
+    write_traceback(ValueError, error, None)
+    record = logging.LogRecord(HOSTILE, logging.ERROR, "", 1, "%s", (HOSTILE,), (ValueError, error, None))
+    said, told = capsys.readouterr()[::-1]
+    logged = PrintableFormatter("%(name)s %(message)s").format(record)
+
+    for text, times in ((told, 6), (said, 5), (logged, 3)):
+        assert all(letter.isprintable() or letter == "\n" for letter in text)
+        assert len(re.findall(r"(?<!u00)1b]0;x|u001b]0;x", text)) >= times
+
+
+def test_a_table_is_bounded(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of 200,000 styles nobody reads more than the first, and how many pictures there are in all."""
+    options.show_table(["style", "kept"], [*((f"style {i}", "1") for i in range(200_000)), ("all", "200000")])
+
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) < options.MOST_ROWS + 10
+    assert "… and 199,000 more" in lines[-3]
+    assert "all" in lines[-2]
 
 
 def test_an_unknown_error_is_not_caught(latentart: Run, command: Callable[..., Any]) -> None:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 
+import latentart
 from latentart.cli import app
 from latentart.cli.options import only_settings, parse_grid, split_arguments
+from latentart.config.workspace import schema
 from latentart.errors import UsageError
 
 CONFIG = {"-c", "-cfg", "--config"}
 QUIET = {"-q", "--quiet"}
-CALL = {"--resume", "--max-time", "--max-steps", "--allow-changed-data"}
+CALL = {"--resume", "--minutes", "--max-time", "--max-steps", "--allow-changed-data"}
 OPTIONS = {
     "": {"--version", "--verbose", "-v", "--install-completion", "--show-completion"},
     "demo": {"--quick", "--minutes", "--device", "--json", *QUIET},
@@ -70,6 +75,49 @@ def options_of(command: Any, name: str = "") -> Iterator[tuple[str, set[str]]]:
 def test_the_options_are_these() -> None:
     """New knobs belong into the config: an option is for what changes from one call to the next."""
     assert dict(options_of(typer.main.get_command(app))) == OPTIONS
+
+
+def words_of(path: Path) -> Iterator[str]:
+    """Yield every text in a file that people may read, with {} for what is put in: no docstrings, no comments."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    parts = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            parts.add(id(node.value))
+        elif isinstance(node, ast.JoinedStr):
+            yield "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in parts:
+            yield node.value
+
+
+def is_setting(path: str, node: Any) -> bool:
+    """Tell whether a path with {} for any one name leads to a setting of a schema's node."""
+    name, _, rest = path.partition(".")
+    nodes = [node, *(schema()["$defs"][ref.rpartition("/")[2]] for ref in re.findall(r"'\$ref': '([^']+)'", str(node)))]
+    below = [child for one in nodes for key, child in one.get("properties", {}).items() if name in (key, "{}")]
+    return not path or any(is_setting(rest, child) for child in below) or ("items" in node and is_setting(rest, node))
+
+
+def test_what_a_hint_names_exists() -> None:
+    """The commands, options and settings in all that is said: none was renamed or never there."""
+    groups = {" ".join(name.split()[:1]) for name in OPTIONS}
+    every = set().union(*OPTIONS.values()) | {"--help", "--nproc-per-node", "--shm-size"}
+    wrong = []
+    for path in sorted(Path(latentart.__file__).parent.rglob("*.py")):
+        for text in words_of(path):
+            said = re.findall(r"`latentart ([^`]*)`|(?:Next:|&&) latentart (.*)", text)
+            for command in filter(None, chain(*said)):
+                words = re.match(r"(?:-v )?((?:[a-z][a-z-]*(?: |$))*)", command)[1].split()
+                name = next((n for n in (" ".join(words[:2]), *words[:1]) if n in OPTIONS or n in groups), "")
+                options = set(re.findall(r"(?<!\S)--?[a-z][\w-]*", command)) - {"-v"}
+                wrong += [command] * ((bool(words) and not name) or not options <= OPTIONS.get(name, set()))
+            wrong += set(re.findall(r"(?<![\w<-])--[a-z][a-z-]*[a-z](?![\w-])", text)) - every
+            settings = re.findall(
+                r"(?<![\w./'-])(?:data|vae|ldm|sample|tracking)(?:\.(?:(?!pkl)[a-z_]\w*|\{\}))+", text
+            )
+            wrong += [one for one in settings if not is_setting(one, schema())]
+
+    assert wrong == []
 
 
 @pytest.mark.parametrize(

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from latentart.config.base import MAX_FILE_BYTES, apply_override, merge, parse_json, read_json_object
-from latentart.errors import ConfigError
+from latentart.config.workspace import Config, preset_tree
+from latentart.errors import ConfigError, plain
 
 TREE: dict[str, Any] = {
     "seed": 0,
@@ -180,3 +183,21 @@ def test_a_setting_that_leads_nowhere_is_named(setting: str, message: str) -> No
         apply_override(TREE, setting)
 
     assert str(caught.value).startswith(message)
+
+
+def spoiled(node: Any, value: Any) -> Any:
+    """Return a tree with a value in every place but those that say of which kind a group is."""
+    if isinstance(node, dict):
+        return {key: child if key == "kind" else spoiled(child, value) for key, child in node.items()}
+    return [spoiled(child, value) for child in node] if node and isinstance(node, list) else value
+
+
+@pytest.mark.parametrize("value", [None, 0.3, -1, 10**30, float("inf"), "", "\x1b" * 200, [], [1] * 9, {}, {"a": 1}])
+def test_no_word_of_pydantic_is_left(value: Any) -> None:
+    """Whatever is wrong with a setting, in all of them at once."""
+    with pytest.raises(ValidationError) as caught:
+        Config.model_validate_json(json.dumps(spoiled(preset_tree("demo"), value)), strict=True)
+
+    theirs = re.compile("Input|Tuple|List|String|Field|should|valid|instance|character|1 letters|1 items")
+    words = {plain(one["msg"]) for one in caught.value.errors() if one["type"] != "extra_forbidden"}
+    assert {one for one in words if theirs.search(one)} == set()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from latentart.config.base import merge
 
 Run = Callable[..., Any]
 WORK = ("clean-data", "train vae", "train ldm", "encode", "sample -s x", "config show", "info", "reconstruct x.png")
@@ -219,15 +222,40 @@ def test_a_damaged_autoencoder_is_not_encoded_with(run: Run, workspace: Path) ->
     assert "runs/vae/model/autoencoder.safetensors" in line
 
 
-def test_a_table_elsewhere_is_named_before_it_is_read(run: Run, workspace: Path, tmp_path: Path) -> None:
+def test_a_place_elsewhere_is_named_before_it_is_read(run: Run, workspace: Path, tmp_path: Path) -> None:
     """A stranger's config may name any file: which one is said, and nothing of what it holds."""
     (tmp_path / "passwords").write_text("root:secret:0\n")
+    config = json.loads((workspace / "latentart.json").read_text())
+    config["data"] |= {"labels": str(tmp_path / "passwords"), "link_root": str(tmp_path)}
+    config["vae"]["perceptual"] |= {"backbone": "vgg16", "weights": str(tmp_path / "passwords")}
+    (workspace / "latentart.json").write_text(json.dumps(config))
 
-    done = run(workspace, "clean-data", f"data.labels={tmp_path / 'passwords'}")
+    cleaned = run(workspace, "clean-data")
+    verified = run(workspace, "weights", "verify")
 
-    assert done.code == 4
-    assert f"data.labels names {tmp_path / 'passwords'}, which lies outside of the workspace" in done.err
-    assert "secret" not in done.err + done.out
+    assert (cleaned.code, verified.code) == (4, 8)
+    assert f"data.labels names {tmp_path / 'passwords'}, which lies outside of the workspace" in cleaned.err
+    assert f"data.link_root names {tmp_path}, which lies outside of the workspace" in cleaned.err
+    assert f"weights names {tmp_path / 'passwords'}, which lies outside of the workspace" in verified.err
+    assert "secret" not in cleaned.err + cleaned.out + verified.err + verified.out
+
+
+@pytest.mark.parametrize("setting", ["data.raw={}", 'data={{"raw":"{}"}}'])
+def test_a_place_that_the_command_line_names_is_not_named_again(
+    run: Run, workspace: Path, story: Any, tmp_path: Path, setting: str
+) -> None:
+    """Whoever types it knows it; in the config of others it is named."""
+    elsewhere = shutil.copytree(story.raw, tmp_path / "elsewhere")
+
+    typed = run(workspace, "clean-data", "--dry-run", setting.format(elsewhere))
+    argument = run(workspace, "clean-data", "--dry-run", elsewhere)
+    config = json.loads((workspace / "latentart.json").read_text())
+    (workspace / "latentart.json").write_text(json.dumps(merge(config, {"data": {"raw": str(elsewhere)}})))
+    written = run(workspace, "clean-data", "--dry-run")
+
+    assert (typed.code, argument.code, written.code) == (0, 0, 0)
+    assert "outside of" not in typed.err + argument.err
+    assert f"data.raw names {elsewhere}, which lies outside of the workspace." in written.err
 
 
 def test_clean_data_without_a_workspace_names_init_next(run: Run, story: Any, tmp_path: Path) -> None:

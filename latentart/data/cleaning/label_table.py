@@ -197,10 +197,7 @@ def _read_rows(
             row = tuple(value if len(value) <= MAX_NAME else "" for value in row)
         row = shared_rows.setdefault(row, row)
         if rows.setdefault(source, row) is not row:
-            odd.add(
-                "rows that name a picture again with other labels, of which the first count",
-                f"{source!r} in line {line}",
-            )
+            odd.add("rows that name a picture again with other labels, of which the first count", f"in line {line}")
     return rows
 
 

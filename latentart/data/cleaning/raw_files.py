@@ -151,7 +151,7 @@ def check_folders(raw: Path, out: Path) -> tuple[Path, Path]:
         DataError: ``raw`` is no folder.
         ConfigError: ``out`` is a file, or one of the folders lies in the other.
     """
-    hint = "Set data.raw to the folder with your pictures."
+    hint = "Name the folder with your pictures: data.raw in the config, or `latentart clean-data FOLDER`."
     if not raw.exists():
         raise DataError(f"The raw folder {str(raw)!r} does not exist.", hint)
     if not raw.is_dir():
@@ -160,10 +160,10 @@ def check_folders(raw: Path, out: Path) -> tuple[Path, Path]:
     if raw == out or raw in out.parents or out in raw.parents:
         raise ConfigError(
             f"The raw folder {str(raw)!r} and the data folder {str(out)!r} lie in one another.",
-            "Set data.root to a folder of its own: nothing is ever written among your pictures.",
+            "Set data.root, or --out, to a folder of its own: nothing is ever written among your pictures.",
         )
     if out.exists() and not out.is_dir():
-        raise ConfigError(f"{str(out)!r} is not a folder.", "Set data.root to a folder.")
+        raise ConfigError(f"{str(out)!r} is not a folder.", "Set data.root, or --out, to a folder.")
     return raw, out
 
 

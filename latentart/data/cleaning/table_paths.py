@@ -42,8 +42,7 @@ def meet_files(labels: Labels, raw: Path, table: Path) -> Labels:
     for source, row in labels.rows.items():
         rows.setdefault(meant.get(source, source), row)
     written = {normal: source for source in rows if (normal := normal_path(source)) != source}
-    source, file = next(iter(meant.items()))
-    count = f"{len(meant)} of {len(labels)} were found by name, {source!r} as {file!r}"
+    count = f"{len(meant)} of {len(labels)} were found by name, first {next(iter(meant.values()))!r}"
     which = "not all its paths are" if len(gone) < len(named) else "its paths are not"
     told = f"{table.name}: {which} relative to the raw folder; {count}."
     return replace(labels, rows=rows, written=written, warnings=[*labels.warnings, told])
@@ -69,7 +68,7 @@ class _Finder:
             most = max(_num_shared(names, file) for file in found)
             found = [file for file in found if _num_shared(names, file) == most]
         if len(found) > 1:
-            msg = f"{table.name} names {source!r}, which may be {found[0]!r} or {found[1]!r}."
+            msg = f"{table.name} has a path that may mean {found[0]!r} or {found[1]!r}."
             raise DataError(msg, "Write its paths relative to the raw folder, folders and endings included.")
         return found
 

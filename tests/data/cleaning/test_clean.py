@@ -672,7 +672,7 @@ def test_a_name_that_may_be_several_files_is_refused(raw: Path, out: Path) -> No
     """Both are named; the folder above tells them apart where it is written."""
     put(raw / "Pop Art" / "0.png", picture_bytes(70))
     put(raw / "labels.csv", b"path,style\n0.png,One\n")
-    with pytest.raises(DataError, match=r"'0.png', which may be '.*/0.png' or '.*/0.png'.*relative"):
+    with pytest.raises(DataError, match=r"may mean '.*/0.png' or '.*/0.png'.*relative"):
         clean(raw, out)
     put(raw / "labels.csv", b"path,style\nx/Pop Art/0,One\n")
 

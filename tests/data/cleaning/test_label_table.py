@@ -180,7 +180,8 @@ def test_odd_rows_are_counted_and_named(table: Path) -> None:
     assert "1 rows with more cells" in longer
     assert "line 5" in longer
     assert "2 rows" in again
-    assert "'b.jpg' in line 7" in again
+    assert "line 7" in again
+    assert "b.jpg" not in again
 
 
 def test_nul_bytes_do_no_harm(table: Path) -> None:
