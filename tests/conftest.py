@@ -45,6 +45,9 @@ TINY = (
     "data.max_side=32",
     "vae.run.precision=fp32",
     "vae.model.widths=[8,8,16]",
+    'vae.model.attention=["none","none","linear"]',
+    "vae.model.middle_attention=linear",
+    "vae.model.patch_size=1",
     "vae.model.groups=4",
     "vae.model.head_channels=8",
     "vae.discriminator.base_channels=8",
@@ -52,6 +55,7 @@ TINY = (
     f"vae.stages={json.dumps(STAGES)}",
     "ldm.model.widths=[8,16]",
     'ldm.model.attention=["none","linear"]',
+    "ldm.model.blocks_per_stage=2",
     "ldm.model.groups=4",
     "ldm.model.head_channels=8",
     "ldm.model.embedding_channels=16",
@@ -63,6 +67,7 @@ TINY = (
     "ldm.training.run.log_every=1",
     "ldm.training.run.precision=fp32",
     "sample.steps=3",
+    "sample.guidance=1.5",
     "sample.precision=fp32",
 )
 

@@ -85,8 +85,9 @@ _DEMO: dict[str, Any] = {
     },
     "ldm": {
         "model": {
-            "widths": [24, 48, 160],
-            "attention": ["linear", "linear", "linear"],
+            "widths": [32, 96, 128],
+            "attention": ["none", "full", "full"],
+            "blocks_per_stage": 1,
             "head_channels": 8,
             "embedding_channels": 256,
         },

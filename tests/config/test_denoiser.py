@@ -106,7 +106,7 @@ def test_a_size_is_short_for_its_numbers(size: Size) -> None:
     assert isinstance(changed, UNetConfig)
     assert "size" not in named.model_dump()
     assert {name: getattr(named, name) for name in UNET_SIZES[size]} == UNET_SIZES[size]
-    assert named.attention == ("linear", "linear", "linear"), "the demo's own"
+    assert named.attention == ("none", "full", "full"), "the demo's own"
     assert (changed.widths, changed.blocks_per_stage) == (UNET_SIZES[size]["widths"], 5)
     assert transformer == DiTConfig(dropout=0.1, **DIT_SIZES[size]).model_dump(mode="json")
 
