@@ -123,8 +123,11 @@ def bytes_of_paths(error: UnicodeError) -> tuple[bytes, int]:
 
 def main() -> None:
     """Run the command line; known errors end in one line and their exit code, others keep their traceback."""
-    # read as torch is loaded, by this process and those it starts: a thread that waits leaves its core to others
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # read as torch is loaded, by this process and those it starts: a thread that waits leaves its core to others, but
+    # not before the next small operation is likely to have come, as to wake it costs more than some of them
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     if isinstance(sys.stdout, io.TextIOWrapper):
         codecs.register_error("paths", bytes_of_paths)
         sys.stdout.reconfigure(errors="paths")
