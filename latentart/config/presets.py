@@ -104,8 +104,8 @@ _DEMO: dict[str, Any] = {
     "sample": {"steps": 30, "batch_size": 32},
 }
 
-# For a night on a CPU: the demo's shape at 96 px, wider, with more updates. One
-# machine is ten times as fast as another: `--minutes 480` fits them. Our choice, not yet run to its end by us.
+# For a night on a CPU: the demo's stages at 96 px, wider networks, more updates. One machine is ten times as fast as
+# another: `--minutes 480` fits them. Our choice, not yet run to its end by us.
 _LAPTOP: dict[str, Any] = {
     "data": {"min_bytes": 0, "min_side": 48, "max_side": 128},
     "vae": {

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any, TypeVar
@@ -243,4 +243,4 @@ def _record(workspace: Workspace, changes: Mapping[str, Any], given: TimeGiven) 
         logger.warning("%.3g minutes are too few on this machine: they will be exceeded", given.minutes)
     steps = ", ".join(f"{name.removesuffix('.steps')} {n:,}" for name, n in changes.items() if name.endswith(".steps"))
     logger.info("fitted to %.3g minutes, as %s says from now on: steps of %s", given.minutes, path, steps)
-    return Workspace(workspace.folder, Config.model_validate(now))
+    return replace(workspace, config=Config.model_validate(now))

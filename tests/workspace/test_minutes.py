@@ -96,6 +96,7 @@ def test_stages_are_fitted_once(cleaned: Path) -> None:
 
     written = load_config(workspace.config_path)
     assert again is fitted
+    assert fitted.overrides == workspace.overrides, "or places outside the workspace would no longer be named"
     assert [stage.steps for stage in written.vae.stages] == [stage.steps for stage in fitted.config.vae.stages]
     assert all((stage.steps or 0) >= FEWEST and stage.fitted_minutes == 2 for stage in written.vae.stages)
     assert (written.vae.stages[0].lr, fitted.config.vae.stages[0].lr) == (before.vae.stages[0].lr, 0.001)

@@ -45,7 +45,7 @@ def tile_grid(
     grid = Image.new("RGB", size, _GROUND)
     draw = ImageDraw.Draw(grid)
     for row, (text, font) in enumerate(shown):
-        draw.text((4, GAP + row * (height + GAP) + height // 2), text, _INK, font=font, anchor="lm")
+        draw.text((4, GAP + row * (head + height + GAP) + head + height // 2), text, _INK, font=font, anchor="lm")
     for i, picture in enumerate(pictures):
         row, column = divmod(i, columns)
         left, top = margin + GAP + column * (width + GAP), GAP + row * (head + height + GAP) + head

@@ -46,6 +46,19 @@ def test_labels_stand_left_of_their_rows() -> None:
     assert tile_grid(tiles(2, size), 2, 1, ["Ukiyo_e", "x"]).width < grid.width
 
 
+def test_labels_keep_to_their_rows_beside_captions() -> None:
+    """Each has its middle where that of its row of pictures is, however high the captions are."""
+    rows, size = 3, (40, 30)
+    plain = tile_grid(tiles(rows, size), rows, 1, ["H"] * rows)
+    margin, head = plain.width - (size[0] + 2 * GAP), 14
+    grid = tile_grid(tiles(rows, size), rows, 1, ["H"] * rows, captions=["c"] * rows)
+
+    for row in range(rows):
+        top, usual = GAP + row * (head + size[1] + GAP) + head, GAP + row * (size[1] + GAP)
+        label = grid.crop((0, top, margin, top + size[1]))
+        assert label.tobytes() == plain.crop((0, usual, margin, usual + size[1])).tobytes()
+
+
 def test_captions_stand_above_their_pictures() -> None:
     """One goes on over the pictures beside it that have none of their own, and is cut where the next begins."""
     size, head = (40, 30), 14
