@@ -25,6 +25,7 @@ from latentart.errors import ResourceError
 from latentart.kinds import Sampler, Spacing, Target
 from latentart.model.codec import decode_latents, encode_pixels
 from latentart.process.devices import Placement
+from latentart.process.lanes import Lanes
 
 logger = logging.getLogger(__name__)
 
@@ -275,13 +276,19 @@ class Generator:
         return (origin.pixels + new * (pixels.float() - origin.pixels)).round().to(torch.uint8)
 
     def _predict(self, x_t: Tensor, t: Tensor, style_id: Tensor) -> Tensor:
-        with self.placement.autocast():
-            return self.denoiser(x_t, t.to(x_t.device, non_blocking=True), style_id)
+        return self._pass(self.denoiser, x_t, t, style_id)
 
     def _predict_weak(self, x_t: Tensor, t: Tensor, style_id: Tensor) -> Tensor:
         assert self.weak is not None
-        with self.placement.autocast():
-            return self.weak(x_t, t.to(x_t.device, non_blocking=True), style_id)
+        return self._pass(self.weak, x_t, t, style_id)
+
+    def _pass(self, denoiser: Denoiser, x_t: Tensor, t: Tensor, style_id: Tensor) -> Tensor:
+        def predict(*parts: Tensor) -> Tensor:
+            with self.placement.autocast():
+                return denoiser(*parts)
+
+        lanes = Lanes.beside(self.placement.device, denoiser)
+        return lanes.map(predict, x_t, t.to(x_t.device, non_blocking=True), style_id)
 
 
 def _halve(count: int) -> int:

@@ -37,6 +37,7 @@ from latentart.layout import Workspace
 from latentart.model.folder import Model, load_autoencoder, save_model, weights_hash
 from latentart.process.devices import Placement
 from latentart.process.distributed import Ranks, join_ranks, read_ranks, wait_for_all
+from latentart.process.lanes import Lanes
 from latentart.process.progress import Progress
 from latentart.storage.folders import read_json, remove_leftovers
 from latentart.storage.whole import require_folders
@@ -170,11 +171,14 @@ class Encoding:
     @torch.no_grad()
     def _encode(self, pixels: Tensor) -> Tensor:
         """Return moments ``[n, variants, 2Z, h, w]``, float32 on the CPU, of pixels ``[n, crops, 3, R, R]``."""
-        moments = []
-        for images in to_images(self.placement.send(pixels)).unbind(1):
-            with self.placement.autocast():
-                moments += [self.model.autoencoder.encode(view) for view in self._views(images)]
+        lanes = Lanes.beside(self.placement.device, self.model.autoencoder)
+        crops = to_images(self.placement.send(pixels)).unbind(1)
+        moments = [lanes.map(self._moments, view) for images in crops for view in self._views(images)]
         return torch.stack(moments, dim=1).float().cpu()
+
+    def _moments(self, images: Tensor) -> Tensor:
+        with self.placement.autocast():
+            return self.model.autoencoder.encode(images)
 
     def _views(self, images: Tensor) -> Iterator[Tensor]:
         yield images

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,8 @@ from latentart.core.losses import adaptive_weight, discriminator_loss_per_image,
 from latentart.core.networks.discriminator import PatchDiscriminator
 from latentart.kinds import Adversarial
 from latentart.process.devices import Placement
-from latentart.process.reductions import average_gradients, mean_of_all, means_of_all
+from latentart.process.lanes import Lane, Lanes, weighted_means
+from latentart.process.reductions import average_gradients, means_of_all
 from latentart.storage.tensors import load_matching
 from latentart.training.steps.adversarial_schedule import AdversarialSchedule
 from latentart.training.steps.optim import (
@@ -58,19 +60,29 @@ class Adversary:
     ) -> None:
         self.discriminator, self.optimizer = discriminator, optimizer
         self.schedule, self.placement, self.game = schedule, placement, game
+        self.lanes = Lanes.beside(placement.device, discriminator)
         self._penalty: Tensor | None = None  # the last one, for the log
 
-    def term(self, images_hat: Tensor, other_terms: Tensor, last_layer: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the generator's term for reconstructions, and its scalars; no gradient reaches the discriminator."""
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Let no gradient reach the discriminator in here."""
         self.discriminator.requires_grad_(requires_grad=False)
+        try:
+            yield
+        finally:
+            self.discriminator.requires_grad_(requires_grad=True)
+
+    def term(
+        self, images_hat: Tensor, other_terms: Tensor, last_layer: Tensor, lane: Lane
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the generator's term for reconstructions, and its scalars; to be called while it is ``frozen``."""
         with self.placement.autocast():
             fake_logits = self.discriminator(images_hat)
-        self.discriminator.requires_grad_(requires_grad=True)
         adversarial = generator_loss_per_image(fake_logits, self.game.loss).mean()
         scalars = {"adversarial": adversarial}
         if self.game.adaptive_limit is None:
             return adversarial, scalars
-        factor = adaptive_weight(other_terms, adversarial, last_layer, self.game.adaptive_limit, mean_of_all)
+        factor = adaptive_weight(other_terms, adversarial, last_layer, self.game.adaptive_limit, lane.mean)
         return factor * adversarial, scalars | {"adversarial_factor": factor}
 
     def judge(self, images: Tensor, images_hat: Tensor, step: int) -> dict[str, Tensor]:
@@ -79,21 +91,38 @@ class Adversary:
         No weight is touched; the scalars have a ``discriminator_norm`` where ``learn`` is to follow.
         """
         is_training = self.schedule.trains(step)
+        if is_training:
+            self.optimizer.zero_grad(set_to_none=True)
+        has_penalty = is_training and self.game.r1 > 0 and step % self.game.r1_every == 0
+        sizes = self.lanes.sizes(len(images))
+        found = self.lanes.backward(
+            lambda pair, _: self._look(*pair, is_training=is_training, has_penalty=has_penalty),
+            list(zip(images.split(sizes), images_hat.split(sizes), strict=True)),
+            sizes,
+            self.discriminator.parameters(),
+        )
+        scalars = weighted_means(found, sizes)
+        if has_penalty:
+            self._penalty = scalars["r1"]
+        if is_training:
+            average_gradients(self.discriminator.parameters())
+            scalars["discriminator_norm"] = gradient_norm(self.discriminator)
+        if self._penalty is not None:
+            scalars["r1"] = self._penalty
+        return means_of_all(scalars)
+
+    def _look(
+        self, images: Tensor, images_hat: Tensor, *, is_training: bool, has_penalty: bool
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss on a part of a batch, with a graph while it is training, and the scalars."""
         with self.placement.autocast(), torch.set_grad_enabled(is_training):
             real_logits, fake_logits = self.discriminator(torch.cat([images, images_hat])).chunk(2)
         loss = discriminator_loss_per_image(real_logits, fake_logits, self.game.loss).mean()
         scalars = {"discriminator": loss, "real_logits": real_logits.mean(), "fake_logits": fake_logits.mean()}
-        if is_training:
-            if self.game.r1 > 0 and step % self.game.r1_every == 0:
-                self._penalty = self._r1(images)
-                loss = loss + 0.5 * self.game.r1 * self.game.r1_every * self._penalty
-            self.optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
-            average_gradients(self.discriminator.parameters())
-            scalars["discriminator_norm"] = gradient_norm(self.discriminator)
-        if self._penalty is not None:
-            self._penalty = scalars["r1"] = self._penalty.detach()
-        return means_of_all({name: value.detach() for name, value in scalars.items()})
+        if has_penalty:
+            scalars["r1"] = self._r1(images)
+            loss = loss + 0.5 * self.game.r1 * self.game.r1_every * scalars["r1"]
+        return loss, {name: value.detach() for name, value in scalars.items()}
 
     def learn(self, norm: Tensor, clip_norm: float, rate_factor: float = 1.0) -> None:
         """Update the discriminator by the gradients of that norm."""

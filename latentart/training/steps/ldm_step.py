@@ -18,6 +18,7 @@ from latentart.core.networks.conditioning import Denoiser
 from latentart.core.randomness import seed_dropout
 from latentart.errors import ModelError
 from latentart.process.devices import Placement
+from latentart.process.lanes import Lane, Lanes
 from latentart.process.memory import fit_micro_batch
 from latentart.process.reductions import (
     SharedNetwork,
@@ -42,6 +43,9 @@ from latentart.training.steps.optim import (
 NUM_PARTS = 8
 
 
+Losses = tuple[Tensor, Tensor]  # weighted and plain, of every image
+
+
 @dataclass(frozen=True)
 class LdmBatch:
     """Latents ``x0`` and noise ``eps`` ``[B, Z, h, w]``, timesteps ``t`` [B], and labels with drops done.
@@ -56,8 +60,8 @@ class LdmBatch:
     style_id: Tensor
     pictures: tuple[int, ...] = ()
 
-    def split(self, size: int) -> list[LdmBatch]:
-        """Return the batch in parts of at most ``size`` images."""
+    def split(self, size: int | list[int]) -> list[LdmBatch]:
+        """Return the batch in parts of at most ``size`` images, or of those sizes."""
         parts = (torch.split(tensor, size) for tensor in (self.x0, self.eps, self.t, self.style_id))
         return [LdmBatch(*part) for part in zip(*parts, strict=True)]
 
@@ -94,6 +98,7 @@ class LdmStep:
     whole batch. What is dropped inside the network is then drawn part by part.
 
     Of several processes each passes its part of a batch through; gradients and scalars are those of the whole batch.
+    On a CPU so do the lanes of one process.
     """
 
     def __init__(
@@ -117,6 +122,7 @@ class LdmStep:
         self.task, self.placement, self.clip_norm = task, placement, clip_norm
         self.tracks = {_track_name(track): track for track in learner.tracks}
         self.uncertainty = uncertainty
+        self.lanes = Lanes.beside(placement.device, self.denoiser)
         self.by_noise = LossByNoise(task.schedule.num_steps, placement.device)
         if uncertainty is not None:
             self.optimizer.add_param_group({"params": list(uncertainty.parameters()), "weight_decay": 0.0})
@@ -153,16 +159,20 @@ class LdmStep:
         With ``shared`` the gradient is the mean over all processes too; what is returned is this one's.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        whole, total, plains = len(batch.t), torch.zeros((), device=batch.t.device), []
+        whole, made = len(batch.t), []
         parts = [batch] if size is None or size >= whole else batch.split(size)
+        weights = [*self.denoiser.parameters(), *(self.uncertainty.parameters() if self.uncertainty else ())]
         for number, part in enumerate(parts, start=1):
             with shared.accumulating(is_last=number == len(parts)) if shared else contextlib.nullcontext():
-                losses, plain = self._losses(part, shared.call if shared else self.denoiser)
-                loss = losses.mean() * (len(part.t) / whole)
-                torch.autograd.backward(loss)
-            total = total + loss.detach()
-            plains.append(plain.detach())
-        return total, torch.cat(plains)
+
+                def loss_of(piece: LdmBatch, _: Lane, share: float = len(part.t) / whole) -> tuple[Tensor, Losses]:
+                    losses, plain = self._losses(piece, shared.call if shared else self.denoiser)
+                    return losses.mean() * share, (losses.detach(), plain.detach())
+
+                sizes = self.lanes.sizes(len(part.t))
+                made += self.lanes.backward(loss_of, part.split(sizes), sizes, weights)
+        losses, plains = zip(*made, strict=True)
+        return torch.cat(losses).mean(), torch.cat(plains)
 
     def _evidence(self, batch: LdmBatch, lr: float) -> dict[str, Any]:
         """Return what may say why an update went wrong."""

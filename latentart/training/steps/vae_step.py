@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from latentart.core.networks.quantizer import VectorQuantizer
 from latentart.core.randomness import generator_for, seed_dropout
 from latentart.kinds import Reconstruction
 from latentart.process.devices import Placement
+from latentart.process.lanes import Lane, Lanes, weighted_means
 from latentart.process.reductions import average_gradients, means_of_all, own_part, whole_batch
 from latentart.storage.tensors import load_matching
 from latentart.training.steps.adversarial_schedule import ramp_share
@@ -67,6 +69,11 @@ class VaeBatch:
     transform: Transform | None = None
     pictures: tuple[int, ...] = ()
 
+    def split(self, sizes: list[int]) -> list[VaeBatch]:
+        """Return the batch in parts of those sizes."""
+        parts = zip(self.images.split(sizes), self.noise.split(sizes), strict=True)
+        return [VaeBatch(images, noise, self.transform) for images, noise in parts]
+
 
 @dataclass(frozen=True)
 class Reconstructed:
@@ -87,6 +94,7 @@ class VaeStep:
     All images of a batch go through at once: the factor between the gradients of reconstruction and adversary, and the
     codes of a quantizer, are those of a whole batch, so parts of one would be another training. Of several processes
     each passes its part through; gradients, scalars and codes are then made of all parts, so that all decide alike.
+    On a CPU so do the lanes of one process.
     """
 
     def __init__(
@@ -106,6 +114,7 @@ class VaeStep:
         self.first_beta = learner.first_beta
         self.terms, self.placement = terms, placement
         self.adversary, self.perceptual = adversary, perceptual
+        self.lanes = Lanes.beside(placement.device, self.autoencoder)
         self.notes: list[str] = []
         if terms.adversarial > 0 and adversary is None:
             msg = "adversarial weight above 0: got no adversary, expected one"
@@ -163,6 +172,28 @@ class VaeStep:
 
     def _reconstruct(self, batch: VaeBatch, step: int) -> Reconstructed:
         """Pass a batch through the autoencoder and give every weight of it its gradient."""
+        sizes = self.lanes.sizes(len(batch.images))
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.adversary.frozen() if self.adversary is not None else contextlib.nullcontext():
+            parts = self.lanes.backward(
+                lambda part, lane: self._pass(part, step, lane),
+                batch.split(sizes),
+                sizes,
+                self.autoencoder.parameters(),
+            )
+        average_gradients(self.autoencoder.parameters())
+        scalars = weighted_means([part.scalars for part in parts], sizes)
+        scalars["gradient_norm"] = gradient_norm(self.autoencoder)
+        ids = [part.code_ids for part in parts if part.code_ids is not None]
+        return Reconstructed(
+            torch.cat([part.images_hat for part in parts]),
+            means_of_all(scalars),
+            torch.cat([part.z for part in parts]),
+            torch.cat(ids) if ids else None,
+        )
+
+    def _pass(self, batch: VaeBatch, step: int, lane: Lane) -> tuple[Tensor, Reconstructed]:
+        """Return the loss of a part of a batch, and what else its pass leaves."""
         terms, kind = self.terms, self.terms.reconstruction_kind
         with self.placement.autocast():
             moments = self.autoencoder.encode(batch.images)
@@ -180,15 +211,11 @@ class VaeStep:
             loss = loss + terms.equivariance * scalars["equivariance"]
         if terms.adversarial > 0 and self.adversary is not None and (share := self.adversary.schedule.share(step)) > 0:
             last_layer = self.autoencoder.decoder.conv_out.weight
-            adversarial, found = self.adversary.term(images_hat, loss, last_layer)
+            adversarial, found = self.adversary.term(images_hat, loss, last_layer, lane)
             loss = loss + terms.adversarial * share * adversarial
             scalars |= found
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        average_gradients(self.autoencoder.parameters())
-        scalars["gradient_norm"] = gradient_norm(self.autoencoder)
-        found = means_of_all({"loss": loss.detach()} | {name: value.detach() for name, value in scalars.items()})
-        return Reconstructed(images_hat.detach(), found, split_moments(moments)[0].detach(), code_ids)
+        scalars = {name: value.detach() for name, value in {"loss": loss, **scalars}.items()}
+        return loss, Reconstructed(images_hat.detach(), scalars, split_moments(moments)[0].detach(), code_ids)
 
     def _move(self, made: Reconstructed, step: int) -> dict[str, Tensor]:
         """Update the autoencoder and its average; return what there is to say of a quantizer's codes."""

@@ -21,6 +21,7 @@ from latentart.core.networks.unet import UNet
 from latentart.errors import ModelError
 from latentart.kinds import Target, Weighting
 from latentart.process.devices import Placement
+from latentart.process.lanes import Lanes
 from latentart.storage.tensors import read_tensors, write_tensors
 from latentart.training.steps.ldm_step import LdmBatch, LdmStep, LossByNoise
 from latentart.training.steps.muon import build_muon
@@ -415,3 +416,17 @@ def test_labels_of_several_columns_train_their_own_rows() -> None:
     gradient = step.denoiser.style_embedding.weight.grad
     assert gradient is not None
     assert gradient.any(1).tolist() == [False, True, False, True, True, False, True]
+
+
+@pytest.mark.parametrize("weighting", ["min_snr", "learned"])
+def test_lanes_are_parts_of_a_batch_at_once(weighting: Weighting) -> None:
+    """Two lanes leave, bit for bit, what the same parts leave one after the other."""
+    one, two = build(task=DiffusionTask(SCHEDULE, "v", weighting)), build(task=DiffusionTask(SCHEDULE, "v", weighting))
+    one.micro_batch, two.lanes = 2, Lanes(2)
+
+    for number in range(3):
+        scalars, others = one(batch(number), number, 1e-3), two(batch(number), number, 1e-3)
+
+    assert all(torch.equal(value, others[name]) for name, value in scalars.items())
+    first, second = one.state()[0], two.state()[0]
+    assert all(torch.equal(value, second[name][key]) for name in first for key, value in first[name].items())

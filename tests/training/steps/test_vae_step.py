@@ -23,6 +23,7 @@ from latentart.core.networks.perceptual import PerceptualDistance, build_random_
 from latentart.core.networks.quantizer import VectorQuantizer
 from latentart.errors import ModelError
 from latentart.process.devices import Placement
+from latentart.process.lanes import Lanes
 from latentart.training.steps.adversarial_schedule import AdversarialPlan, AdversarialSchedule
 from latentart.training.steps.adversary import Adversary, Game
 from latentart.training.steps.numbers import LostNumbersError, Numbers
@@ -359,6 +360,33 @@ def test_a_discriminator_held_back_looks_but_does_not_learn() -> None:
     assert same(step.adversary.state()[0], state)
     assert "real_logits" in scalars
     assert notes == ["the discriminator waits: real logits are 50.00 above fake ones"]
+
+
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("has_quantizer", [False, True])
+def test_lanes_make_the_same_step(count: int, has_quantizer: bool) -> None:
+    """Five pictures in lanes leave the scalars and gradients of five at once, with every term and the penalty."""
+    terms = VaeTerms(kl=1e-3, adversarial=0.5, perceptual=0.3, equivariance=0.2)
+
+    def run(lanes: int) -> tuple[dict[str, Tensor], VaeStep]:
+        step = build(terms, quantizer=VectorQuantizer(4, 2) if has_quantizer else None)
+        assert step.adversary is not None
+        step.adversary.game = dataclasses.replace(step.adversary.game, r1=2.0, r1_every=2)
+        step.lanes = step.adversary.lanes = Lanes(lanes)
+        given = VaeBatch(draw(5, 3, 16, 16).tanh(), draw(5, 2, 8, 8, seed=9), Transform(1, 0.5))
+        return step(given, 0, 1e-3), step
+
+    torch.manual_seed(0)
+    wanted, whole = run(1)
+    torch.manual_seed(0)
+    scalars, step = run(count)
+
+    assert scalars.keys() == wanted.keys()
+    for name, value in wanted.items():
+        torch.testing.assert_close(scalars[name], value, atol=1e-5, rtol=1e-4)
+    for network, other in ((step.autoencoder, whole.autoencoder), (judge_of(step), judge_of(whole))):
+        for parameter, same_one in zip(network.parameters(), other.parameters(), strict=True):
+            torch.testing.assert_close(parameter.grad, same_one.grad, atol=1e-5, rtol=1e-4)
 
 
 def test_r1_moves_the_discriminator_on_its_steps_only() -> None:
