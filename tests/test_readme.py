@@ -18,15 +18,18 @@ from latentart.errors import LatentArtError
 from latentart.model.weights.perceptual import BACKBONES
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "examples/guides").glob("*.md"))]
+README, *_ = TEXTS = [page.read_text(encoding="utf-8") for page in PAGES]
 MAIN_LINE = "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/latentart demo"
 TEST_LINE = 'python3 -m venv .venv && .venv/bin/pip install ".[test]" && .venv/bin/python -m pytest'
 
-CODE_LINES = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
+CODE_LINES = [
+    line for text in TEXTS for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) for line in block.splitlines()
+]
 COMMANDS = sorted(
     {
         *(line for line in CODE_LINES if line.startswith("latentart ")),
-        *re.findall(r"`(latentart [^`]+)`", README),
+        *(line for text in TEXTS for line in re.findall(r"`(latentart [^`]+)`", text)),
     }
 )
 
@@ -82,11 +85,16 @@ def test_every_command_is_in_the_table() -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    """Every relative link is a file of the repository."""
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
+    """Every relative link is a file of the repository, and every guide is linked to."""
+    found = {
+        (page.parent / link).resolve(): f"{page.name}: {link}"
+        for page, text in zip(PAGES, TEXTS, strict=True)
+        for link in re.findall(r"\]\(([^)#]+)", text)
+        if "://" not in link
+    }
 
-    assert "examples/demo.png" in links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+    assert {ROOT / "examples/demo.png", *PAGES[1:]} <= found.keys()
+    assert [link for path, link in found.items() if not path.exists()] == []
 
 
 def test_presets_backbones_and_exit_codes_are_those_of_the_code() -> None:

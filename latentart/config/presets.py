@@ -63,17 +63,17 @@ _DEMO: dict[str, Any] = {
         "stages": [
             {
                 "name": "l1",
-                "steps": 600,
+                "steps": 800,
                 **_SMALL,
                 "weights": {"adversarial": 0.05},
-                "discriminator_start": 560,
+                "discriminator_start": 760,
                 "discriminator_warmup": 20,
             },
             {"name": "adversarial", "steps": 30, **_SMALL, **_GENTLE, "weights": {"adversarial": 0.05}},
             {"name": "lpips", "steps": 30, **_SMALL, **_GENTLE, "weights": {"adversarial": 0.05, "perceptual": 0.1}},
             {
                 "name": "hires",
-                "steps": 70,
+                "steps": 220,
                 "resolution": 64,
                 "batch_size": 8,
                 "weights": {"adversarial": 0.05, "perceptual": 0.1},
@@ -93,7 +93,7 @@ _DEMO: dict[str, Any] = {
         },
         "diffusion": {"weighting": "min_snr"},
         "training": {
-            "steps": 850,
+            "steps": 1000,
             "resolution": 64,
             "batch_size": 16,
             "optimizer": {"lr": 2e-3},

@@ -283,12 +283,8 @@ class Generator:
         return self._pass(self.weak, x_t, t, style_id)
 
     def _pass(self, denoiser: Denoiser, x_t: Tensor, t: Tensor, style_id: Tensor) -> Tensor:
-        def predict(*parts: Tensor) -> Tensor:
-            with self.placement.autocast():
-                return denoiser(*parts)
-
         lanes = Lanes.beside(self.placement.device, denoiser)
-        return lanes.map(predict, x_t, t.to(x_t.device, non_blocking=True), style_id)
+        return lanes.map(self.placement.running(denoiser), x_t, t.to(x_t.device, non_blocking=True), style_id)
 
 
 def _halve(count: int) -> int:

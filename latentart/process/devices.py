@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -92,3 +93,12 @@ class Placement:
         if self.precision == "fp32":
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+    def running(self, network: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """Return a forward pass that runs under ``autocast``, in whichever thread it is called."""
+
+        def forward(*tensors: Tensor) -> Tensor:
+            with self.autocast():
+                return network(*tensors)
+
+        return forward

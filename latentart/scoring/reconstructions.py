@@ -27,6 +27,7 @@ from latentart.kinds import PerceptualKind, Reconstruction
 from latentart.layout import Workspace
 from latentart.model.weights.perceptual import build_perceptual
 from latentart.process.devices import Placement
+from latentart.process.lanes import Lanes
 from latentart.scoring.judging import spread
 from latentart.scoring.metrics.frechet import FeatureStatistics, frechet_distance
 from latentart.scoring.metrics.random_features import RandomFeatures
@@ -107,10 +108,10 @@ class Evaluation:
     def reconstruct(self, network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return (moments, reconstruction from the posterior's mean)."""
         assert isinstance(network, Autoencoder)
-        with self.placement.autocast():
-            moments = network.encode(images)
-            mean, _ = split_moments(moments)
-            return moments, network.decode(mean)
+        lanes = Lanes.beside(self.placement.device, network)
+        moments = lanes.map(self.placement.running(network.encode), images)
+        mean, _ = split_moments(moments)
+        return moments, lanes.map(self.placement.running(network.decode), mean)
 
     def error(self, network: nn.Module, kind: Reconstruction = "l1") -> float:
         """Return the mean reconstruction error of a kind, in image units, over some of the scored pictures."""

@@ -173,12 +173,9 @@ class Encoding:
         """Return moments ``[n, variants, 2Z, h, w]``, float32 on the CPU, of pixels ``[n, crops, 3, R, R]``."""
         lanes = Lanes.beside(self.placement.device, self.model.autoencoder)
         crops = to_images(self.placement.send(pixels)).unbind(1)
-        moments = [lanes.map(self._moments, view) for images in crops for view in self._views(images)]
+        encode = self.placement.running(self.model.autoencoder.encode)
+        moments = [lanes.map(encode, view) for images in crops for view in self._views(images)]
         return torch.stack(moments, dim=1).float().cpu()
-
-    def _moments(self, images: Tensor) -> Tensor:
-        with self.placement.autocast():
-            return self.model.autoencoder.encode(images)
 
     def _views(self, images: Tensor) -> Iterator[Tensor]:
         yield images
