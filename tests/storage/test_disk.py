@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from latentart.errors import ResourceError
-from latentart.storage.checkpoints import checkpoint_folder, save_checkpoint
+from latentart.storage.checkpoints import checkpoint_folder, take_checkpoint, write_checkpoint
 from latentart.storage.disk import checkpoint_bytes, folder_bytes, require_room, require_writable
 from latentart.training.steps.optim import flatten_optimizer
 
@@ -25,7 +25,7 @@ def test_the_estimate_before_the_first_step_is_the_size_after_it(tmp_path: Path)
     optimizer.step()
     tensors = {"model": network.state_dict(), "optimizer": flatten_optimizer(optimizer)[0]}
     folder = checkpoint_folder(tmp_path, 1)
-    save_checkpoint(folder, tensors, {})
+    write_checkpoint(tmp_path, take_checkpoint(1, tensors, {}))
 
     assert before == 3 * 4 * (300 * 200 + 200)
     assert before <= checkpoint_bytes(tensors, [optimizer]) <= before + 8  # the count of steps of each weight
