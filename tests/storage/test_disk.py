@@ -12,7 +12,8 @@ from torch import nn
 
 from latentart.errors import ResourceError
 from latentart.storage.checkpoints import checkpoint_folder, take_checkpoint, write_checkpoint
-from latentart.storage.disk import checkpoint_bytes, folder_bytes, require_room, require_writable
+from latentart.storage.disk import checkpoint_bytes, folder_bytes, require_room
+from latentart.storage.whole import require_folders
 from latentart.training.steps.optim import flatten_optimizer
 
 
@@ -46,8 +47,8 @@ def test_too_little_room_is_one_line_with_both_numbers(tmp_path: Path) -> None:
 def test_the_probe_leaves_nothing(tmp_path: Path) -> None:
     """Neither its file nor a folder that was not there."""
     (tmp_path / "there").mkdir()
-    require_writable(tmp_path / "there")
-    require_writable(tmp_path / "new")
+    require_folders(tmp_path / "there")
+    require_folders(tmp_path / "new")
 
     assert [path.name for path in tmp_path.rglob("*")] == ["there"]
 
@@ -57,7 +58,7 @@ def test_a_file_in_the_place_of_the_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").write_text("mine")
 
     with pytest.raises(ResourceError, match="checkpoints cannot be written"):
-        require_writable(tmp_path / "checkpoints")
+        require_folders(tmp_path / "checkpoints")
     assert (tmp_path / "checkpoints").read_text() == "mine"
 
 
@@ -67,6 +68,6 @@ def test_a_folder_without_permission_is_named(tmp_path: Path) -> None:
     tmp_path.chmod(0o555)
     try:
         with pytest.raises(ResourceError, match="Permission denied"):
-            require_writable(tmp_path)
+            require_folders(tmp_path)
     finally:
         tmp_path.chmod(0o755)
