@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from latentart.config.base import StrictConfig
+from latentart.config.base import StrictConfig, require_divisor
 from latentart.config.optim import Width
 from latentart.config.vae import BlocksConfig
 from latentart.kinds import AttentionKind
@@ -110,10 +110,7 @@ class DiTConfig(StrictConfig):
     @model_validator(mode="after")
     def _fits(self) -> DiTConfig:
         take_size(self, DIT_SIZES)
-        if self.width % self.head_channels:
-            divisors = [str(n) for n in range(1, 129) if self.width % n == 0]
-            msg = f"head_channels {self.head_channels} does not divide width {self.width}: {', '.join(divisors)} would"
-            raise ValueError(msg)
+        require_divisor("head_channels", self.head_channels, "width", self.width, 128)
         return self
 
     @property
