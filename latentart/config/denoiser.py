@@ -12,7 +12,7 @@ Parameters at 4 latent channels and 27 styles:
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
@@ -22,7 +22,6 @@ from latentart.config.vae import BlocksConfig
 from latentart.kinds import AttentionKind
 
 Size = Literal["XS", "S", "M", "L"]
-SIZES: tuple[Size, ...] = get_args(Size)
 
 UNET_SIZES: dict[Size, dict[str, Any]] = {
     "XS": {"widths": (64, 128, 192), "blocks_per_stage": 1, "embedding_channels": 256},
