@@ -82,23 +82,24 @@ class Workspace:
 
         To be called before what lies there is read. What the command line names is not said, as ``raw`` may be.
         """
+        if self.overrides is None:
+            return
         data, weights, base = self.config.data, self.config.vae.perceptual.weights, raw or self.raw
+        beside = (self.folder, base)  # what lies beside the pictures is named with them
         places = {
-            "data.raw": self.raw if raw is None else None,
-            "data.root": self.data,
-            "data.labels": base / data.labels,
-            "data.link_root": base / Path(data.link_root).expanduser() if data.link_root else None,
-            "vae.perceptual.weights": Path(weights).expanduser() if weights else None,
+            "data.raw": (self.raw if raw is None else None, (self.folder,)),
+            "data.root": (self.data, (self.folder,)),
+            "data.labels": (base / data.labels, beside),
+            "data.link_root": (base / Path(data.link_root).expanduser() if data.link_root else None, beside),
+            "vae.perceptual.weights": (Path(weights).expanduser() if weights else None, (self.folder,)),
         }
-        named = [text.partition("=")[0].strip() for text in self.overrides or ()]
-        for name in settings if self.overrides is not None else ():
-            path, homes = (
-                places[name],
-                (self.folder, base) if name in ("data.labels", "data.link_root") else (self.folder,),
-            )
-            if path is None or any(path.resolve().is_relative_to(home.resolve()) for home in homes):
+        named = [text.partition("=")[0].strip() for text in self.overrides]
+        for name in settings:
+            path, homes = places[name]
+            is_named = any(f"{name}.".startswith(f"{one}.") for one in named)
+            if path is None or is_named or not path.exists():
                 continue
-            if path.exists() and not any(f"{name}.".startswith(f"{one}.") for one in named):
+            if not any(path.resolve().is_relative_to(home.resolve()) for home in homes):
                 _say_outside(name, path)
 
 

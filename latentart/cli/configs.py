@@ -16,7 +16,6 @@ from latentart.cli.options import (
     say,
     tell,
     write_json,
-    write_text,
 )
 from latentart.errors import UsageError
 
@@ -44,9 +43,9 @@ def show(
         if config is not None:
             msg = "--preset and --config both say which values to show."
             raise UsageError(msg, "Give one of them; `latentart config diff` compares them.")
-        write_text(resolve({"preset": preset}, only_settings(overrides)).to_text())
+        write_json(resolve({"preset": preset}, only_settings(overrides)).to_json())
         return
-    write_text(open_workspace(config, overrides).config.to_text())
+    write_json(open_workspace(config, overrides).config.to_json())
 
 
 def validate(

@@ -77,6 +77,19 @@ def split_arguments(arguments: list[str] | None) -> tuple[list[str], list[str]]:
     return [text for text in given if text not in settings], settings
 
 
+def split_folder(arguments: list[str] | None, hint: str) -> tuple[Path | None, list[str]]:
+    """Return (the folder that is named, key=value settings).
+
+    Raises:
+        UsageError: there are two; ``hint`` says how what was meant is written.
+    """
+    plain, settings = split_arguments(arguments)
+    if len(plain) > 1:
+        msg = f"'{plain[1]}' is one folder too many."
+        raise UsageError(msg, hint)
+    return Path(plain[0]) if plain else None, settings
+
+
 def _exists(name: str) -> bool:
     try:
         return Path(name).exists()
@@ -145,11 +158,6 @@ def tell(text: object) -> None:
     else:
         sys.stdout.write(f"{printable(str(text))}\n")  # typer would write UTF-8 where the locale is ASCII
         sys.stdout.flush()
-
-
-def write_text(text: str) -> None:
-    """Write a file's text on stdout, as JSON that is all ASCII: what it holds is escaped already."""
-    typer.echo(text.encode("ascii", "backslashreplace").decode("ascii"), nl=False)
 
 
 def write_json(value: Any) -> None:

@@ -20,11 +20,10 @@ from latentart.cli.options import (
     say,
     show_table,
     speaks,
-    split_arguments,
+    split_folder,
     tell,
     write_json,
 )
-from latentart.errors import UsageError
 from latentart.kinds import NearDuplicates
 
 if TYPE_CHECKING:
@@ -48,13 +47,9 @@ def clean_data(
     as_json: JsonOption = False,
 ) -> None:
     """Turn the raw folder into a clean data set. The raw folder stays as it is."""
-    plain, settings = split_arguments(arguments)
+    raw, settings = split_folder(arguments, "The clean folder is named with --out.")
     if near_duplicates:
         settings.append(f"data.near_duplicates={near_duplicates}")
-    if len(plain) > 1:
-        msg = f"'{plain[1]}' is one folder too many."
-        raise UsageError(msg, "The clean folder is named with --out.")
-    raw = Path(plain[0]) if plain else None
     if not dry_run:
         require_place(out)
     from latentart.config.workspace import CONFIG_NAME, resolve
@@ -62,10 +57,8 @@ def clean_data(
     from latentart.workspace.clean_data import READ, clean_into
 
     if raw is not None and out is not None and config is None and not Path(CONFIG_NAME).is_file():
-        data, following = (
-            resolve({}, settings).data,
-            f"latentart init my-art data.root={shlex.quote(str(out.absolute()))}",
-        )
+        data = resolve({}, settings).data
+        following = f"latentart init my-art data.root={shlex.quote(str(out.absolute()))}"
     else:
         workspace = open_workspace(config, settings)
         data, following = workspace.config.data, "latentart train vae"

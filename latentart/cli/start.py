@@ -16,11 +16,11 @@ from latentart.cli.options import (
     find_model,
     place,
     say,
-    split_arguments,
+    split_folder,
     tell,
     write_json,
 )
-from latentart.errors import UsageError
+from latentart.errors import UsageError, listed
 
 SHOWN_LABELS = 20
 
@@ -36,16 +36,13 @@ def demo(
     as_json: JsonOption = False,
 ) -> None:
     """Run the whole path on embedded pictures. It takes minutes on a CPU and needs no network."""
-    plain, settings = split_arguments(arguments)
-    if len(plain) > 1:
-        msg = f"'{plain[1]}' is one folder too many."
-        raise UsageError(msg, "Settings are written key=value.")
+    named, settings = split_folder(arguments, "Settings are written key=value.")
     if quick and minutes is not None:
         msg = "--quick and --minutes both say how long."
         raise UsageError(msg, "Give one of them.")
     from latentart.workspace.demo import demo as run_demo
 
-    folder = Path(plain[0] if plain else "latentart-demo")
+    folder = named or Path("latentart-demo")
     result = run_demo(folder, place(device), settings, is_quick=quick, quiet=quiet, minutes=minutes)
     if as_json:
         write_json({"grid": str(result.grid), "workspace": str(result.workspace), "seconds": round(result.seconds, 1)})
@@ -70,14 +67,11 @@ def init(
     data: Annotated[Path | None, typer.Option("--data", help="Your pictures, one sub-folder per style.")] = None,
 ) -> None:
     """Make a workspace: a folder with one config, latentart.json."""
-    plain, settings = split_arguments(arguments)
-    if len(plain) > 1:
-        msg = f"'{plain[1]}' is one folder too many."
-        raise UsageError(msg, "The pictures' folder is named with --data.")
+    named, settings = split_folder(arguments, "The pictures' folder is named with --data.")
     from latentart.config.presets import propose
     from latentart.workspace.init import count_files, describe_few, has_gpu, init_workspace
 
-    folder = Path(plain[0] if plain else ".")
+    folder = named or Path()
     workspace = init_workspace(folder, preset or "wikiart-256", data, settings)
     tell(workspace.config_path)
     go = f"cd {folder} && " if str(folder) != "." else ""
@@ -114,8 +108,7 @@ def info(
     tell(f"pictures: {about['resolution']} px, latents {about['latent_factor']} times smaller, std {spread}")
     tell(f"styles: {', '.join(about['style_names'])}")
     for column in about.get("labels", []):
-        values, more = ", ".join(column["values"][:SHOWN_LABELS]), len(column["values"]) - SHOWN_LABELS
-        tell(f"{column['name']}: {values}" + (f" and {more} more" if more > 0 else ""))
+        tell(f"{column['name']}: {listed(column['values'], SHOWN_LABELS)}")
     for name, summary in about["training"].items():
         shown = {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in summary.items()}
         tell(f"{name}: " + ", ".join(f"{key} {value}" for key, value in shown.items() if value is not None))

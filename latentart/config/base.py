@@ -50,6 +50,17 @@ class StrictConfig(BaseModel):
     )
 
 
+def require_divisor(name: str, divisor: int, of: str, number: int, most: int) -> None:
+    """Refuse a number that does not divide another, and say which up to ``most`` would.
+
+    Raises:
+        ValueError: so it is.
+    """
+    if number % divisor:
+        would = ", ".join(str(n) for n in range(1, most + 1) if number % n == 0)
+        raise ValueError(f"{name} {divisor} does not divide {of} {number}: {would} would")
+
+
 def read_json_object(path: Path) -> dict[str, Any]:
     """Return the JSON object in ``path``.
 

@@ -12,17 +12,16 @@ Parameters at 4 latent channels and 27 styles:
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from latentart.config.base import StrictConfig
+from latentart.config.base import StrictConfig, require_divisor
 from latentart.config.optim import Width
 from latentart.config.vae import BlocksConfig
 from latentart.kinds import AttentionKind
 
 Size = Literal["XS", "S", "M", "L"]
-SIZES: tuple[Size, ...] = get_args(Size)
 
 UNET_SIZES: dict[Size, dict[str, Any]] = {
     "XS": {"widths": (64, 128, 192), "blocks_per_stage": 1, "embedding_channels": 256},
@@ -110,10 +109,7 @@ class DiTConfig(StrictConfig):
     @model_validator(mode="after")
     def _fits(self) -> DiTConfig:
         take_size(self, DIT_SIZES)
-        if self.width % self.head_channels:
-            divisors = [str(n) for n in range(1, 129) if self.width % n == 0]
-            msg = f"head_channels {self.head_channels} does not divide width {self.width}: {', '.join(divisors)} would"
-            raise ValueError(msg)
+        require_divisor("head_channels", self.head_channels, "width", self.width, 128)
         return self
 
     @property

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from latentart.config.base import PathText, StrictConfig
+from latentart.config.base import PathText, StrictConfig, require_divisor
 from latentart.config.optim import Count, OptimizerConfig, Positive, RunConfig, StepsOrEpochs, Width
 from latentart.kinds import Adversarial, AttentionKind, Downsampling, PerceptualKind, Reconstruction, Upsampling
 
@@ -51,20 +51,12 @@ class BlocksConfig(StrictConfig):
             msg = f"attention has {len(self.attention)} entries, widths has {len(self.widths)}: give one for each stage"
             raise ValueError(msg)
         for width in self.widths:
-            if width % self.groups:
-                divisors = [str(n) for n in range(1, 33) if width % n == 0]
-                msg = f"groups {self.groups} does not divide width {width}: {', '.join(divisors)} would"
-                raise ValueError(msg)
+            require_divisor("groups", self.groups, "width", width, 32)
         attended = [width for width, kind in zip(self.widths, self.attention, strict=True) if kind != "none"]
         if self.middle_attention != "none":
             attended.append(self.widths[-1])
         for width in attended:
-            if width % self.head_channels:
-                divisors = [str(n) for n in range(1, 65) if width % n == 0]
-                msg = (
-                    f"head_channels {self.head_channels} does not divide the width {width}: {', '.join(divisors)} would"
-                )
-                raise ValueError(msg)
+            require_divisor("head_channels", self.head_channels, "the width", width, 64)
         return self
 
     @property
@@ -166,10 +158,7 @@ class DiscriminatorConfig(StrictConfig):
 
     @model_validator(mode="after")
     def _fits(self) -> DiscriminatorConfig:
-        if self.base_channels % self.groups:
-            divisors = ", ".join(str(n) for n in range(1, 33) if self.base_channels % n == 0)
-            msg = f"groups {self.groups} does not divide base_channels {self.base_channels}: {divisors} would"
-            raise ValueError(msg)
+        require_divisor("groups", self.groups, "base_channels", self.base_channels, 32)
         return self
 
 

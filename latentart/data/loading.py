@@ -24,7 +24,7 @@ from latentart.data.datasets import PictureDataset, max_broken, too_many_broken
 from latentart.errors import DataError, ResourceError
 from latentart.printable import printable
 from latentart.process.distributed import read_ranks
-from latentart.process.host_memory import most_processes
+from latentart.process.host_memory import most_processes, own_cores
 
 logger = logging.getLogger(__name__)
 
@@ -121,8 +121,7 @@ def choose_workers(asked: int, device_type: str, at_most: int = 8) -> int:
     """
     if asked or device_type == "cpu":
         return min(asked, most_processes(LOADER_BYTES))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(at_most, max(1, cores // read_ranks().local_size))
+    return min(at_most, max(1, own_cores() // read_ranks().local_size))
 
 
 def load_batches(dataset: PictureDataset, order: Iterable[list[Key]], *, workers: int = 0) -> Iterator[Batch]:

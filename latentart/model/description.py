@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 import torch
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
@@ -13,6 +14,7 @@ from latentart.builders import build_autoencoder, build_denoiser
 from latentart.config.denoiser import DenoiserConfig
 from latentart.config.ldm import DiffusionConfig
 from latentart.config.vae import AutoencoderConfig
+from latentart.core.latents import LatentNormalizer
 from latentart.data.index import MAX_NAME
 from latentart.errors import ModelError
 from latentart.process.host_memory import total_bytes
@@ -96,6 +98,21 @@ class Description(Saved):
     def label_counts(self) -> list[int]:
         """How many styles there are, and how many values of each column of labels."""
         return [len(self.style_names), *(len(column.values) for column in self.labels)]
+
+
+def describe_autoencoder(
+    config: AutoencoderConfig, names: Sequence[str], normalizer: LatentNormalizer, *, resolution: int, uses_tanh: bool
+) -> dict[str, Any]:
+    """Return what a model.json says of an autoencoder alone, but for its training."""
+    return {
+        "autoencoder": config.model_dump(mode="json"),
+        "uses_tanh": uses_tanh,
+        "resolution": resolution,
+        "latents": {"mean": list(normalizer.mean), "std": list(normalizer.std)},
+        "style_names": list(names),
+        "denoiser": None,
+        "diffusion": None,
+    }
 
 
 def read_description(about: object, path: Path) -> Description:

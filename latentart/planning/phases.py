@@ -10,11 +10,13 @@ from pathlib import Path
 import torch
 
 from latentart.builders import build_autoencoder, count_steps
+from latentart.core.latents import LatentNormalizer
 from latentart.data.held_out import split_held_out
 from latentart.data.index import style_names
 from latentart.data.latent_cache import is_complete
 from latentart.errors import DownloadError, LatentArtError, ResourceError
 from latentart.layout import Workspace
+from latentart.model.description import describe_autoencoder
 from latentart.model.folder import save_model
 from latentart.planning.estimate import (
     Part,
@@ -250,16 +252,9 @@ def write_autoencoder(workspace: Workspace, names: list[str]) -> None:
     """Give a trial's workspace an autoencoder: untrained, for that is as fast as a trained one."""
     config = workspace.config
     channels = config.vae.model.latent_channels
-    about = {
-        "autoencoder": config.vae.model.model_dump(mode="json"),
-        "uses_tanh": False,
-        "resolution": config.ldm.training.resolution,
-        "latents": {"mean": [0.0] * channels, "std": [1.0] * channels},
-        "style_names": names,
-        "denoiser": None,
-        "diffusion": None,
-        "training": {"vae": {"step": 0}},
-    }
+    normalizer, resolution = LatentNormalizer((0.0,) * channels, (1.0,) * channels), config.ldm.training.resolution
+    about = describe_autoencoder(config.vae.model, names, normalizer, resolution=resolution, uses_tanh=False)
+    about["training"] = {"vae": {"step": 0}}
     with torch.random.fork_rng(devices=[]):
         save_model(workspace.vae_run / "model", about, {"autoencoder": build_autoencoder(config.vae.model)})
 

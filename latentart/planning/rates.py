@@ -141,10 +141,8 @@ def measure_drawing(trial: Trial) -> Measured:
     Larger batches are tried up to the config's, as long as there is time. Where not all steps can be taken the rest is
     a straight line through two short walks.
     """
-    placement, more = (
-        Placement(choose_device(trial.device), trial.workspace.config.sample.precision),
-        _libraries_unseen(trial),
-    )
+    placement = Placement(choose_device(trial.device), trial.workspace.config.sample.precision)
+    more = _libraries_unseen(trial)
     generator, deadline = _new_generator(trial, placement), time.perf_counter() + trial.seconds
     wanted = settings_from(trial.workspace.config.sample, {"autoguidance": None})
     num_steps = min(wanted.steps, generator.task.schedule.num_steps)

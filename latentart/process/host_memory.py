@@ -57,9 +57,13 @@ def available_bytes(device: torch.device, root: Path = Path("/")) -> int | None:
 
 def most_processes(each: int) -> int:
     """Return how many worker processes this machine bears: twice its cores, and ``each`` takes its bytes of memory."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    left = available_bytes(torch.device("cpu"))
-    return max(1, 2 * cores if left is None else min(2 * cores, left // each))
+    left, most = available_bytes(torch.device("cpu")), 2 * own_cores()
+    return max(1, most if left is None else min(most, left // each))
+
+
+def own_cores() -> int:
+    """Return how many cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager

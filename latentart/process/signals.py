@@ -115,8 +115,9 @@ def noticing_at_once(notice: Callable[[int], None]) -> Iterator[None]:
     former = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
 
     def listen() -> None:
-        while heard := reader.recv(1):
-            notice(heard[0])
+        with reader:
+            while heard := reader.recv(1):
+                notice(heard[0])
 
     threading.Thread(target=listen, name="signals", daemon=True).start()
     try:

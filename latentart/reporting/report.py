@@ -14,16 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from latentart.errors import ResourceError, UsageError
+from latentart.kinds import ModelPart
 from latentart.printable import counted, duration
 from latentart.reporting.page import MARK, Page, Preview, render
 from latentart.reporting.run_charts import draw_charts
 from latentart.reporting.thumbnails import make_thumbnail, make_thumbnails, thin_evenly
-from latentart.scoring.run_history import METRICS, RunHistory, Trace, What
+from latentart.scoring.run_history import HELD_OUT_LOSS, METRICS, RunHistory, Trace
 from latentart.scoring.verdict import judge_run
 from latentart.storage.whole import whole_file
 
 OUT = "report.html"
-NETWORKS: Mapping[str, What] = {"vae": "autoencoder", "ldm": "denoiser"}
+NETWORKS: Mapping[str, ModelPart] = {"vae": "autoencoder", "ldm": "denoiser"}
 MAX_PREVIEWS, LEAST_PREVIEWS = 24, 8
 MAX_PREVIEW_BYTES = 48 * 10**6  # of their files; to decode so much takes most of the time of a report
 LAST_SIDES, LAST_BYTES = (1000, 2000), 700_000
@@ -168,7 +169,6 @@ def read_previews(folder: Path) -> tuple[list[Preview], int]:
 
 def describe_facts(history: RunHistory, planned: int | None) -> dict[str, str]:
     """Return the figures at the top of the page."""
-    held_out = "held_out_loss" if history.what == "denoiser" else "held_out_reconstruction"
     facts = {"steps": f"{history.last_step:,}"}
     if planned and not history.stages:
         facts["steps"] += f" of {planned:,}"
@@ -178,7 +178,7 @@ def describe_facts(history: RunHistory, planned: int | None) -> dict[str, str]:
     values = {
         "time": duration(history.seconds) if history.seconds else "",
         "images per second": _number(rate.last),
-        "held-out loss": _number(history.fixed.get(held_out)),
+        "held-out loss": _number(history.fixed.get(HELD_OUT_LOSS[history.what])),
         "recognized": _share(history.fixed.get("recognition")),
         "skipped updates": _number(history.fixed.get("skipped_steps") or None),
         "wait for data": _share(history.fixed.get("data_share")),
@@ -228,7 +228,7 @@ def _flatten(entry: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return found
 
 
-def _network(run: Path) -> What:
+def _network(run: Path) -> ModelPart:
     """Return what a run trains: by its name, else by whether its metrics have stages."""
     if run.resolve().name in NETWORKS:
         return NETWORKS[run.resolve().name]

@@ -8,23 +8,22 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from latentart.data.datasets import picture_from
-from latentart.errors import DataError, ModelError, ResourceError, UsageError
+from latentart.errors import DataError, ModelError
 from latentart.layout import Workspace
-from latentart.model.folder import load_model, require_denoiser, trained_steps
+from latentart.model.folder import load_model, trained_steps
 from latentart.model.generate import SamplerSettings
 from latentart.model.run_data import warn_if_held_out_was_seen
 from latentart.model.weights.inception import InceptionFeatures
 from latentart.process.devices import Placement
 from latentart.process.distributed import join_ranks, read_ranks, wait_for_all
-from latentart.sampling.autoguidance import choose_weak
 from latentart.sampling.room import require_room
-from latentart.sampling.sample import Studio
+from latentart.sampling.sample import equip
 from latentart.sampling.settings import hashes_of
 from latentart.scoring.evaluation_pictures import draw_confusion, draw_pairs
 from latentart.scoring.evaluation_samples import SHARD, SampleSet, draw_samples
@@ -100,7 +99,7 @@ def evaluate_ldm(
     with join_ranks(ranks, placement.device):
         if ranks.is_first:
             require_place_for_evaluation(workspace.ldm_run, workspace.cache)
-        studio, settings, hashes = open_studio(model_folder, settings, placement)
+        studio, settings = equip(load_model(model_folder, placement), model_folder, settings, placement)
         styles = tuple(style for style in studio.model.style_names if style in names)
         if not styles:
             msg = f"the model at {model_folder} knows none of the styles of {workspace.data}."
@@ -112,7 +111,7 @@ def evaluate_ldm(
             per_style=per_style,
             seed=seed,
             settings=settings,
-            hashes=hashes,
+            hashes=hashes_of(model_folder, studio.weak.sha256 if studio.weak else None),
             precision=placement.precision,
             has_inception=inception is not None,
         )
@@ -142,22 +141,6 @@ def require_real(workspace: Workspace) -> list[str]:
         msg = f"{workspace.data} holds {len(entries)} pictures, too few to judge samples by."
         raise DataError(msg, "Clean more pictures, then train again.")
     return names
-
-
-def open_studio(
-    folder: Path, settings: SamplerSettings, placement: Placement
-) -> tuple[Studio, SamplerSettings, dict[str, str]]:
-    """Return what draws, the settings it takes, and the SHA-256 of each weights file, as `latentart sample` does."""
-    model = load_model(folder, placement)
-    denoiser, task = require_denoiser(model, folder)
-    if not 1 <= settings.steps <= task.schedule.num_steps:
-        raise UsageError(
-            f"--steps {settings.steps} is not within 1 to {task.schedule.num_steps}, the model's own steps."
-        )
-    weak = None
-    if settings.autoguidance is not None:  # it takes the other's place
-        weak, settings = choose_weak(model, folder), replace(settings, guidance=1.0)
-    return Studio(model, denoiser, placement, weak), settings, hashes_of(folder, weak.sha256 if weak else None)
 
 
 def score(
@@ -229,10 +212,8 @@ def append_evaluation(run: Path, found: Mapping[str, Any]) -> None:
         ResourceError: the disk does not take it.
     """
     path, now = run / EVALUATIONS, datetime.now(tz=UTC).astimezone().isoformat(timespec="seconds")
-    try:
+    with file_errors("write", path):
         run.mkdir(parents=True, exist_ok=True)
         is_torn = path.is_file() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
         with path.open("a", encoding="ascii") as file:
             file.write(("\n" if is_torn else "") + json.dumps({"date": now, **found}, allow_nan=False) + "\n")
-    except OSError as error:
-        raise ResourceError(f"Cannot write {path}: {error.strerror or error}.") from None

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from latentart.kinds import ModelPart
 from latentart.scoring.trends import Series
 
 Kind = Literal["too_early", "learning", "finished", "stalled", "overfitting", "memorizing", "diverging"]
-
-KINDS: tuple[Kind, ...] = ("too_early", "learning", "finished", "stalled", "overfitting", "memorizing", "diverging")
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,11 @@ import torch
 from torch import Tensor
 
 from latentart.data.index import index_fingerprint
-from latentart.data.loading import load_batches
 from latentart.errors import DownloadError
 from latentart.layout import Workspace
 from latentart.model.weights.inception import InceptionFeatures, find_inception, load_inception
 from latentart.process.devices import Placement
-from latentart.process.progress import Progress
-from latentart.scoring.judging import open_middles, reading_workers, spread
+from latentart.scoring.judging import read_middles, spread
 from latentart.scoring.kept import kept
 from latentart.scoring.metrics.frechet import FeatureStatistics, frechet_distance
 from latentart.scoring.metrics.kernel_distance import kernel_distance
@@ -64,14 +62,9 @@ def find_real_features(
     folder = workspace.cache / f"inception-{key_of(source)}"
 
     def measure() -> dict[str, Tensor]:
-        keys = [[(0, i) for i in indexes[start : start + AT_ONCE]] for start in range(0, len(indexes), AT_ONCE)]
-        workers = reading_workers(workspace, len(indexes))
-        found: list[Tensor] = []
-        with Progress("Inception on real pictures", len(indexes), quiet=quiet) as progress:
-            for pixels, _, _ in load_batches(open_middles(workspace, entries, names), keys, workers=workers):
-                found.append(inception(placement.send(pixels)).cpu())
-                progress.update(sum(map(len, found)))
-        return {"features": torch.cat(found)}
+        label = "Inception on real pictures"
+        read = read_middles(workspace, entries, names, indexes, label, quiet=quiet, at_once=AT_ONCE)
+        return {"features": torch.cat([inception(placement.send(pixels)).cpu() for pixels, _ in read])}
 
     return kept(folder, "real", lambda tensors: tensors["features"], measure)
 

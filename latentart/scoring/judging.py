@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,18 +97,6 @@ def _train(workspace: Workspace, entries: list[IndexEntry], names: list[str], ha
         )
 
 
-def read_reference(workspace: Workspace) -> tuple[Tensor, Tensor]:
-    """Return real pictures that neither judge nor training saw: pixels uint8 ``[N, 3, R, R]`` and style_id int64 [N].
-
-    R is the side the judge looks at, or the denoiser's resolution where that is less; N is 2,048 at most.
-
-    Raises:
-        DataError: there are no clean pictures, none is held out, or more than 1 % of them are gone.
-    """
-    entries, names = workspace.read_pictures()
-    return read_small(workspace, entries, names, choose_halves(workspace, entries).reference, quiet=True)
-
-
 def judge_key(workspace: Workspace, entries: Sequence[IndexEntry]) -> str:
     """Return the name part of a judge: 16 hex digits over everything it follows from."""
     config = workspace.config
@@ -175,34 +163,42 @@ def open_middles(workspace: Workspace, entries: Sequence[IndexEntry], names: Seq
     return PictureDataset(workspace.data, entries, names, crop, memory_bytes=0)
 
 
-def reading_workers(workspace: Workspace, count: int) -> int:
-    """Return how many processes read so many pictures; of few they would take longer to start."""
-    asked = workspace.config.data.workers
-    return asked if asked or count < MANY else choose_workers(0, "cuda")  # no step waits
-
-
-def read_small(
+def read_middles(
     workspace: Workspace,
     entries: Sequence[IndexEntry],
     names: Sequence[str],
     indexes: Sequence[int],
+    label: str,
     *,
     quiet: bool,
-    label: str = "read real pictures",
-) -> tuple[Tensor, Tensor]:
-    """Return pictures as the judge sees them, pixels uint8 ``[n, 3, R, R]``, and their styles int64 [n].
-
-    They are read at the denoiser's resolution and shrunk as samples are, a batch at a time.
+    at_once: int = READ_AT_ONCE,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the middles of some pictures, pixels uint8 ``[B, 3, R, R]`` and style_id int64 [B], a batch at a time.
 
     Raises:
         DataError: more than 1 % of the pictures are gone.
     """
-    keys = [[(0, i) for i in indexes[start : start + READ_AT_ONCE]] for start in range(0, len(indexes), READ_AT_ONCE)]
-    workers = reading_workers(workspace, len(indexes))
-    pixels, style_id = [], []
+    keys = [[(0, i) for i in indexes[start : start + at_once]] for start in range(0, len(indexes), at_once)]
+    asked, done = workspace.config.data.workers, 0
+    # few pictures would be read sooner than processes start, and no step waits
+    workers = asked if asked or len(indexes) < MANY else choose_workers(0, "cuda")
     with Progress(label, len(indexes), quiet=quiet) as progress:
-        for batch, styles, _ in load_batches(open_middles(workspace, entries, names), keys, workers=workers):
-            pixels.append(shrink(batch))
-            style_id.append(styles)
-            progress.update(sum(map(len, style_id)))
+        for pixels, style_id, _ in load_batches(open_middles(workspace, entries, names), keys, workers=workers):
+            yield pixels, style_id
+            done += len(style_id)
+            progress.update(done)
+
+
+def read_small(
+    workspace: Workspace, entries: Sequence[IndexEntry], names: Sequence[str], indexes: Sequence[int], *, quiet: bool
+) -> tuple[Tensor, Tensor]:
+    """Return pictures as the judge sees them, pixels uint8 ``[n, 3, R, R]``, and their styles int64 [n].
+
+    They are read at the denoiser's resolution and shrunk as samples are.
+
+    Raises:
+        DataError: more than 1 % of the pictures are gone.
+    """
+    read = read_middles(workspace, entries, names, indexes, "read real pictures", quiet=quiet)
+    pixels, style_id = zip(*((shrink(batch), styles) for batch, styles in read), strict=True)
     return torch.cat(pixels), torch.cat(style_id)

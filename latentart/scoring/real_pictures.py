@@ -9,18 +9,8 @@ import torch
 from torch import Tensor
 
 from latentart.data.index import IndexEntry
-from latentart.data.loading import load_batches
 from latentart.layout import Workspace
-from latentart.process.progress import Progress
-from latentart.scoring.judging import (
-    READ_AT_ONCE,
-    alternate,
-    choose_halves,
-    judge_key,
-    open_middles,
-    reading_workers,
-    spread,
-)
+from latentart.scoring.judging import alternate, choose_halves, judge_key, read_middles, spread
 from latentart.scoring.kept import kept
 from latentart.scoring.metrics.comparison import LabeledFeatures
 from latentart.scoring.metrics.judge import Judge, judge_in_batches, shrink
@@ -130,24 +120,19 @@ def _measure(
     """Read every picture that plays a part once, and keep what its parts need of it."""
     featured = sorted({*roles.unseen, *roles.reference, *roles.others})
     wanted = sorted({*featured, *roles.searched})
-    keys = [[(0, i) for i in wanted[start : start + READ_AT_ONCE]] for start in range(0, len(wanted), READ_AT_ONCE)]
     rows_of_features = {i: row for row, i in enumerate(featured)}
     features = torch.zeros(len(featured), judge.num_features)
     style_id = torch.zeros(len(featured), dtype=torch.int64)
     thumbnails, done = torch.zeros(len(wanted), 3, 16, 16, dtype=torch.uint8), 0
-    workers = reading_workers(workspace, len(wanted))
-    batches = load_batches(open_middles(workspace, entries, names), keys, workers=workers)
-    with Progress("look at real pictures", len(wanted), quiet=quiet) as progress:
-        for keys_here, (batch, styles, _) in zip(keys, batches, strict=True):
-            small = shrink(batch)
-            thumbnails[done : done + len(small)] = to_thumbnails(small)
-            chosen = [place for place, (_, i) in enumerate(keys_here) if i in rows_of_features]
-            if chosen:
-                rows = [rows_of_features[keys_here[place][1]] for place in chosen]
-                features[rows] = torch.cat([found for found, _ in judge_in_batches(judge, small[chosen])])
-                style_id[rows] = styles[chosen]
-            done += len(small)
-            progress.update(done)
+    for batch, styles in read_middles(workspace, entries, names, wanted, "look at real pictures", quiet=quiet):
+        small, here = shrink(batch), wanted[done : done + len(batch)]
+        thumbnails[done : done + len(small)] = to_thumbnails(small)
+        chosen = [place for place, i in enumerate(here) if i in rows_of_features]
+        if chosen:
+            rows = [rows_of_features[here[place]] for place in chosen]
+            features[rows] = torch.cat([found for found, _ in judge_in_batches(judge, small[chosen])])
+            style_id[rows] = styles[chosen]
+        done += len(small)
     place_of = {i: place for place, i in enumerate(wanted)}
     tensors = {"judge": _mark(judge)}
     for name, indexes in (("unseen", roles.unseen), ("reference", roles.reference), ("others", roles.others)):

@@ -14,8 +14,6 @@ from typing import Any
 from latentart.kinds import ModelPart
 from latentart.scoring.evidence import KINDS, History, Verdict
 
-What = ModelPart
-
 METRICS = "metrics.jsonl"
 # of each network, what its verdict goes by: of the training and of held-out pictures the same measure
 TRAINING_LOSS = {"denoiser": "plain_loss", "autoencoder": "reconstruction"}
@@ -170,7 +168,7 @@ class RunHistory:
         fixed: the newest of those that are no series. said: verdicts.
     """
 
-    def __init__(self, run: Path, what: What) -> None:
+    def __init__(self, run: Path, what: ModelPart) -> None:
         self.what = what
         self.reader = MetricsReader(run / METRICS)
         self.traces: dict[str, Trace] = {}

@@ -38,7 +38,7 @@ MAX_STEP = 10**12
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified checkpoint: ``tensors[name]`` is the content of ``name.safetensors``."""
+    """What a run needs to go on: ``tensors[name]``, on the CPU, is the content of ``name.safetensors``."""
 
     step: int
     tensors: dict[str, dict[str, Tensor]]
@@ -68,17 +68,8 @@ def step_of(folder: Path) -> int:
     return int(folder.name.removeprefix("step-"))
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """A copy of everything that a checkpoint holds, in host memory: what training changes later does not reach it."""
-
-    step: int
-    tensors: dict[str, dict[str, Tensor]]
-    state: dict[str, Any]
-
-
-def take_snapshot(step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> Snapshot:
-    """Copy what a checkpoint holds, finite numbers only.
+def take_checkpoint(step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> Checkpoint:
+    """Return a checkpoint of copies, which later training does not reach, of finite numbers only.
 
     Raises:
         TrainingDivergedError: a floating tensor holds NaN or infinity.
@@ -88,10 +79,10 @@ def take_snapshot(step: int, tensors: Mapping[str, Mapping[str, Tensor]], state:
         if not _NAME.fullmatch(name):
             raise ValueError(f"checkpoint part: got {name!r}, expected a lower-case word")
     copies = {name: _copy_finite(name, part) for name, part in tensors.items()}
-    return Snapshot(step, copies, json.loads(json.dumps(dict(state), allow_nan=False)))
+    return Checkpoint(step, copies, json.loads(json.dumps(dict(state), allow_nan=False)))
 
 
-def write_snapshot(run: Path, snapshot: Snapshot) -> None:
+def write_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint into a run.
 
     A checkpoint already there (a damaged one that the run fell back over) goes once the new one stands.
@@ -101,25 +92,11 @@ def write_snapshot(run: Path, snapshot: Snapshot) -> None:
     """
 
     def write(temporary: Path) -> None:
-        for name, part in snapshot.tensors.items():
+        for name, part in checkpoint.tensors.items():
             write_tensors(temporary / f"{name}.safetensors", part)
-        write_json_atomic(temporary / _STATE, {"step": snapshot.step, "state": snapshot.state})
+        write_json_atomic(temporary / _STATE, {"step": checkpoint.step, "state": checkpoint.state})
 
-    commit_folder(checkpoint_folder(run, snapshot.step), write, replace=True)
-
-
-def save_checkpoint(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
-    """Take a snapshot and write it at once; ``folder`` comes from ``checkpoint_folder``.
-
-    Raises:
-        TrainingDivergedError: a floating tensor holds NaN or infinity; nothing is written.
-        ResourceError: the disk does not take it.
-        ValueError: a name that is not ours, or a state that JSON cannot hold.
-    """
-    match = _FOLDER.fullmatch(folder.name)
-    if match is None:
-        raise ValueError(f"checkpoint folder: got {folder.name!r}, expected a name like 'step-00001200'")
-    write_snapshot(folder.parent.parent, take_snapshot(int(match[1]), tensors, state))
+    commit_folder(checkpoint_folder(run, checkpoint.step), write, replace=True)
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:

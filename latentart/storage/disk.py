@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,7 +10,6 @@ import torch
 from torch import Tensor
 
 from latentart.errors import ResourceError
-from latentart.storage.folders import write_json_atomic
 
 GB = 1e9
 
@@ -48,23 +46,3 @@ def require_room(folder: Path, needed: int, hint: str) -> None:
     if needed > free:
         msg = f"{folder} needs {needed / GB:.3g} GB for checkpoints and model; {free / GB:.3g} GB of its disk are free."
         raise ResourceError(msg, hint)
-
-
-def require_writable(folder: Path) -> None:
-    """Write, flush, rename and delete a small file in a folder, which is made and, if it was not there, goes again.
-
-    Raises:
-        ResourceError: one of these fails.
-    """
-    probe, is_new = folder / "probe.json", not folder.is_dir()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json_atomic(probe, {})
-        probe.unlink()
-        if is_new:
-            folder.rmdir()
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            probe.unlink()
-        msg = f"{folder} cannot be written: {error.strerror}."
-        raise ResourceError(msg, "Check who may use that folder.") from None

@@ -51,10 +51,12 @@ def require_place(path: Path, hint: str = "Name another place with --out.", show
     there = next(above for above in path.absolute().parents if above.exists())
     probe = temporary_beside(there / named(path).name)
     try:
-        os.close(os.open(probe, os.O_CREAT | os.O_WRONLY, 0o600))
-        probe.unlink()
+        probe.write_bytes(b"\0")  # a full disk still takes a name
     except OSError as error:
         raise ResourceError(f"{shown or path} cannot be written: {error.strerror}.", hint) from None
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()
 
 
 def require_folders(*folders: Path) -> None:

@@ -20,7 +20,7 @@ from latentart.process.distributed import read_ranks, wait_for_all
 from latentart.process.limits import Limits
 from latentart.process.signals import without_harm_from_requests
 from latentart.storage.checkpoints import checkpoint_folder, list_checkpoints, step_of
-from latentart.storage.disk import checkpoint_bytes, folder_bytes, require_room, require_writable, tensor_bytes
+from latentart.storage.disk import checkpoint_bytes, folder_bytes, require_room, tensor_bytes
 from latentart.storage.folders import remove_leftovers, write_json_atomic
 from latentart.storage.lock import hold_lock
 from latentart.storage.whole import require_folders
@@ -125,7 +125,7 @@ def require_disk(
     staying: Collection[int] = (),
     more: int = 0,
 ) -> None:
-    """Refuse a run whose checkpoints, model and ``more`` bytes its disk has no room for, or that cannot be written.
+    """Refuse a run whose checkpoints, model and ``more`` bytes its disk has no room for.
 
     There are milestones up to step ``last``; the checkpoints of the steps in ``staying`` stay besides.
 
@@ -141,7 +141,6 @@ def require_disk(
     group = "vae.run" if "autoencoder" in tensors else "ldm.training.run"
     hint = f"Make room, lower {group}.keep_checkpoints ({keep}), or have the workspace or data.root on another disk."
     require_room(run, needed, hint)
-    require_writable(run / "checkpoints")
 
 
 def open_trackers(run: Path, settings: Mapping[str, Any], kind: Kind) -> Trackers:

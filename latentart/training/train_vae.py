@@ -14,6 +14,7 @@ from latentart.builders import count_steps
 from latentart.config.vae import StageConfig
 from latentart.data.held_out import split_held_out
 from latentart.layout import Workspace
+from latentart.model.description import describe_autoencoder
 from latentart.model.folder import save_model
 from latentart.model.run_data import describe_pictures, settle_data
 from latentart.process.devices import Placement
@@ -229,16 +230,9 @@ class StageTraining:
         perceptual = None if chosen.backbone == "random" else job.step_fn.perceptual
         perceptual = perceptual or find_perceptual(chosen.backbone, chosen.weights, job.placement)
         scores = evaluation.score(network, perceptual)
-        about = {
-            "autoencoder": config.model.model_dump(mode="json"),
-            "uses_tanh": stage.tanh,
-            "resolution": stage.resolution,
-            "latents": {"mean": list(normalizer.mean), "std": list(normalizer.std)},
-            "style_names": names,
-            "denoiser": None,
-            "diffusion": None,
-            "training": {"vae": {"step": step, "stage": stage.name, **scores.to_json()}},
-        }
+        size, tanh = stage.resolution, stage.tanh
+        about = describe_autoencoder(config.model, names, normalizer, resolution=size, uses_tanh=tanh)
+        about["training"] = {"vae": {"step": step, "stage": stage.name, **scores.to_json()}}
         save_model(model, about, {"autoencoder": network})
         log.metrics(step, stage=stage.name, held_out_reconstruction=job.held_out_error(), **scores.to_json())
         spread = ", ".join(f"{value:.2f}" for value in normalizer.std)

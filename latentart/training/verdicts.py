@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from latentart.kinds import ModelPart
 from latentart.layout import Workspace
 from latentart.scoring.evidence import Kind
 from latentart.scoring.judging import find_judge
@@ -20,7 +21,7 @@ from latentart.scoring.metrics.judge import judge_in_batches
 from latentart.scoring.metrics.memorization import CopyLimits, find_neighbors, to_thumbnails
 from latentart.scoring.metrics.spread import relative_spread
 from latentart.scoring.real_pictures import find_real
-from latentart.scoring.run_history import RunHistory, What
+from latentart.scoring.run_history import RunHistory
 from latentart.scoring.verdict import judge_run
 from latentart.training.job import StageJob
 from latentart.training.ldm_previews import PreviewPage
@@ -34,7 +35,7 @@ BLANK_LOSS = {"v": 1.0}  # x_t and v have no covariance at any noise level, so k
 class RunVerdict:
     """Judges a run by its metrics; it reads only what is new, and a resumed run goes on where it was."""
 
-    def __init__(self, run: Path, log: RunLog, what: What, num_steps: int) -> None:
+    def __init__(self, run: Path, log: RunLog, what: ModelPart, num_steps: int) -> None:
         self.log, self.num_steps = log, num_steps
         self.history = RunHistory(run, what)
         self._kind: Kind | None = None

@@ -15,7 +15,7 @@ from latentart import __version__
 from latentart.errors import ModelError, ResourceError
 from latentart.model.folder import MODEL_FILE, load_model
 from latentart.process.devices import Placement, resolve_precision
-from latentart.process.host_memory import total_bytes
+from latentart.process.host_memory import own_cores, total_bytes
 from latentart.storage.download import find_fault
 from latentart.storage.folders import recover_folder
 from latentart.workspace.weights import list_weights
@@ -87,7 +87,7 @@ def advise_on_threads(threads: int, cores: int, *, on_cpu: bool) -> str:
 
 def usable_cores(cpu_max: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
     """Return how many cores this process may keep busy: its affinity and its container's share limit them."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = own_cores()
     try:
         quota, period = map(int, cpu_max.read_text(encoding="ascii").split())
     except (OSError, ValueError):  # no such system, or no limit

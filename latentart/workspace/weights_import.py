@@ -18,6 +18,7 @@ from latentart.builders import build_autoencoder, build_denoiser
 from latentart.errors import UsageError
 from latentart.kinds import ModelPart
 from latentart.layout import Workspace
+from latentart.model.description import describe_autoencoder
 from latentart.model.folder import find_autoencoder, load_model, save_model
 from latentart.model.labels import label_columns
 from latentart.model.weights.foreign import Found, fit_foreign, read_foreign
@@ -87,15 +88,7 @@ def _import_autoencoder(workspace: Workspace, groups: Any, key: str | None, plac
     normalizer = evaluation.measure(autoencoder).normalizer()
     error = evaluation.error(autoencoder)
     logger.info("reconstructs this workspace's pictures with a mean error of %.3f of 2", error)
-    about = {
-        "autoencoder": config.model_dump(mode="json"),
-        "uses_tanh": stage.tanh,
-        "resolution": stage.resolution,
-        "latents": {"mean": list(normalizer.mean), "std": list(normalizer.std)},
-        "style_names": names,
-        "denoiser": None,
-        "diffusion": None,
-    }
+    about = describe_autoencoder(config, names, normalizer, resolution=stage.resolution, uses_tanh=stage.tanh)
     return about, {"autoencoder": autoencoder}, found
 
 

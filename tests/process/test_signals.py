@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from latentart.process.signals import StopSignal, leave_requests_to_main, without_harm_from_requests
+from latentart.process.signals import StopSignal, leave_requests_to_main, noticing_at_once, without_harm_from_requests
 
 STOPPING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
@@ -154,3 +154,13 @@ def test_processes_that_load_inherit_deafness_to_requests() -> None:
 
     assert signal.SIGUSR1 in found[0]
     assert signal.SIGUSR1 not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_who_listens_for_signals_leaves_nothing_open() -> None:
+    """The thread ends with the work, and closes its end of the line: Python warns of one that is only forgotten."""
+    with noticing_at_once(lambda _: None):
+        (listener,) = (thread for thread in threading.enumerate() if thread.name == "signals")
+
+    listener.join(timeout=5)
+
+    assert not listener.is_alive()

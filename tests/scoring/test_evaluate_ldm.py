@@ -19,7 +19,7 @@ from torch import Tensor
 from latentart.data.synthetic.art import draw_picture
 from latentart.layout import Workspace
 from latentart.scoring import evaluation_samples
-from latentart.scoring.judging import choose_halves, read_reference, read_small
+from latentart.scoring.judging import choose_halves, read_small
 from latentart.storage.folders import commit_folder
 from latentart.storage.tensors import read_tensors, write_tensors
 
@@ -167,22 +167,27 @@ def test_planted_copies_are_found(art: Path, run: Run) -> None:
     """Training pictures in the place of samples are copies, mirrored or not; pictures that it never saw are not."""
     workspace = Workspace.open(art / "latentart.json")
     entries, names = workspace.read_pictures()
-    seen, seen_style = read_small(workspace, entries, names, choose_halves(workspace, entries).training, quiet=True)
+    halves = choose_halves(workspace, entries)
+    seen, seen_style = read_small(workspace, entries, names, halves.training, quiet=True)
+    new, new_style = read_small(workspace, entries, names, halves.reference, quiet=True)
     copies = by_turns(seen, seen_style, PER_STYLE)
     copies[::2] = copies[::2].flip(-1)
 
     plant(art, copies)
     found = json.loads(run(art, *COMMAND, PER_STYLE, "--json").out)
-    plant(art, by_turns(*read_reference(workspace), PER_STYLE))
-    new = json.loads(run(art, *COMMAND, PER_STYLE, "--json").out)
+    plant(art, by_turns(new, new_style, PER_STYLE))
+    new_found = json.loads(run(art, *COMMAND, PER_STYLE, "--json").out)
 
     assert found["copies"]["found"] >= 17
-    assert new["copies"]["found"] <= 1
+    assert new_found["copies"]["found"] <= 1
 
 
 def test_the_judge_is_not_fooled(art: Path, run: Run) -> None:
     """Real pictures are recognized and near; with shuffled labels they are neither."""
-    real = by_turns(*read_reference(Workspace.open(art / "latentart.json")), PER_STYLE)
+    workspace = Workspace.open(art / "latentart.json")
+    entries, names = workspace.read_pictures()
+    reference = choose_halves(workspace, entries).reference
+    real = by_turns(*read_small(workspace, entries, names, reference, quiet=True), PER_STYLE)
     plant(art, real)
     found = json.loads(run(art, *COMMAND, PER_STYLE, "--json").out)
     plant(art, real.roll(1, 0))

@@ -17,7 +17,7 @@ from latentart.data.held_out import group_twins, split_held_out
 from latentart.errors import DataError
 from latentart.layout import Workspace
 from latentart.scoring import judging, real_pictures
-from latentart.scoring.judging import alternate, choose_halves, find_judge, read_reference
+from latentart.scoring.judging import alternate, choose_halves, find_judge, read_small
 from latentart.scoring.real_pictures import find_real
 
 
@@ -127,7 +127,7 @@ def test_the_reference_is_what_nobody_saw(cleaned: Path) -> None:
     entries, names = workspace.read_pictures()
     held_out = choose_halves(workspace, entries).reference
 
-    pixels, style_id = read_reference(workspace)
+    pixels, style_id = read_small(workspace, entries, names, held_out, quiet=True)
 
     assert (pixels.dtype, pixels.shape) == (torch.uint8, (len(held_out), 3, 32, 32))
     assert [names[i] for i in style_id.tolist()] == [entries[i].style for i in held_out]
@@ -143,7 +143,7 @@ def test_real_pictures_are_read_once(
     roles = real_pictures._choose_roles(workspace, entries)
 
     first = find_real(workspace, judge, quiet=True)
-    monkeypatch.setattr(real_pictures, "load_batches", None)
+    monkeypatch.setattr(real_pictures, "read_middles", None)
     again = find_real(workspace, judge, quiet=True)
 
     assert not set(roles.reference) & set(roles.others)
@@ -163,7 +163,9 @@ def test_features_of_real_pictures_are_the_judges(cleaned: Path, quick: None) ->
 
     found = find_real(workspace, judge, quiet=True)
 
-    pixels, style_id = read_reference(workspace)
+    entries, names = workspace.read_pictures()
+    reference = choose_halves(workspace, entries).reference
+    pixels, style_id = read_small(workspace, entries, names, reference, quiet=True)
     features = torch.cat([one for one, _ in judging_batches(judge, pixels)])
     assert torch.allclose(found.unseen.features, features, atol=1e-5)
     assert torch.equal(found.unseen.style_id, style_id)

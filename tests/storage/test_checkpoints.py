@@ -16,7 +16,13 @@ from torch import Tensor, nn
 
 from latentart.errors import ModelError, ResourceError, TrainingDivergedError
 from latentart.storage import checkpoints as checkpoint
-from latentart.storage.checkpoints import checkpoint_folder, find_checkpoint, load_checkpoint, save_checkpoint
+from latentart.storage.checkpoints import (
+    checkpoint_folder,
+    find_checkpoint,
+    load_checkpoint,
+    take_checkpoint,
+    write_checkpoint,
+)
 from latentart.storage.folders import commit_folder, remove_leftovers, verify_folder, write_json_atomic
 from latentart.storage.tensors import load_matching, read_tensors
 from latentart.training.steps.optim import flatten_optimizer, restore_optimizer
@@ -31,15 +37,15 @@ def killed(path, tensors):
     write_tensors(path, tensors)
     os.kill(os.getpid(), signal.SIGKILL)
 checkpoint.write_tensors = killed
-folder = checkpoint.checkpoint_folder(Path(sys.argv[1]), 20)
-checkpoint.save_checkpoint(folder, {"model": {"w": torch.ones(3)}, "ema": {}}, {})
+taken = checkpoint.take_checkpoint(20, {"model": {"w": torch.ones(3)}, "ema": {}}, {})
+checkpoint.write_checkpoint(Path(sys.argv[1]), taken)
 """
 
 
 def save(run: Path, step: int) -> Path:
     """Save a small checkpoint whose content tells its step."""
     folder = checkpoint_folder(run, step)
-    save_checkpoint(folder, {"model": {"w": torch.full((2, 3), float(step))}}, {"loss": step / 3})
+    write_checkpoint(run, take_checkpoint(step, {"model": {"w": torch.full((2, 3), float(step))}}, {"loss": step / 3}))
     return folder
 
 
@@ -66,7 +72,7 @@ def test_checkpoint_round_trips_bit_for_bit(tmp_path: Path) -> None:
     }
     state = {"lr": 0.1 + 0.2, "styles": ["Ukiyo_e", "naïve"], "images_seen": 2**60, "best": None}
     folder = checkpoint_folder(tmp_path, 1200)
-    save_checkpoint(folder, tensors, state)
+    write_checkpoint(tmp_path, take_checkpoint(1200, tensors, state))
     loaded = load_checkpoint(folder)
 
     assert folder == tmp_path / "checkpoints" / "step-00001200"
@@ -85,18 +91,16 @@ def test_tensor_that_is_not_finite_is_never_saved(tmp_path: Path, value: float, 
     poisoned[1, 2] = value
 
     with pytest.raises(TrainingDivergedError, match=r"'mid\.weight' of the ema"):
-        save_checkpoint(checkpoint_folder(tmp_path, 1), {"ema": {"mid.weight": poisoned}}, {})
+        write_checkpoint(tmp_path, take_checkpoint(1, {"ema": {"mid.weight": poisoned}}, {}))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_names_that_are_not_ours_are_refused(tmp_path: Path) -> None:
-    """A part or folder name can be no path, and a state must be JSON."""
+    """A part can be no path, and a state must be JSON."""
     with pytest.raises(ValueError, match="checkpoint part"):
-        save_checkpoint(checkpoint_folder(tmp_path, 1), {"../model": {}}, {})
-    with pytest.raises(ValueError, match="checkpoint folder"):
-        save_checkpoint(tmp_path / "newest", {}, {})
+        write_checkpoint(tmp_path, take_checkpoint(1, {"../model": {}}, {}))
     with pytest.raises(ValueError, match="JSON"):
-        save_checkpoint(checkpoint_folder(tmp_path, 1), {}, {"loss": float("nan")})
+        write_checkpoint(tmp_path, take_checkpoint(1, {}, {"loss": float("nan")}))
     assert list(tmp_path.rglob("*.json")) == []
 
 
@@ -104,7 +108,7 @@ def test_saving_does_not_share_memory_with_training(tmp_path: Path) -> None:
     """Two tensors that share memory are saved as two, and the model's own stay as they are."""
     shared = torch.arange(6.0)
     folder = checkpoint_folder(tmp_path, 1)
-    save_checkpoint(folder, {"model": {"a": shared, "b": shared.view(2, 3)}}, {})
+    write_checkpoint(tmp_path, take_checkpoint(1, {"model": {"a": shared, "b": shared.view(2, 3)}}, {}))
     loaded = load_checkpoint(folder).tensors["model"]
     loaded["a"].zero_()
 
@@ -202,7 +206,7 @@ def test_failed_save_keeps_what_stands(tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (4000, before[1]))
     try:
         with pytest.raises(ResourceError, match=r"model\.safetensors.*too large"):
-            save_checkpoint(checkpoint_folder(tmp_path, 20), {"model": {"w": torch.zeros(5000)}}, {})
+            write_checkpoint(tmp_path, take_checkpoint(20, {"model": {"w": torch.zeros(5000)}}, {}))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     found = find_checkpoint(tmp_path)

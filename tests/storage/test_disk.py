@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from latentart.errors import ResourceError
-from latentart.storage.checkpoints import checkpoint_folder, save_checkpoint
-from latentart.storage.disk import checkpoint_bytes, folder_bytes, require_room, require_writable
+from latentart.storage.checkpoints import checkpoint_folder, take_checkpoint, write_checkpoint
+from latentart.storage.disk import checkpoint_bytes, folder_bytes, require_room
+from latentart.storage.whole import require_folders
 from latentart.training.steps.optim import flatten_optimizer
 
 
@@ -25,7 +26,7 @@ def test_the_estimate_before_the_first_step_is_the_size_after_it(tmp_path: Path)
     optimizer.step()
     tensors = {"model": network.state_dict(), "optimizer": flatten_optimizer(optimizer)[0]}
     folder = checkpoint_folder(tmp_path, 1)
-    save_checkpoint(folder, tensors, {})
+    write_checkpoint(tmp_path, take_checkpoint(1, tensors, {}))
 
     assert before == 3 * 4 * (300 * 200 + 200)
     assert before <= checkpoint_bytes(tensors, [optimizer]) <= before + 8  # the count of steps of each weight
@@ -46,8 +47,8 @@ def test_too_little_room_is_one_line_with_both_numbers(tmp_path: Path) -> None:
 def test_the_probe_leaves_nothing(tmp_path: Path) -> None:
     """Neither its file nor a folder that was not there."""
     (tmp_path / "there").mkdir()
-    require_writable(tmp_path / "there")
-    require_writable(tmp_path / "new")
+    require_folders(tmp_path / "there")
+    require_folders(tmp_path / "new")
 
     assert [path.name for path in tmp_path.rglob("*")] == ["there"]
 
@@ -57,7 +58,7 @@ def test_a_file_in_the_place_of_the_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").write_text("mine")
 
     with pytest.raises(ResourceError, match="checkpoints cannot be written"):
-        require_writable(tmp_path / "checkpoints")
+        require_folders(tmp_path / "checkpoints")
     assert (tmp_path / "checkpoints").read_text() == "mine"
 
 
@@ -67,6 +68,6 @@ def test_a_folder_without_permission_is_named(tmp_path: Path) -> None:
     tmp_path.chmod(0o555)
     try:
         with pytest.raises(ResourceError, match="Permission denied"):
-            require_writable(tmp_path)
+            require_folders(tmp_path)
     finally:
         tmp_path.chmod(0o755)

@@ -8,14 +8,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from latentart.storage.checkpoints import checkpoint_folder, find_checkpoint, load_checkpoint, save_checkpoint
+from latentart.storage.checkpoints import (
+    checkpoint_folder,
+    find_checkpoint,
+    load_checkpoint,
+    take_checkpoint,
+    write_checkpoint,
+)
 from latentart.storage.old_checkpoints import prune_checkpoints, set_aside_later
 
 
 def save(run: Path, step: int) -> Path:
     """Save a small checkpoint whose content tells its step."""
     folder = checkpoint_folder(run, step)
-    save_checkpoint(folder, {"model": {"w": torch.full((2, 3), float(step))}}, {"loss": step / 3})
+    write_checkpoint(run, take_checkpoint(step, {"model": {"w": torch.full((2, 3), float(step))}}, {"loss": step / 3}))
     return folder
 
 

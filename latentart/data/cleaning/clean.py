@@ -82,9 +82,8 @@ class Cleaning:
         self.raw, self.out, self.rules = raw, out, rules
         self.level, self.is_level_chosen = level or 1, level is not None
         if rules.link_root and not root_of_links(raw, rules.link_root).is_dir():
-            msg = (
-                f"data.link_root is {rules.link_root!r}, but {str(root_of_links(raw, rules.link_root))!r} is no folder."
-            )
+            place = str(root_of_links(raw, rules.link_root))
+            msg = f"data.link_root is {rules.link_root!r}, but {place!r} is no folder."
             raise ConfigError(msg, "Name the folder that links lead into, relative to the raw one.")
         self.table = raw / labels.table
         self.labels = _read_table(self.table, labels.label, raw)
@@ -160,9 +159,8 @@ class Cleaning:
             for group in near_names(self.styles)
         ]
         if self.rules.link_root:
-            near.append(
-                f"Links are followed into {str(root_of_links(self.raw, self.rules.link_root))!r} and nowhere else."
-            )
+            place = str(root_of_links(self.raw, self.rules.link_root))
+            near.append(f"Links are followed into {place!r} and nowhere else.")
         doubts = [] if self.is_level_chosen else doubt_level(self.raw)
         return [*(doubts if self.labels is None else self.labels.warnings), *near]
 
@@ -188,9 +186,8 @@ def _refuse_strangers(out: Path) -> None:
 
 def _read_table(table: Path, label: str, raw: Path) -> Labels | None:
     if table.is_symlink() or (table.exists() and not table.is_file() and not table.is_dir()):
-        raise ConfigError(
-            f"The table of labels {str(table)!r} is a link, pipe or device.", "Put the file itself there."
-        )
+        msg = f"The table of labels {str(table)!r} is a link, pipe or device."
+        raise ConfigError(msg, "Put the file itself there.")
     if table.is_file():
         return meet_files(read_labels(table, label), raw, table)
     if table.name != DEFAULT_TABLE:

@@ -19,7 +19,7 @@ DEFAULT_TABLE = "labels.csv"
 DEFAULT_LABEL = "style"  # what the names of folders are, where there is no table
 DELIMITERS = ",\t;|"
 EXCELS_WORD = re.compile(r'"?sep=(.)"?\s*')  # a first line that names the separator
-LIST = re.compile(r"""\[\s*(?:(?:'[^']*'|"[^"]*")\s*,?\s*)*\]""")
+LIST = re.compile(r"""\[\s*(?:(?:'[^']*'|"[^"]*")\s*(?:,\s*)?)*\]""")
 ITEM = re.compile(r"""'([^']*)'|"([^"]*)\"""")
 TYPED = r"(^|{0})[ ]*[“”„‟«»‘’‚]([^“”„‟«»‘’‚{1}]*)[“”‟«»‘’](?=[ ]*(?:{0}|[\r\n]|$))"  # a cell in typographic quotes
 OTHER_FILES = {
@@ -160,15 +160,11 @@ class _OddRows:
         return [f"{self.table}: {number} {what}, first {self.first[what]}." for what, number in self.counts.items()]
 
 
-def _bare(value: str) -> str:
-    """Return the first item of what was a list in Python, as WikiArt's tables have it, or the value as it is."""
+def _items_of(value: str) -> list[str]:
+    """Return the items of what was a list in Python, as WikiArt's tables have it; any other value is its own."""
     if value[:1] == "[" and LIST.fullmatch(value):
-        value = next((text for item in ITEM.finditer(value) if (text := (item[1] or item[2] or "").strip())), "")
-    return one_spelling(value)
-
-
-def _is_long_list(value: str) -> bool:
-    return value[:1] == "[" and bool(LIST.fullmatch(value)) and len(ITEM.findall(value)) > 1
+        return [(single or double).strip() for single, double in ITEM.findall(value)]
+    return [value]
 
 
 def _read_rows(
@@ -186,10 +182,11 @@ def _read_rows(
             continue
         if any(cells[width:]):
             odd.add("rows with more cells than columns have names", f"in line {line}")
-        values = [cells[i].strip() if i < len(cells) else "" for i in columns]
-        if any(map(_is_long_list, values)):
+        values = [_items_of(cells[i].strip()) if i < len(cells) else [""] for i in columns]
+        if any(len(items) > 1 for items in values):
             odd.add("rows with a list of several labels in a cell, of which the first counts", f"in line {line}")
-        row = tuple(shared.setdefault(value, _bare(value)) for value in values)
+        firsts = [one_spelling(next(filter(None, items), "")) for items in values]
+        row = tuple(shared.setdefault(value, value) for value in firsts)
         if any("\udc80" <= letter <= "\udcff" for value in row for letter in value):
             odd.add("rows with labels that are not UTF-8 (save the table as CSV in UTF-8)", f"in line {line}")
         if any(len(value) > MAX_NAME for value in row):

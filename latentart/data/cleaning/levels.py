@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from latentart.data.cleaning.raw_files import folders_at, list_folder
+from latentart.errors import listed
 
 DEEPEST = 8
 SHOWN = 4
@@ -34,6 +35,4 @@ def _is_hollow(folder: Path) -> bool:
 
 
 def _listed(folders: Sequence[Path]) -> str:
-    names = sorted({folder.name for folder in folders})
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(map(repr, names[:SHOWN])) + more
+    return listed(list(map(repr, sorted({folder.name for folder in folders}))), SHOWN)

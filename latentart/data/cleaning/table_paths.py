@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable
 from dataclasses import replace
-from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
 from latentart.data.cleaning.label_table import Labels, normal_path
@@ -49,34 +48,34 @@ def meet_files(labels: Labels, raw: Path, table: Path) -> Labels:
 
 
 class _Finder:
-    """Finds files by the last names of their paths."""
+    """Finds files by the last names of their paths, each path written from its end on."""
 
     def __init__(self, files: Iterable[str], *, is_strict: bool) -> None:
         self.is_strict = is_strict
-        self.by_name: dict[str, list[str]] = defaultdict(list)
-        for file in files:
-            name = normal_path(file).rpartition("/")[2]
-            for key in {name, PurePosixPath(name).stem}:
-                self.by_name[key].append(file)
+        self.ends = sorted((end, file) for file in files for end in _ends_of(file))
 
     def find(self, source: str, table: Path) -> list[str]:
-        names = normal_path(source).split("/")
-        found = self.by_name.get(names[-1], [])
-        if self.is_strict:
-            found = [file for file in found if _num_shared(names, file) == min(len(names) - 1, file.count("/"))]
-        if len(found) > 1:
-            most = max(_num_shared(names, file) for file in found)
-            found = [file for file in found if _num_shared(names, file) == most]
-        if len(found) > 1:
-            msg = f"{table.name} has a path that may mean {found[0]!r} or {found[1]!r}."
-            raise DataError(msg, "Write its paths relative to the raw folder, folders and endings included.")
-        return found
+        names = tuple(reversed(normal_path(source).split("/")))
+        for length in range(len(names), 0, -1):
+            found = self._beginning_with(names[:length], is_whole=self.is_strict and length < len(names))
+            if len(found) > 1:
+                msg = f"{table.name} has a path that may mean {found[0]!r} or {found[1]!r}."
+                raise DataError(msg, "Write its paths relative to the raw folder, folders and endings included.")
+            if found:
+                return found
+        return []
+
+    def _beginning_with(self, names: tuple[str, ...], *, is_whole: bool) -> list[str]:
+        """Return up to two files whose path ends so, or is that as a whole."""
+        first = bisect_left(self.ends, (names,))
+        near = self.ends[first : first + 2]
+        return [file for end, file in near if (end if is_whole else end[: len(names)]) == names]
 
 
-def _num_shared(names: Sequence[str], file: str) -> int:
-    """Return how many folders are the same, from the file upwards."""
-    pairs = zip(reversed(names[:-1]), reversed(normal_path(file).split("/")[:-1]), strict=False)
-    return len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
+def _ends_of(file: str) -> set[tuple[str, ...]]:
+    """Return the names of a path from its end on, the first with and without its ending."""
+    name, *folders = reversed(normal_path(file).split("/"))
+    return {(name, *folders), (PurePosixPath(name).stem, *folders)}
 
 
 def _is_file(folder: Path, path: str) -> bool:

@@ -174,10 +174,8 @@ def _decode(
             image = _load_jpeg(image, file)
         else:
             image.load()
-            size, orientation = (
-                image.size if box is None else size,
-                _orientation(image),
-            )  # a TIFF turns itself, a PNG may tell at its end
+            size = image.size if box is None else size  # a TIFF turns itself
+            orientation = _orientation(image)  # which a PNG may tell at its end
         image = flatten_to_srgb(image, background)
     if is_large and not np.ptp(image.getextrema(), axis=1).any():
         raise BadImage("bomb", f"{size[0]} x {size[1]} pixels of one color")

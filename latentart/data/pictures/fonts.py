@@ -26,6 +26,7 @@ FOLDERS = {
 }
 USUAL_FOLDERS = ("/usr/share/fonts", "/usr/local/share/fonts", "~/.local/share/fonts", "~/.fonts")
 WIDE = ("cjk", "unicode", "unifont", "fallback", "wqy", "noto", "pingfang", "hiragino", "msyh", "gothic", "malgun")
+SLANTED = ("bold", "italic", "black", "light", "thin", "oblique")
 
 
 def drawable(text: str, size: int) -> tuple[str, Font]:
@@ -81,12 +82,10 @@ def _fonts_of_system() -> Iterator[Path]:
             paths += [path for path in folder.rglob("*") if path.suffix.lower() in (".ttf", ".ttc", ".otf")]
         except (OSError, RuntimeError):  # no home, or no permission
             continue
-    slanted = ("bold", "italic", "black", "light", "thin", "oblique")
-    names = [(path.name.lower(), path) for path in paths]
-    yield from (
-        path
-        for *_, path in sorted(
-            (not any(word in name for word in WIDE), any(word in name for word in slanted), str(path), path)
-            for name, path in names
-        )
-    )
+    yield from sorted(paths, key=_rank)
+
+
+def _rank(path: Path) -> tuple[bool, bool, str]:
+    """Return what sorts fonts: those of many letters come first, and of these the upright ones of usual weight."""
+    name = path.name.lower()
+    return not any(word in name for word in WIDE), any(word in name for word in SLANTED), str(path)

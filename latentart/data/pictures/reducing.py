@@ -158,9 +158,10 @@ def _tiff_bands(
     across = math.ceil(width / tags[TILE_WIDTH]) if is_tiled else 1
     rows = tags[TILE_HEIGHT] if is_tiled else min(height, tags.get(ROWS_PER_STRIP, height))
     if is_plain and not is_tiled and rows * width > band_pixels:  # strips that are not packed are cut into rows
-        bits = _numbers(tags.get(BITS_PER_SAMPLE, 1))
-        length = math.ceil(width * (bits[0] if planes > 1 else sum(bits)) / 8)
-        offsets = [offsets[i // rows] + i % rows * length for i in range(height * planes)]
+        bits = _numbers(tags.get(BITS_PER_SAMPLE, 1))[0] * (1 if planes > 1 else tags.get(SAMPLES, 1))
+        length, strips = math.ceil(width * bits / 8), math.ceil(height / rows)  # strips of each plane
+        firsts = [offsets[i * strips : (i + 1) * strips] for i in range(planes)]
+        offsets = [strip[y // rows] + y % rows * length for strip in firsts for y in range(height)]
         counts, rows = [length] * len(offsets), 1
     if rows * width > most_pixels:
         raise BadImage("too_large", "a TIFF packed in large pieces can only be read whole: save it in strips or tiles")

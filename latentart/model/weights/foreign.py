@@ -113,7 +113,7 @@ def fit_foreign(network: nn.Module, groups: Mapping[str, Mapping[str, Tensor]], 
         raise UsageError(f"there is no group '{key}' of tensors.", f"Groups: {shown}.")
     own = network.state_dict()
     tried = {name: _aligned(own, group, name) for name, group in groups.items() if key in (None, name)}
-    fitting = {name: found for name, found in tried.items() if not _differences(own, found.tensors)}
+    fitting = {name: found for name, found in tried.items() if _fits(own, found.tensors)}
     averages = {name: found for name, found in fitting.items() if "ema" in name.lower() or "average" in name.lower()}
     chosen = averages if len(averages) == 1 else fitting
     if len(chosen) > 1:
@@ -181,8 +181,8 @@ def _aligned(own: Mapping[str, Tensor], group: Mapping[str, Tensor], key: str) -
     return Found(mine or inner, key, prefix, [name for name in inner if name not in mine] if mine else [])
 
 
-def _differences(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> bool:
-    return own.keys() != tensors.keys() or _num_fitting(own, tensors) != len(own)
+def _fits(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> bool:
+    return own.keys() == tensors.keys() and _num_fitting(own, tensors) == len(own)
 
 
 def _num_fitting(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> int:

@@ -15,7 +15,7 @@ from typing import Any, Self
 from torch import Tensor
 
 from latentart.errors import ResourceError
-from latentart.storage.checkpoints import Snapshot, take_snapshot, write_snapshot
+from latentart.storage.checkpoints import Checkpoint, take_checkpoint, write_checkpoint
 from latentart.storage.old_checkpoints import prune_checkpoints
 
 logger = logging.getLogger(__name__)
@@ -67,10 +67,10 @@ class CheckpointWriter:
         if self.is_idle:
             return
         self.wait()
-        snapshot = take_snapshot(step, tensors, state)
+        checkpoint = take_checkpoint(step, tensors, state)
         # a daemon, as nothing may hold up a process that is told twice to end
         self._thread = threading.Thread(
-            target=self._write, args=(snapshot, tuple(milestones)), name="checkpoint", daemon=True
+            target=self._write, args=(checkpoint, tuple(milestones)), name="checkpoint", daemon=True
         )
         self._thread.start()
 
@@ -102,15 +102,15 @@ class CheckpointWriter:
         if self._error is not None:
             raise self._error
 
-    def _write(self, snapshot: Snapshot, milestones: Collection[int]) -> None:
+    def _write(self, checkpoint: Checkpoint, milestones: Collection[int]) -> None:
         try:
-            write_snapshot(self.run, snapshot)
+            write_checkpoint(self.run, checkpoint)
             self._failures, self._error = 0, None
-            prune_checkpoints(self.run, self.keep, milestones, newest=snapshot.step)
+            prune_checkpoints(self.run, self.keep, milestones, newest=checkpoint.step)
         except ResourceError as error:
             self._failures, self._error = self._failures + 1, error
             count = f"{self._failures} of {MAX_FAILURES} in a row"
-            logger.warning("step %d is not saved (%s), older checkpoints stay: %s", snapshot.step, count, error)
+            logger.warning("step %d is not saved (%s), older checkpoints stay: %s", checkpoint.step, count, error)
         except BaseException as error:  # a bug: raised where the training is
             self._error = error
 

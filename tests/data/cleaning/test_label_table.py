@@ -229,6 +229,14 @@ def test_large_tables_stay_small_in_memory(table: Path) -> None:
     assert peak < 500 * number
 
 
+def test_what_begins_like_a_list_is_read_at_once(tmp_path: Path) -> None:
+    """A stranger's cell of 100,000 spaces in what is no list in the end took minutes; it is a label, and too long."""
+    table = tmp_path / "labels.csv"
+    table.write_text(f"path,genre\na.jpg,['A'{' ' * 100_000}x\n")
+
+    assert read_labels(table, "genre").style_of("a.jpg") == ""
+
+
 def test_lists_of_one_are_their_item(tmp_path: Path) -> None:
     """As WikiArt's tables write genres; of a list of two the first counts, and that is told."""
     table = tmp_path / "labels.csv"

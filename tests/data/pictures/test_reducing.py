@@ -72,17 +72,31 @@ def tiled_tiff(side: int, *, is_planar: bool) -> bytes:
         for y in range(down)
         for x in range(across)
     ]
-    starts = 8 + np.cumsum([0, *map(len, tiles)])
-    tags = {256: [WIDTH], 257: [HEIGHT], 258: [8] * 3, 259: [8], 262: [2], 277: [3], 284: [1 + is_planar]}
-    tags |= {322: [side], 323: [side], 324: starts[:-1].tolist(), 325: [*map(len, tiles)]}
+    tags = {258: [8] * 3, 259: [8], 284: [1 + is_planar], 322: [side], 323: [side]}
+    return tiff_of(tags, (324, 325), tiles)
+
+
+def striped_tiff(rows: int, *, is_planar: bool, bits: int = 3) -> bytes:
+    """Return a TIFF in strips, of separate or of interleaved colors, not packed, that tells its depth so often."""
+    pixels = np.asarray(gradients())
+    planes = pixels.transpose(2, 0, 1) if is_planar else [pixels]
+    strips = [plane[y : y + rows].tobytes() for plane in planes for y in range(0, HEIGHT, rows)]
+    return tiff_of({258: [8] * bits, 259: [1], 278: [rows], 284: [1 + is_planar]}, (273, 279), strips)
+
+
+def tiff_of(tags: dict[int, list[int]], places: tuple[int, int], pieces: list[bytes]) -> bytes:
+    """Return a TIFF of three colors with these tags and pieces, whose offsets and lengths stand in ``places``."""
+    starts = 8 + np.cumsum([0, *map(len, pieces)])
+    tags = tags | {256: [WIDTH], 257: [HEIGHT], 262: [2], 277: [3]}
+    tags |= {places[0]: starts[:-1].tolist(), places[1]: [*map(len, pieces)]}
     after, entries = b"", b""
-    for tag, values in tags.items():
+    for tag, values in sorted(tags.items()):
         value = struct.pack(f"<{len(values)}I", *values)
         if len(values) > 1:
             after, value = after + value, struct.pack("<I", starts[-1] + len(after))
         entries += struct.pack("<HHI", tag, 4, len(values)) + value
     start = struct.pack("<HHI", 0x4949, 42, starts[-1] + len(after))
-    return start + b"".join(tiles) + after + struct.pack("<H", len(tags)) + entries + bytes(4)
+    return start + b"".join(pieces) + after + struct.pack("<H", len(tags)) + entries + bytes(4)
 
 
 def flipped(content: bytes, place: int) -> bytes:
@@ -111,6 +125,8 @@ CASES: dict[str, tuple[bytes, float]] = {
     "tiff in one strip": (encoded("RGB", "TIFF", tiffinfo={278: HEIGHT}), 43),
     "tiff in tiles": (tiled_tiff(48, is_planar=False), 43),
     "tiff in tiles of one color": (tiled_tiff(48, is_planar=True), 43),
+    "tiff in strips of one color": (striped_tiff(100, is_planar=True), 43),
+    "tiff that tells its depth once": (striped_tiff(100, is_planar=False, bits=1), 43),
     "jpeg": (encoded("RGB", "JPEG", exif=TURNED), 90),
     "jpeg 2000": (encoded("RGB", "JPEG2000"), 33),
 }  # fmt: skip

@@ -13,7 +13,7 @@ from latentart.builders import build_denoiser
 from latentart.config.denoiser import UNetConfig
 from latentart.config.optim import OptimizerConfig
 from latentart.core.randomness import normal_for
-from latentart.storage.checkpoints import checkpoint_folder, load_checkpoint, save_checkpoint
+from latentart.storage.checkpoints import checkpoint_folder, load_checkpoint, take_checkpoint, write_checkpoint
 from latentart.storage.tensors import load_matching
 from latentart.training.build import build_optimizer
 from latentart.training.steps.muon import Muon, build_muon, inner_matrices, orthogonalize
@@ -167,7 +167,8 @@ def test_resumed_training_equals_unbroken_training_bit_for_bit(tmp_path: Path, s
     resumed = train(first, first_optimizer, range(stop))
     tensors, json = flatten_optimizer(first_optimizer)
     folder = checkpoint_folder(tmp_path, stop)
-    save_checkpoint(folder, {"model": first.state_dict(), "optimizer": tensors}, {"optimizer": json})
+    parts = {"model": first.state_dict(), "optimizer": tensors}
+    write_checkpoint(tmp_path, take_checkpoint(stop, parts, {"optimizer": json}))
     loaded = load_checkpoint(folder)
     load_matching(second, loaded.tensors["model"], "model")
     restore_optimizer(second_optimizer, loaded.tensors["optimizer"], loaded.state["optimizer"])

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from latentart.core.randomness import normal_for
 from latentart.errors import ModelError
-from latentart.storage.checkpoints import checkpoint_folder, load_checkpoint, save_checkpoint
+from latentart.storage.checkpoints import checkpoint_folder, load_checkpoint, take_checkpoint, write_checkpoint
 from latentart.storage.tensors import load_matching
 from latentart.training.steps.optim import (
     RatePlan,
@@ -61,11 +61,8 @@ def test_resumed_training_equals_unbroken_training_bit_for_bit(tmp_path: Path, s
     first, first_optimizer = build()
     resumed_losses = train(first, first_optimizer, range(stop))
     tensors, json = flatten_optimizer(first_optimizer)
-    save_checkpoint(
-        checkpoint_folder(tmp_path, stop),
-        {"model": first.state_dict(), "optimizer": tensors},
-        {"optimizer": json},
-    )
+    parts = {"model": first.state_dict(), "optimizer": tensors}
+    write_checkpoint(tmp_path, take_checkpoint(stop, parts, {"optimizer": json}))
     loaded = load_checkpoint(checkpoint_folder(tmp_path, stop))
     second, second_optimizer = build()
     load_matching(second, loaded.tensors["model"], "model")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from latentart.errors import ModelError
-from latentart.storage.checkpoints import checkpoint_folder, save_checkpoint
+from latentart.storage.checkpoints import checkpoint_folder, take_checkpoint, write_checkpoint
 from latentart.storage.folders import write_json_atomic
 from latentart.training.survival.recovery import find_sound_checkpoint
 
@@ -16,7 +16,8 @@ from latentart.training.survival.recovery import find_sound_checkpoint
 def save(run: Path, step: int, in_a_row: int = 0) -> Path:
     """Write a checkpoint that was made after so many updates left out, and return its folder."""
     folder = checkpoint_folder(run, step)
-    save_checkpoint(folder, {"model": {"w": torch.ones(2)}}, {"optimizers": {"numbers": {"in_a_row": in_a_row}}})
+    state = {"optimizers": {"numbers": {"in_a_row": in_a_row}}}
+    write_checkpoint(run, take_checkpoint(step, {"model": {"w": torch.ones(2)}}, state))
     return folder
 
 
