@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 import torch
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from latentart.builders import build_autoencoder, build_denoiser
 from latentart.config.denoiser import DenoiserConfig
@@ -139,16 +141,8 @@ def require_fitting_files(folder: Path, description: Description) -> None:
     Raises:
         ModelError: so it is, or a network that cannot be built.
     """
-    config = description.autoencoder
     try:
-        with torch.device("meta"):
-            networks: dict[str, nn.Module] = {"autoencoder": build_autoencoder(config)}
-            if description.denoiser is not None:
-                counts = description.label_counts
-                networks["denoiser"] = build_denoiser(description.denoiser, config.latent_channels, counts)
-        needed = {
-            name: sum(t.numel() * t.element_size() for t in n.state_dict().values()) for name, n in networks.items()
-        }
+        needed = _bytes_needed(description.autoencoder, description.denoiser, tuple(description.label_counts))
     except (RuntimeError, ValueError, TypeError, OverflowError, MemoryError) as error:
         raise unknown_model(folder / "model.json", error) from None
     for name, size in needed.items():
@@ -162,6 +156,33 @@ def require_fitting_files(folder: Path, description: Description) -> None:
     if (memory := total_bytes()) and sum(needed.values()) > memory:
         sizes = f"{sum(needed.values()) / 1e9:.0f} GB, this machine has {memory / 1e9:.0f} GB"
         raise ModelError(f"the networks in {folder} take {sizes}.")
+
+
+# by torch's initializers from without, and by those from within that are not to be met
+_DRAWS = (nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_, torch.Tensor.normal_, torch.Tensor.uniform_)
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves new layers as they are: on "meta" they have no values, and drawing them would load torch._dynamo."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if function in _DRAWS:
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **kwargs)
+
+
+@cache
+def _bytes_needed(
+    autoencoder: AutoencoderConfig, denoiser: DenoiserConfig | None, label_counts: tuple[int, ...]
+) -> dict[str, int]:
+    with torch.device("meta"), _Unfilled():
+        networks: dict[str, nn.Module] = {"autoencoder": build_autoencoder(autoencoder)}
+        if denoiser is not None:
+            networks["denoiser"] = build_denoiser(denoiser, autoencoder.latent_channels, label_counts)
+    return {name: sum(t.numel() * t.element_size() for t in n.state_dict().values()) for name, n in networks.items()}
 
 
 def unknown_model(path: Path, reason: str | Exception) -> ModelError:

@@ -18,6 +18,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from torch import Tensor
 
@@ -38,18 +39,18 @@ class Step:
     alpha_bar_t: Tensor
     alpha_bar_prev: Tensor
 
-    @property
+    @cached_property
     def h(self) -> Tensor:
         """Its length λ_prev - λ_t, ∞ to the clean end and from pure noise."""
         odds = self.alpha_bar_prev * (1 - self.alpha_bar_t) / (self.alpha_bar_t * (1 - self.alpha_bar_prev))
         return odds.log() / 2
 
-    @property
+    @cached_property
     def kept(self) -> Tensor:
         """The share of ``x_t`` that Euler's step keeps, √((1-ᾱ_prev)/(1-ᾱ_t))."""
         return ((1 - self.alpha_bar_prev) / (1 - self.alpha_bar_t)).sqrt()
 
-    @property
+    @cached_property
     def gain(self) -> Tensor:
         """The share of ``x0_hat`` that Euler's step takes in, √ᾱ_prev (1 - e^-h)."""
         return self.alpha_bar_prev.sqrt() - self.alpha_bar_t.sqrt() * self.kept

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 SSIM_WINDOW = 11  # pixels: a Gaussian of sigma 1.5
 
@@ -21,6 +20,8 @@ def ssim_per_image(images_hat: Tensor, images: Tensor) -> Tensor:
     if min(images.shape[-2:]) < SSIM_WINDOW:
         msg = f"images: got {tuple(images.shape[-2:])} pixels, expected at least {SSIM_WINDOW} each way"
         raise ValueError(msg)
+    from torchmetrics.functional.image import structural_similarity_index_measure  # with scipy and matplotlib, seconds
+
     pair = (images_hat.float().clamp(-1, 1), images.float().clamp(-1, 1))
     scores = structural_similarity_index_measure(*pair, sigma=1.5, data_range=2.0, reduction="none")
     assert isinstance(scores, Tensor)  # a pair only where the map itself is asked for

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -109,33 +111,35 @@ def decoded(content: bytes, share: float) -> Decoded:
     return decode_stream(io.BytesIO(content), max_side=40, max_pixels=int(WIDTH * HEIGHT * share))
 
 
-CASES: dict[str, tuple[bytes, float]] = {
-    **{f"png {mode}": (encoded(mode, "PNG", exif=TURNED), 43) for mode in ("L", "LA", "P", "RGB", "RGBA", "I;16")},
-    "png 1": (encoded("1", "PNG"), 40),
-    "png with a clear color": (encoded("P", "PNG", transparency=bytes(range(200))), 43),
-    "png of 16 colors": (encoded("L", "PNG", bits=4), 40),
-    **{f"png deep {channels}": (deep_png(color, channels), 43) for color, channels in ((0, 1), (4, 2), (2, 3), (6, 4))},
+MODES = ("L", "LA", "P", "RGB", "RGBA", "I;16")
+CASES: dict[str, tuple[Callable[[], bytes], float]] = {
+    **{f"png {mode}": (partial(encoded, mode, "PNG", exif=TURNED), 43) for mode in MODES},
+    "png 1": (partial(encoded, "1", "PNG"), 40),
+    "png with a clear color": (partial(encoded, "P", "PNG", transparency=bytes(range(200))), 43),
+    "png of 16 colors": (partial(encoded, "L", "PNG", bits=4), 40),
+    **{f"png deep {n}": (partial(deep_png, color, n), 43) for color, n in ((0, 1), (4, 2), (2, 3), (6, 4))},
     **{
-        f"tiff {mode} {packing}": (encoded(mode, "TIFF", compression=packing, tiffinfo={278: 16}), 43)
+        f"tiff {mode} {packing}": (partial(encoded, mode, "TIFF", compression=packing, tiffinfo={278: 16}), 43)
         for mode, packing in [
             ("RGB", "raw"), ("RGBA", "tiff_lzw"), ("P", "packbits"), ("CMYK", "jpeg"), ("I;16", "tiff_adobe_deflate"),
         ]
     },
-    "tiff turned": (encoded("RGB", "TIFF", exif=TURNED, compression="tiff_lzw", tiffinfo={278: 16}), 43),
-    "tiff in one strip": (encoded("RGB", "TIFF", tiffinfo={278: HEIGHT}), 43),
-    "tiff in tiles": (tiled_tiff(48, is_planar=False), 43),
-    "tiff in tiles of one color": (tiled_tiff(48, is_planar=True), 43),
-    "tiff in strips of one color": (striped_tiff(100, is_planar=True), 43),
-    "tiff that tells its depth once": (striped_tiff(100, is_planar=False, bits=1), 43),
-    "jpeg": (encoded("RGB", "JPEG", exif=TURNED), 90),
-    "jpeg 2000": (encoded("RGB", "JPEG2000"), 33),
+    "tiff turned": (partial(encoded, "RGB", "TIFF", exif=TURNED, compression="tiff_lzw", tiffinfo={278: 16}), 43),
+    "tiff in one strip": (partial(encoded, "RGB", "TIFF", tiffinfo={278: HEIGHT}), 43),
+    "tiff in tiles": (partial(tiled_tiff, 48, is_planar=False), 43),
+    "tiff in tiles of one color": (partial(tiled_tiff, 48, is_planar=True), 43),
+    "tiff in strips of one color": (partial(striped_tiff, 100, is_planar=True), 43),
+    "tiff that tells its depth once": (partial(striped_tiff, 100, is_planar=False, bits=1), 43),
+    "jpeg": (partial(encoded, "RGB", "JPEG", exif=TURNED), 90),
+    "jpeg 2000": (partial(encoded, "RGB", "JPEG2000"), 33),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_picture_reduced_while_it_is_read_is_the_picture(name: str) -> None:
     """Every depth, mode, packing and turn: as large as when read whole, and as alike as the dB say."""
-    content, least = CASES[name]
+    make, least = CASES[name]
+    content = make()
 
     whole, reduced = decoded(content, 2.0), decoded(content, 0.4)
 
@@ -145,20 +149,24 @@ def test_a_picture_reduced_while_it_is_read_is_the_picture(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "reason", "advice"),
+    ("make", "reason", "advice"),
     [
-        (encoded("RGB", "WEBP"), "too_large", "more than may be decoded"),
-        (encoded("RGB", "TIFF", compression="tiff_lzw", tiffinfo={278: HEIGHT}), "too_large", "in strips or tiles"),
-        (encoded("F", "TIFF"), "too_large", "with 16 or 8"),
-        (encoded("RGB", "JPEG", progressive=True, subsampling=0), "too_large", "as baseline"),
-        (deep_png(2, 3)[:-2000], "truncated", "ends before"),
-        (flipped(deep_png(2, 3), 3000), "damaged", "checksum"),
+        (partial(encoded, "RGB", "WEBP"), "too_large", "more than may be decoded"),
+        (
+            partial(encoded, "RGB", "TIFF", compression="tiff_lzw", tiffinfo={278: HEIGHT}),
+            "too_large",
+            "in strips or tiles",
+        ),
+        (partial(encoded, "F", "TIFF"), "too_large", "with 16 or 8"),
+        (partial(encoded, "RGB", "JPEG", progressive=True, subsampling=0), "too_large", "as baseline"),
+        (lambda: deep_png(2, 3)[:-2000], "truncated", "ends before"),
+        (lambda: flipped(deep_png(2, 3), 3000), "damaged", "checksum"),
     ],
 )
-def test_what_cannot_be_reduced_is_refused_with_advice(content: bytes, reason: str, advice: str) -> None:
+def test_what_cannot_be_reduced_is_refused_with_advice(make: Callable[[], bytes], reason: str, advice: str) -> None:
     """The reason is its own, and says how to save it."""
     with pytest.raises(BadImage, match=advice) as caught:
-        decoded(content, 0.52)
+        decoded(make(), 0.52)
 
     assert caught.value.reason_code == reason
 
