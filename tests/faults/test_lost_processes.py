@@ -84,7 +84,7 @@ def torchrun(untrained: Path, tmp_path: Path) -> Iterator[Callable[[], subproces
 
     yield launch
     for process in started:
-        process.kill()
+        process.terminate()  # a launcher takes its processes with it
         process.wait()
 
 
