@@ -11,18 +11,20 @@ from collections.abc import Iterable
 from latentart.data.names import one_spelling
 
 MAX_BYTES = 80
+KEPT = ("Mn", "Mc", "Me", "So")
 WINDOWS_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE)
 
 
 def slug(name: str) -> str:
     """Return a safe file name for ``name``: itself if it is safe, else a cleaned form and 8 hex digits of its hash.
 
-    At most 80 bytes of letters and digits of any writing and ``_.-``, never empty, never starting with ``.`` or ``-``,
-    no Windows device. A space within becomes ``_`` and costs no hash; ``slugs`` keeps such names apart.
+    At most 80 bytes of letters, digits, pictographs and ``_.-``, never empty, never starting with ``.`` or ``-``, no
+    Windows device. A space within becomes ``_`` and costs no hash; ``slugs`` keeps such names apart.
     """
     name = one_spelling(name)
     plain = re.sub(r"(?<=[^ ]) (?=[^ ])", "_", name)
-    safe = re.sub(r"[^\w.-]", lambda found: found[0] if unicodedata.category(found[0])[0] in "LNM" else "_", plain)
+    # marks belong to letters, and symbols without a use of their own (So) are pictographs, as emoji
+    safe = re.sub(r"[^\w.-]", lambda found: found[0] if unicodedata.category(found[0]) in KEPT else "_", plain)
     safe = re.sub(r"^[.-]", "_", safe)
     safe = re.sub(r"\.$", "_", safe)  # Windows drops a dot at the end
     if WINDOWS_DEVICE.fullmatch(safe):
