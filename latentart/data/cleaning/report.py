@@ -13,6 +13,7 @@ from typing import Any
 
 from latentart.data.index import write_lines
 from latentart.errors import listed
+from latentart.printable import counted
 
 SCHEMA = 1
 UNEVEN = 10  # largest style over smallest from which balanced sampling is worth a thought
@@ -78,7 +79,7 @@ class Balance:
 
     def __str__(self) -> str:
         if self.num_styles == 1:
-            return f"1 style with {self.most} pictures"
+            return f"1 style with {counted(self.most, 'picture')}"
         names = f"{self.fewest} ({self.smallest}) to {self.most} ({self.largest})"
         return f"{self.num_styles} styles with {names} pictures each, 1 to {self.most / self.fewest:.3g}"
 
@@ -181,7 +182,7 @@ def _json_lines(values: Mapping[str, Any]) -> Iterator[str]:
         if not isinstance(held, (list, dict)) or not held:
             yield f"{start}{json.dumps(held)}"
             continue
-        items = map(json.dumps, held)
+        items: Iterator[str] = map(json.dumps, held)
         if isinstance(held, dict):
             items = (f"{json.dumps(key)}: {json.dumps(value)}" for key, value in held.items())
         yield start + ("[" if isinstance(held, list) else "{")
