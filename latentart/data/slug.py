@@ -5,24 +5,26 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterable
 
 from latentart.data.names import one_spelling
 
 MAX_BYTES = 80
+KEPT = ("Mn", "Mc", "Me", "So")
 WINDOWS_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE)
 
 
 def slug(name: str) -> str:
     """Return a safe file name for ``name``: itself if it is safe, else a cleaned form and 8 hex digits of its hash.
 
-    At most 80 bytes of letters and digits of any writing and ``_.-``, never empty, never starting with ``.`` or ``-``,
-    no Windows device. A space within becomes ``_`` and costs no hash; ``slugs`` keeps such names apart.
+    At most 80 bytes of letters, digits, pictographs and ``_.-``, never empty, never starting with ``.`` or ``-``, no
+    Windows device. A space within becomes ``_`` and costs no hash; ``slugs`` keeps such names apart.
     """
     name = one_spelling(name)
     plain = re.sub(r"(?<=[^ ]) (?=[^ ])", "_", name)
-    safe = "".join(letter if letter in "_.-" or unicodedata.category(letter)[0] in "LNM" else "_" for letter in plain)
+    # marks belong to letters, and symbols without a use of their own (So) are pictographs, as emoji
+    safe = re.sub(r"[^\w.-]", lambda found: found[0] if unicodedata.category(found[0]) in KEPT else "_", plain)
     safe = re.sub(r"^[.-]", "_", safe)
     safe = re.sub(r"\.$", "_", safe)  # Windows drops a dot at the end
     if WINDOWS_DEVICE.fullmatch(safe):
@@ -32,15 +34,9 @@ def slug(name: str) -> str:
 
 def slugs(names: Iterable[str], taken: Iterable[str] = ()) -> dict[str, str]:
     """Return a slug for each name, all different from each other and from ``taken`` even where case is ignored."""
-    groups: dict[str, list[str]] = defaultdict(list)
-    for name in set(names):
-        groups[slug(name).casefold()].append(name)
-    used = {name.casefold() for name in taken}
-    return {
-        name: slug(name) if len(group) == 1 and key not in used else _with_hash(slug(name), name)
-        for key, group in groups.items()
-        for name in group
-    }
+    found = {name: slug(name) for name in set(names)}
+    used = Counter(safe.casefold() for safe in (*found.values(), *taken))
+    return {name: safe if used[safe.casefold()] == 1 else _with_hash(safe, name) for name, safe in found.items()}
 
 
 def _with_hash(safe: str, name: str) -> str:

@@ -7,9 +7,11 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # clean-data asks for memory too, and needs no torch
+    import torch
+    from torch import Tensor
 
 _UNLIMITED = 2**60  # what control groups write where there is no limit
 
@@ -17,6 +19,8 @@ _UNLIMITED = 2**60  # what control groups write where there is no limit
 def peak_bytes(device: torch.device) -> int | None:
     """Return the most memory that tensors held on a GPU, else that this process held; None where nobody tells."""
     if device.type == "cuda":
+        import torch
+
         return int(torch.cuda.max_memory_allocated(device))
     if (kilobytes := _read_field(Path("/proc/self/status"), "VmHWM")) is not None:
         return kilobytes * 1024
@@ -42,12 +46,19 @@ def file_bytes() -> int:
 
 
 def available_bytes(device: torch.device, root: Path = Path("/")) -> int | None:
-    """Return how much memory is left: on a GPU, else of the machine or of the container; None where nobody tells.
+    """Return how much memory is left: on a GPU, else as ``left_bytes`` does."""
+    if device.type == "cuda":
+        import torch
+
+        return int(torch.cuda.mem_get_info(device)[0])
+    return left_bytes(root)
+
+
+def left_bytes(root: Path = Path("/")) -> int | None:
+    """Return how much memory is left of the machine or of the container; None where nobody tells.
 
     ``root`` is where the system's files lie.
     """
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
     found = [_left_in_group(root / "sys/fs/cgroup", "memory.max", "memory.current")]
     found.append(_left_in_group(root / "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"))
     if (kilobytes := _read_field(root / "proc/meminfo", "MemAvailable")) is not None:
@@ -57,7 +68,7 @@ def available_bytes(device: torch.device, root: Path = Path("/")) -> int | None:
 
 def most_processes(each: int) -> int:
     """Return how many worker processes this machine bears: twice its cores, and ``each`` takes its bytes of memory."""
-    left, most = available_bytes(torch.device("cpu")), 2 * own_cores()
+    left, most = left_bytes(), 2 * own_cores()
     return max(1, most if left is None else min(most, left // each))
 
 
@@ -114,6 +125,8 @@ def activation_bytes(forward: Callable[[], Tensor], own: Iterable[Tensor]) -> in
     Memory that several of them share counts once. ``own`` are those there anyway, as weights. What is computed again
     in the backward pass is not kept, and so does not count.
     """
+    import torch
+
     known = {tensor.untyped_storage().data_ptr() for tensor in own}
     found: dict[int, int] = {}
 

@@ -19,7 +19,7 @@ from latentart.printable import counted, duration
 from latentart.reporting.page import MARK, Page, Preview, render
 from latentart.reporting.run_charts import draw_charts
 from latentart.reporting.thumbnails import make_thumbnail, make_thumbnails, thin_evenly
-from latentart.scoring.run_history import HELD_OUT_LOSS, METRICS, RunHistory, Trace
+from latentart.scoring.run_history import HELD_OUT_LOSS, METRICS, RunHistory, Trace, call_times
 from latentart.scoring.verdict import judge_run
 from latentart.storage.whole import whole_file
 
@@ -101,7 +101,8 @@ def build_page(run: Path) -> Page:
     """Read a run, however damaged, and return what its page shows."""
     config = _read_json(run / "config.json")
     what = _network(run)
-    history = RunHistory(run, what)
+    log = _read_text(run / "log.txt")
+    history = RunHistory(run, what, call_times(log))
     with ThreadPoolExecutor(1) as beside:  # pictures are decoded while the numbers are read and drawn
         pictures = beside.submit(read_previews, run / "previews")
         unread = _read_history(history)
@@ -120,7 +121,7 @@ def build_page(run: Path) -> Page:
         scores=read_scores(run / "evaluations.jsonl", history),
         machine={name: _show(value) for name, value in _read_json(run / "machine.json").items()},
         config=_read_text(run / "config.json").strip().splitlines(),
-        log=_read_text(run / "log.txt").splitlines()[-LOG_LINES:],
+        log=log.splitlines()[-LOG_LINES:],
         notes=[*unread, *_notes(history, unreadable)],
     )
 

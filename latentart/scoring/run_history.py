@@ -5,9 +5,13 @@ from __future__ import annotations
 import errno
 import json
 import math
+import re
 from array import array
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +28,7 @@ MAX_LINES = 4000  # of steps that are parsed, in a fraction of a second
 MAX_LINE_BYTES = 2**20
 MAX_POINTS = 1000  # that are left of a trace
 SAMPLED_BYTES = 64 * 2**10
+BEGIN = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d) (?:denoiser|stage \S+): steps ", re.MULTILINE)
 
 
 class MetricsReader:
@@ -160,6 +165,15 @@ class Said:
     verdict: Verdict
 
 
+def call_times(log: str) -> list[float]:
+    """Return when the calls began that wrote this text log, or their stages, in seconds since 1970."""
+    times: list[float] = []
+    for found in BEGIN.finditer(log):
+        with suppress(ValueError, OverflowError):  # others may have written there
+            times.append(datetime.fromisoformat(found[1]).timestamp())
+    return sorted(times)
+
+
 class RunHistory:
     """A run's numbers so far; ``read`` takes in what has been written since.
 
@@ -168,8 +182,9 @@ class RunHistory:
         fixed: the newest of those that are no series. said: verdicts.
     """
 
-    def __init__(self, run: Path, what: ModelPart) -> None:
-        self.what = what
+    def __init__(self, run: Path, what: ModelPart, calls: Sequence[float] = ()) -> None:
+        """Begin with nothing; ``calls`` are the times at which calls began, as ``call_times`` finds them."""
+        self.what, self._calls = what, calls
         self.reader = MetricsReader(run / METRICS)
         self.traces: dict[str, Trace] = {}
         self._stage_starts: dict[str, int] = {}
@@ -211,11 +226,12 @@ class RunHistory:
             self.fixed[name] = value
 
     def _count_time(self, now: float | None) -> None:
-        """Add up the time between lines; a gap of more than ten times the usual is a pause between two calls."""
+        """Add up the time between lines, without pauses: what is before a call's begin, or over ten times the usual."""
         if now is None:
             return
         if self._time is not None and now - self._time > 0:
-            gap = now - self._time
+            call = self._calls[bisect_right(self._calls, now) - 1] if self._calls else 0.0
+            gap = now - (call if self._time < call <= now else self._time)
             usual = self.seconds / max(1, len(self.traces.get("loss", ())) - 1)
             self.seconds += gap if usual == 0 or gap < max(600.0, 10 * usual) else 0.0
         self._time = now

@@ -56,6 +56,11 @@ def test_a_hostile_name_becomes_a_safe_one_with_a_hash(name: str) -> None:
         ("Cafe\u0301", "Café"),
         ("हिन्दी", "हिन्दी"),
         ("Модерн", "Модерн"),
+        ("🎨 Art ❤️", "🎨_Art_❤️"),
+        ("คิวบิสม์", "คิวบิสม์"),
+        ("باروك", "باروك"),
+        ("한국화", "한국화"),
+        ("Ｐｏｐ", "Ｐｏｐ"),
     ],
 )
 def test_names_of_any_writing_stay_readable(name: str, expected: str) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nursery import others_of
 
 from latentart.storage.checkpoints import find_checkpoint
 
@@ -54,12 +55,12 @@ def test_a_killed_worker_ends_the_run_in_one_line(
         before = steps_logged(untrained)
         child = start(untrained, "train", "ldm", *ENDLESS, "data.workers=2")
         child.wait_for(lambda: steps_logged(untrained) >= before + 2)  # noqa: B023
-        workers = [pid for pid in child.others() if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        workers = [pid for pid in others_of(child.pid) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
         assert len(workers) == 2
         os.kill(chance.choice(workers), signal.SIGKILL)
         is_told = child.wait() == 5 and "a process that loads data was ended from outside" in child.error()
         until = time.monotonic() + 3
-        while (left := child.others()) and time.monotonic() < until:
+        while (left := others_of(child.pid)) and time.monotonic() < until:
             time.sleep(0.05)
         good += is_told and not left and goes_on(run, untrained)
 
@@ -83,7 +84,7 @@ def torchrun(untrained: Path, tmp_path: Path) -> Iterator[Callable[[], subproces
 
     yield launch
     for process in started:
-        process.kill()
+        process.terminate()  # a launcher takes its processes with it
         process.wait()
 
 

@@ -6,6 +6,7 @@ import base64
 import json
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -94,6 +95,26 @@ def learned(tmp_path: Path) -> Path:
 def read(run: Path, **options: Any) -> Reader:
     """Return the report of a run, read."""
     return Reader(report(run, **options).path.read_text(encoding="utf-8"))
+
+
+def test_a_pause_between_two_calls_is_no_training(learned: Path) -> None:
+    """A run that stood for five minutes, and begins again as its log says, was no longer at work."""
+    metrics = learned / "metrics.jsonl"
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    later = [line | {"time": line["time"] + 300} if "time" in line and line["step"] > 200 else line for line in lines]
+    metrics.write_text("".join(json.dumps(line) + "\n" for line in later))
+    began = [datetime.fromtimestamp(1e9 + second, UTC).isoformat(sep=" ") for second in (0, 500)]
+    (learned / "log.txt").write_text("".join(f"{time} denoiser: steps 0 to 800, fp32\n" for time in began))
+
+    assert "time6 min 30 s" in read(learned).text
+
+
+@pytest.mark.parametrize("log", ["9999-99-99 99:99:99+99:99 denoiser: steps 0 to 800, fp32", "2026 denoiser: steps 0"])
+def test_a_log_of_other_words_is_no_matter(learned: Path, log: str) -> None:
+    """What is no time is no call's begin."""
+    (learned / "log.txt").write_text(log)
+
+    assert "time6 min 30 s" in read(learned).text
 
 
 def test_everything_is_on_the_page(learned: Path) -> None:

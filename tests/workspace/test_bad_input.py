@@ -97,6 +97,7 @@ def test_one_style_and_one_picture_go_the_whole_way(
     rest = [run(art, *words.split()) for words in ("train vae", "train ldm", "sample -s all --grid 2x2")]
 
     assert "warning: There is only one style, 'Cubism'" in cleaned.err
+    assert f"1 style with {'1 picture' if count == 1 else '3 pictures'}\n" in cleaned.out
     assert [outcome.code for outcome in rest] == [0, 0, 0]
     assert rest[-1].out == "samples/Cubism_eta0_2x2.png\n"
 

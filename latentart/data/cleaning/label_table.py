@@ -85,7 +85,8 @@ class Labels:
 
 def normal_path(path: str) -> str:
     """Return the form in which different spellings of one path are equal: ``/`` between names, Unicode NFC."""
-    return unicodedata.normalize("NFC", re.sub(r"^(\.?/)+", "", path.strip().replace("\\", "/")))
+    path = path.strip().replace("\\", "/")
+    return unicodedata.normalize("NFC", re.sub(r"^(\.?/)+", "", path) if path[:1] in "./" else path)
 
 
 def read_labels(path: Path, label: str) -> Labels:

@@ -39,7 +39,7 @@ EXTENSIONS = {"jpeg": "jpg", "png": "png"}
 LEAST_MEMORY = 512 * 1024 * 1024  # libraries want some, however small the pictures are
 LONGEST_JPEG_SIDE = 65_500
 POLICY = 1  # counts the changes of how pictures are decoded and written
-REASONS = 1  # counts the changes of why files are dropped, which give no kept picture another name
+REASONS = 2  # counts the changes of why files are dropped, which give no kept picture another name
 JUDGED = ("", "too_few_bytes", "too_small", "extreme_aspect")  # what follows from size and rules alone
 LIMITED = ("bomb", "too_large", "time_out")
 

@@ -6,15 +6,18 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from latentart.data.index import write_lines
+from latentart.errors import listed
+from latentart.printable import counted
 
 SCHEMA = 1
 UNEVEN = 10  # largest style over smallest from which balanced sampling is worth a thought
+MOST_NAMED = 10  # styles without a picture
 REMEDIES = {
     "too_few_bytes": "Lower data.min_bytes if small files are sound pictures here.",
     "too_small": "Lower data.min_side if pictures this small are wanted.",
@@ -76,7 +79,7 @@ class Balance:
 
     def __str__(self) -> str:
         if self.num_styles == 1:
-            return f"1 style with {self.most} pictures"
+            return f"1 style with {counted(self.most, 'picture')}"
         names = f"{self.fewest} ({self.smallest}) to {self.most} ({self.largest})"
         return f"{self.num_styles} styles with {names} pictures each, 1 to {self.most / self.fewest:.3g}"
 
@@ -164,7 +167,7 @@ def count_reasons(dropped: Iterable[Dropped]) -> dict[str, int]:
 
 def write_report(out: Path, report: CleanReport) -> None:
     """Write ``report.json`` and ``report.csv``, the latter with the dropped files only."""
-    write_lines(out / "report.json", [json.dumps(report.to_json(), indent=1)])
+    write_lines(out / "report.json", _json_lines(report.to_json()))
     table = io.StringIO()
     writer = csv.writer(table, quoting=csv.QUOTE_ALL, lineterminator="\n")
     writer.writerow(["source", "reason", "detail"])
@@ -172,12 +175,29 @@ def write_report(out: Path, report: CleanReport) -> None:
     write_lines(out / "report.csv", [table.getvalue().removesuffix("\n")])
 
 
+def _json_lines(values: Mapping[str, Any]) -> Iterator[str]:
+    """Yield an object's text with each item of what it holds in a line; to have Python indent a million takes long."""
+    for number, (name, held) in enumerate(values.items()):
+        start = f"{',' if number else '{'}{json.dumps(name)}: "
+        if not isinstance(held, (list, dict)) or not held:
+            yield f"{start}{json.dumps(held)}"
+            continue
+        items: Iterator[str] = map(json.dumps, held)
+        if isinstance(held, dict):
+            items = (f"{json.dumps(key)}: {json.dumps(value)}" for key, value in held.items())
+        yield start + ("[" if isinstance(held, list) else "{")
+        yield f" {next(items)}"
+        yield from (f",{item}" for item in items)
+        yield "]" if isinstance(held, list) else "}"
+    yield "}"
+
+
 def _warnings(kept: int, styles: dict[str, Counter[str]], dropped: list[Dropped]) -> list[str]:
-    found = [
-        f"Style {style!r} has no sound picture among {counts.total()}: it will not be a class."
-        for style, counts in styles.items()
-        if not counts["kept"]
-    ]
+    bare = [(style, counts.total()) for style, counts in styles.items() if not counts["kept"]]
+    found = [f"Style {style!r} has no sound picture among {n}: it will not be a class." for style, n in bare]
+    if len(bare) > MOST_NAMED:
+        names = listed([repr(style) for style, _ in bare], MOST_NAMED)
+        found = [f"{len(bare)} styles have no sound picture, and will be no classes: {names}."]
     sizes = {style: counts["kept"] for style, counts in styles.items() if counts["kept"]}
     if len(sizes) == 1:
         (only,) = sizes

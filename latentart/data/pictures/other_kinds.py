@@ -19,8 +19,27 @@ SYSTEM_FILES = ("thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r", "picasa.ini
 BESIDE_PICTURES = (
     *(".xmp", ".json", ".jsonl", ".txt", ".caption", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".md", ".log", ".ini"),
     *(".pp3", ".aae", ".thm", ".npy", ".npz", ".safetensors", ".pt", ".pkl", ".parquet", ".db", ".lnk", ".url"),
-    *(".lock", ".torrent", ".nfo", ".md5", ".sha256", ".py", ".pyc", ".sh", ".bat"),
+    *(".lock", ".torrent", ".nfo", ".md5", ".sha256", ".py", ".pyc", ".sh", ".bat", ".lrcat", ".lrcat-journal"),
+    *(
+        ".lrprev",
+        ".lrmprev",
+        ".dop",
+        ".cos",
+        ".on1",
+        ".nksc",
+        ".arp",
+        ".sqlite",
+        ".mp3",
+        ".m4a",
+        ".wav",
+        ".ogg",
+        ".flac",
+        ".ttf",
+    ),
 )
+CAMERA = "a raw camera file: export it as TIFF or JPEG with its maker's program"
+BOXES = (b"ftyp", b"moov", b"mdat", b"wide")  # what films of MP4 and QuickTime begin with
+FILM = "a film: take pictures out of it, as with ffmpeg"
 FORMATS = {
     b"\xff\x0a": "JPEG XL: turn it into PNG, as with djxl",
     b"\0\0\0\x0cJXL \r\n\x87\n": "JPEG XL: turn it into PNG, as with djxl",
@@ -29,6 +48,20 @@ FORMATS = {
     b"DDS ": "DDS, a texture: turn it into PNG",
     b"%PDF": "PDF: take the pictures out of it, as with pdfimages",
     b"%!PS": "PostScript: draw it as PNG in the size you want",
+    b"\xc5\xd0\xd3\xc6": "PostScript: draw it as PNG in the size you want",
+    b"SIMPLE  =": "FITS, of a telescope: turn it into PNG or TIFF",
+    b"\xd7\xcd\xc6\x9a": "WMF, a drawing of lines: draw it as PNG in the size you want",
+    b"icns": "ICNS, an icon: turn it into PNG",
+    b"FUJIFILMCCD-RAW": CAMERA,
+    b"IIRO": CAMERA,
+    b"IIRS": CAMERA,
+    b"IIU\0": CAMERA,
+    b"FOVb": CAMERA,
+    b"\0MRM": CAMERA,
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "a document of an office program: take the pictures out of it",
+    b"BZh": "a bzip2 archive: unpack it",
+    b"\xfd7zXZ\0": "an xz archive: unpack it",
+    b"\x28\xb5\x2f\xfd": "a Zstandard archive: unpack it",
     b"\0\0\1\0": "ICO, an icon: turn it into PNG",
     b"\0\0\2\0\0\0\0\0\0\0\0\0": "TGA: turn it into PNG",
     b"gimp xcf": "GIMP: export it as PNG",
@@ -38,11 +71,13 @@ FORMATS = {
     b"Rar!\x1a\x07": "a RAR archive: unpack it",
     b"7z\xbc\xaf\x27\x1c": "a 7z archive: unpack it",
     b"\x1f\x8b": "a gzip archive: unpack it",
-    b"\x1a\x45\xdf\xa3": "a film: take pictures out of it, as with ffmpeg",
+    b"\x1a\x45\xdf\xa3": FILM,
+    b"\0\0\1\xba": FILM,
+    b"\x30\x26\xb2\x75\x8e\x66\xcf\x11": FILM,
+    b"FLV\1": FILM,
 }
 SVG = re.compile(rb"<svg[\s>]", re.IGNORECASE)
 PAGE = re.compile(rb"<(!doctype\s+html|html|head|body|title|script|meta)[\s>]", re.IGNORECASE)
-FILMS = (b"isom", b"iso2", b"mp41", b"mp42", b"qt  ", b"M4V ", b"avc1", b"dash")
 
 
 def name_other_kind(start: bytes, source: str) -> tuple[str, str]:
@@ -54,6 +89,8 @@ def name_other_kind(start: bytes, source: str) -> tuple[str, str]:
     is_meant = path.suffix in PICTURE_ENDINGS
     if path.name in SYSTEM_FILES or path.suffix in BESIDE_PICTURES:
         return "sidecar", f"a file of the system or about a picture: {path.suffix or path.name}"
+    if start.startswith(b"SQLite format 3\0"):
+        return "sidecar", "a database, as of a program that keeps pictures"
     if not start:
         return "empty", "the file is empty"
     if start.startswith(b"version https://git-lfs.github.com/spec/"):
@@ -75,8 +112,12 @@ def _other_format(start: bytes, ending: str) -> str:
     text = _text_of(start)
     if SVG.search(text) and not PAGE.match(text.lstrip()):
         return "SVG, a drawing of lines: draw it as PNG in the size you want"
-    if start[4:8] == b"ftyp" and start[8:12] in FILMS:
-        return "a film: take pictures out of it, as with ffmpeg"
+    if start[128:132] == b"DICM":
+        return "DICOM, of a clinic: turn it into PNG or TIFF"
+    if start[4:12] == b"ftypcrx ":
+        return CAMERA
+    if start[4:8] in BOXES or (start[:4] == b"RIFF" and start[8:12] == b"AVI "):
+        return FILM
     if start[:1] == b"\x0a" and start[1:2] in b"\0\2\3\4\5" and start[2:3] in b"\0\1" and start[3:4] in b"\1\2\4\x08":
         return "PCX: turn it into PNG"
     is_tga = start[1:2] in b"\0\1" and start[2:3] in b"\1\2\3\x09\x0a\x0b" and start[16:17] in b"\x08\x0f\x10\x18\x20"

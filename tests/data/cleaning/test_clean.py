@@ -195,6 +195,21 @@ def test_every_dropped_file_has_a_reason(raw: Path, out: Path) -> None:
     assert report.num_dropped == len(expected)
 
 
+def test_a_table_of_many_styles_is_one_warning_and_a_line_for_each(raw: Path, out: Path) -> None:
+    """A table may name a class for each of its pictures; those that are not there do not flood people or memory."""
+    lines = ["path,style", "Cubism/0.png,Cubism", *(f"gone/{i}.png,other {i}" for i in range(50))]
+    put(raw / "labels.csv", "\n".join(lines).encode())
+
+    report = clean(raw, out)
+    written = (out / "report.json").read_text()
+
+    (warning,) = [warning for warning in report.warnings if "other 0" in warning]
+    assert warning.startswith("50 styles have no sound picture, and will be no classes: 'other 0', 'other 1', ")
+    assert "'other 17' and 40 more" in warning
+    assert json.loads(written) == report.to_json()
+    assert sum('"reason": "missing"' in line for line in written.splitlines()) == 50
+
+
 @pytest.mark.parametrize(
     "name",
     [b"[red].png", b"a\nb.png", b"na\xff\xfeme.png", b"=1+1.png", "日本 \u202e.png".encode(), b"'\";%s\\.png", b"-rf"],
