@@ -81,7 +81,7 @@ class Watch:
     """Who looks on: ``see(first, frame, pixels)`` gets x0_hat decoded, of the batch that begins with picture ``first``.
 
     Of a walk of N steps at most ``frames`` are seen, evenly spread, the last never: it is the result. ``heed`` is
-    called after each step; what it raises ends the drawing.
+    called after each step, up or down; what it raises ends the drawing.
     """
 
     frames: int
@@ -166,7 +166,7 @@ class Generator:
         """
         style_id = torch.as_tensor(style_ids).to(self.placement.device)
         try:
-            route = self._plan(settings, size, origin)
+            route = self._plan(settings, size, origin, watch)
         except torch.OutOfMemoryError:
             raise _too_large() from None
         start, batch_size = 0, settings.batch_size
@@ -180,7 +180,9 @@ class Generator:
                 start = rows.stop
                 yield pixels
 
-    def _plan(self, settings: SamplerSettings, size: tuple[int, int] | None, origin: Origin | None) -> _Route:
+    def _plan(
+        self, settings: SamplerSettings, size: tuple[int, int] | None, origin: Origin | None, watch: Watch | None
+    ) -> _Route:
         schedule = self.task.schedule.to("cpu")  # its numbers reach any device's kernels without waiting
         noise_limit = settings.noise_limit_for(self.task.target)
         pairs = timestep_pairs(schedule, settings.steps, settings.spacing, noise_limit)
@@ -195,9 +197,13 @@ class Generator:
             mask = mask_latents(origin.mask[None], factor).to(known)
         if origin.inverted_as is not None:
             style_id = origin.inverted_as.to(known.device)
-            denoise = make_denoise(
-                lambda x_t, t: self._predict(x_t, t, style_id), schedule, self.task.target, settings.x0_limit
-            )
+
+            def predict(x_t: Tensor, t: Tensor) -> Tensor:
+                if watch is not None:
+                    watch.heed()
+                return self._predict(x_t, t, style_id)
+
+            denoise = make_denoise(predict, schedule, self.task.target, settings.x0_limit)
             start = invert(denoise, known, pairs, schedule)
         return _Route(schedule, pairs, shape, known, start, mask)
 

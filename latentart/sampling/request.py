@@ -104,7 +104,7 @@ class SamplePlan:
     @property
     def is_walk(self) -> bool:
         """Whether there are pictures between seeds."""
-        return any(is_between(cell.seed) for cell in self.cells)
+        return len(self.cells) > 1 and any(is_between(cell.seed) for cell in self.cells)
 
     @property
     def next_seed(self) -> int:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
+import os
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -91,3 +94,13 @@ async def explain(_request: Request, error: Exception) -> JSONResponse:
     """Answer a known error with its sentence."""
     assert isinstance(error, LatentArtError)
     return JSONResponse({"error": printable(f"{error.message} {error.hint}".strip())}, 400)
+
+
+def id_of(path: Path) -> str:
+    """Return 16 hex digits that stand for a path in the browser."""
+    return hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
+
+
+def shown(text: str) -> str:
+    """Return a text that JSON can hold, whatever its letters are."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import Any
 from latentart.errors import UsageError
 from latentart.sampling.settings import read_text
 from latentart.storage.json_files import parse_json
+from latentart.studio.answers import id_of
 
 SUFFIXES = {".png": "image/png", ".webp": "image/webp", ".gif": "image/gif"}
 MOST_SHOWN = 500
@@ -92,11 +92,6 @@ class Gallery:
                             yield Path(entry.path), entry.stat(follow_symlinks=False)
             except OSError:  # it has gone, or is not ours to read
                 continue
-
-
-def id_of(path: Path) -> str:
-    """Return 16 hex digits that stand for a path in the browser."""
-    return hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
 
 
 def _read_about(path: Path) -> dict[str, Any] | None:

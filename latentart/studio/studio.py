@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from starlette.routing import Route
+
 from latentart.config.sample import SampleConfig
 from latentart.config.workspace import find_config
 from latentart.layout import Workspace
@@ -73,13 +75,24 @@ def studio(place: Place, host: str, port: int, device: str | None, greet: Callab
     hosts = frozenset(f"{name}:{number}" for name in names) if is_local else None
     desk = Desk(lambda: make_easel(place, device), place.samples)
     try:
-        app = build_app(place.title, desk, [], hosts, token)
+        app = build_app(place.title, desk, other_routes(place), hosts, token)
         desk.warm_up()
         greet(address_of(host, number, token))
         serve(app, listening)
     finally:
         desk.close()
         listening.close()
+
+
+def other_routes(place: Place) -> list[Route]:
+    """Return the routes of the tabs that a workspace has beside Draw."""
+    if place.workspace is None:
+        return []
+    from latentart.studio.looking import Pictures
+    from latentart.studio.watching import Watch
+
+    pictures = Pictures(place.workspace.data, place.workspace.cache)
+    return [*Watch(place.workspace.ldm_run.parent).routes(), *pictures.routes()]
 
 
 def make_easel(place: Place, device: str | None) -> Easel:

@@ -10,7 +10,7 @@ const HINTS = {
 
 export function openOrigin({ model, changed, say }) {
   const state = { upload: null, url: "", way: "begin", mask: null, strokes: null, size: null };
-  const canvas = $("mask"), pen = canvas.getContext("2d");
+  const canvas = $("mask"), pen = canvas.getContext("2d", { willReadFrequently: true });
 
   async function take(file) {
     if (!file?.type.startsWith("image/")) return;
@@ -48,6 +48,7 @@ export function openOrigin({ model, changed, say }) {
     const { width, height } = state.upload, scale = model.resolution / Math.min(width, height);
     const [w, h] = [width, height].map((side) => Math.max(model.unit, Math.floor((side * scale) / model.unit) * model.unit));
     $("picture").src = state.url;
+    canvas.classList.remove("done");
     $("frame").style.setProperty("--shape", w / h);
     $("waiting").hidden = true;
     layMask(w, h);
@@ -91,6 +92,7 @@ export function openOrigin({ model, changed, say }) {
   canvas.addEventListener("pointerdown", (down) => {
     if (down.button || !state.strokes) return;
     canvas.setPointerCapture(down.pointerId);
+    canvas.classList.remove("done");
     const ink = state.strokes.getContext("2d"), [left, top, width, height] = part();
     const to = (event) => {
       const box = canvas.getBoundingClientRect();
@@ -160,7 +162,10 @@ export function openOrigin({ model, changed, say }) {
       const from_style = restyle && $("was").value ? $("was").value : null;
       return { picture: state.upload.id, mask: way === "paint" ? state.mask : null, strength: Number($("strength").value), restyle, from_style };
     },
-    drawn: layMask,
+    drawn(width, height) {
+      layMask(width, height);
+      canvas.classList.toggle("done", state.mask !== null); // what was painted anew is seen without the mark
+    },
     forget,
   };
 }

@@ -1,9 +1,11 @@
 // The page: three tabs, one at a time, each opened when it is first looked at.
 
 import { openDraw } from "/page/draw.js";
+import { openPictures } from "/page/pictures.js";
 import { $, get } from "/page/ui.js";
+import { openWatch } from "/page/watch.js";
 
-const tabs = { draw: openDraw };
+const tabs = { draw: openDraw, watch: openWatch, pictures: openPictures };
 const opened = new Set();
 
 function turn() {
