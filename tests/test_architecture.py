@@ -30,6 +30,7 @@ ORDER = (  # from the bottom up; a package imports only what stands below it
     {"training"},
     {"workspace"},
     {"planning", "reporting"},
+    {"studio"},
     {"api", "cli"},
     {"__main__", "__init__"},  # of the package itself, which hands on the names of api when they are asked for
 )
@@ -42,6 +43,7 @@ STORIES = {
         "planning.plan",
         "planning.schedule",
         "sampling.sample",
+        "studio.studio",
         "scoring.evaluate_ldm",
         "scoring.evaluate_vae",
         "training.encode",

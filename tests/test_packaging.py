@@ -16,7 +16,7 @@ PROJECT = tomllib.loads(TEXT)["project"]
 SHIPPED = tomllib.loads(TEXT)["tool"]["setuptools"]["package-data"]["latentart"]
 DEPENDENCIES = {
     "torch", "torchvision", "numpy", "pillow", "einops", "torchmetrics", "lpips", "typer", "rich", "pydantic",
-    "safetensors", "matplotlib", "jinja2", "filelock",
+    "safetensors", "matplotlib", "jinja2", "starlette", "uvicorn", "filelock",
 }  # fmt: skip
 
 
@@ -54,7 +54,7 @@ def test_what_is_no_code_is_shipped() -> None:
 
 
 def test_dependencies_have_floors_and_reasons() -> None:
-    """Thirteen, each with the oldest version that works and, beside it, why it is there."""
+    """Each with the oldest version that works and, beside it, why it is there."""
     assert {re.split(r"[><=]", line)[0] for line in PROJECT["dependencies"]} == DEPENDENCIES
     assert all(">=" in line for line in PROJECT["dependencies"])
     for line in PROJECT["dependencies"]:

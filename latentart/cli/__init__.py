@@ -22,6 +22,7 @@ from latentart.cli import (
     reporting,
     sampling,
     start,
+    studio,
     training,
     weights,
 )
@@ -65,6 +66,7 @@ app.add_typer(weights_app, name="weights")
 app.command()(planning.plan)
 app.command()(planning.schedule)
 app.command()(measuring.bench)
+app.command()(studio.studio)
 app.command()(reporting.report)
 app.command()(start.info)
 app.command()(start.doctor)

@@ -27,11 +27,12 @@ from latentart.cli.options import (
     tell,
     write_json,
 )
-from latentart.errors import UsageError
+from latentart.errors import UsageError, shortened
 from latentart.kinds import Sampler
 
 if TYPE_CHECKING:
     from latentart.config.sample import SampleConfig
+    from latentart.core.seeds import Seed
     from latentart.model.generate import SamplerSettings
     from latentart.sampling.sample import SampleResult
 
@@ -61,7 +62,7 @@ CountOption = Annotated[
     int | None, typer.Option("--count", "-n", min=1, help="Pictures per style without a grid; seeds of a --walk.")
 ]
 SeedOption = Annotated[
-    int | None, typer.Option("--seed", min=0, help="Of the first picture, else 0; the next has the next.")
+    str | None, typer.Option("--seed", help="Of the first picture, else 0; 3.25 and 3:40:0.5 lie between two others.")
 ]
 StepsOption = Annotated[int | None, typer.Option("--steps", min=1, help="Denoising steps.")]
 SamplerOption = Annotated[Sampler | None, typer.Option("--sampler", help="How steps are made.")]
@@ -158,7 +159,7 @@ def sample(
         styles=tuple(style or ()),
         grid=cells,
         count=count,
-        seed=seed or 0,
+        seed=read_seed(seed),
         separate=separate,
         out=out,
         labels=tuple(label or ()),
@@ -203,6 +204,21 @@ def check_options(given: dict[str, Any]) -> None:
     if movie is not None and movie.suffix.lower() not in (".gif", ".webp"):
         msg = f"--movie {movie} is neither GIF nor WebP."
         raise UsageError(msg, "Name a file that ends in .gif or .webp.")
+
+
+def read_seed(text: str | None) -> Seed:
+    """Return the seed that is asked for, 0 where none is.
+
+    Raises:
+        UsageError: it is none.
+    """
+    from latentart.core.seeds import parse_seed
+
+    try:
+        return parse_seed(text or "0")
+    except ValueError:
+        msg = f"--seed {shortened(text or '')} is no seed, or too large."
+        raise UsageError(msg, "Write a number from 0 on, as 7 or 3.25, or start:end:share, as 3:40:0.5.") from None
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +20,7 @@ from latentart.core.latents import LatentNormalizer
 from latentart.core.networks.autoencoder import Autoencoder
 from latentart.core.networks.conditioning import Denoiser
 from latentart.core.randomness import normal_for
+from latentart.core.seeds import Between, Seed
 from latentart.errors import ResourceError
 from latentart.kinds import Sampler, Spacing, Target
 from latentart.model.codec import decode_latents, encode_pixels
@@ -81,11 +81,13 @@ class Origin:
 class Watch:
     """Who looks on: ``see(first, frame, pixels)`` gets x0_hat decoded, of the batch that begins with picture ``first``.
 
-    Of a walk of N steps at most ``frames`` are seen, evenly spread, the last never: it is the result.
+    Of a walk of N steps at most ``frames`` are seen, evenly spread, the last never: it is the result. ``heed`` is
+    called after each step, up or down; what it raises ends the drawing.
     """
 
     frames: int
     see: Callable[[int, int, Tensor], None]
+    heed: Callable[[], None] = lambda: None
 
     def steps(self, num_steps: int) -> dict[int, int]:
         """Return the frame's number of each step that is seen."""
@@ -120,7 +122,7 @@ class Generator:
     def __call__(
         self,
         style_ids: Sequence[int] | Tensor,
-        seeds: Sequence[float],
+        seeds: Sequence[Seed],
         settings: SamplerSettings,
         on_images: Callable[[int], None] | None = None,
         *,
@@ -131,7 +133,7 @@ class Generator:
         """Return pixels uint8 ``[n, 3, H, W]``; picture i follows from ``style_ids[i]`` and ``seeds[i]`` alone.
 
         ``style_ids`` are labels in any form that ``LabelEmbedding`` takes. Seed 3.25 lies a quarter of the way from
-        that of seed 3 to that of seed 4. ``size`` is (height, width) in pixels.
+        that of seed 3 to that of seed 4, a ``Between`` between its own two. ``size`` is (height, width) in pixels.
 
         Raises:
             ResourceError: the memory does not suffice for one picture.
@@ -148,7 +150,7 @@ class Generator:
     def batches(
         self,
         style_ids: Sequence[int] | Tensor,
-        seeds: Sequence[float],
+        seeds: Sequence[Seed],
         settings: SamplerSettings,
         *,
         size: tuple[int, int] | None = None,
@@ -165,7 +167,7 @@ class Generator:
         """
         style_id = torch.as_tensor(style_ids).to(self.placement.device)
         try:
-            route = self._plan(settings, size, origin)
+            route = self._plan(settings, size, origin, watch)
         except torch.OutOfMemoryError:
             raise _too_large() from None
         start, batch_size = 0, settings.batch_size
@@ -179,7 +181,9 @@ class Generator:
                 start = rows.stop
                 yield pixels
 
-    def _plan(self, settings: SamplerSettings, size: tuple[int, int] | None, origin: Origin | None) -> _Route:
+    def _plan(
+        self, settings: SamplerSettings, size: tuple[int, int] | None, origin: Origin | None, watch: Watch | None
+    ) -> _Route:
         schedule = self.task.schedule.to("cpu")  # its numbers reach any device's kernels without waiting
         noise_limit = settings.noise_limit_for(self.task.target)
         pairs = timestep_pairs(schedule, settings.steps, settings.spacing, noise_limit)
@@ -194,16 +198,20 @@ class Generator:
             mask = mask_latents(origin.mask[None], factor).to(known)
         if origin.inverted_as is not None:
             style_id = origin.inverted_as.to(known.device)
-            denoise = make_denoise(
-                lambda x_t, t: self._predict(x_t, t, style_id), schedule, self.task.target, settings.x0_limit
-            )
+
+            def predict(x_t: Tensor, t: Tensor) -> Tensor:
+                if watch is not None:
+                    watch.heed()
+                return self._predict(x_t, t, style_id)
+
+            denoise = make_denoise(predict, schedule, self.task.target, settings.x0_limit)
             start = invert(denoise, known, pairs, schedule)
         return _Route(schedule, pairs, shape, known, start, mask)
 
     def _draw(
         self,
         style_id: Tensor,
-        seeds: Sequence[float],
+        seeds: Sequence[Seed],
         settings: SamplerSettings,
         route: _Route,
         origin: Origin | None,
@@ -213,7 +221,10 @@ class Generator:
         frames = watch.steps(len(route.pairs)) if watch is not None and len(route.pairs) > 1 else {}
 
         def look(i: int, _x_prev: Tensor, x0_hat: Tensor) -> None:
-            if watch is not None and i in frames:
+            if watch is None:
+                return
+            watch.heed()
+            if i in frames:
                 watch.see(first, frames[i], self._decode(x0_hat, origin))
 
         latents = sample(
@@ -247,7 +258,7 @@ class Generator:
             return denoise
         return keep_known(denoise, route.known, route.mask, route.schedule)
 
-    def _start(self, seeds: Sequence[float], route: _Route) -> Tensor:
+    def _start(self, seeds: Sequence[Seed], route: _Route) -> Tensor:
         if route.start is not None:
             return route.start.repeat(len(seeds), 1, 1, 1)
         x_T = self._noise("x_T", seeds, route.shape)
@@ -256,12 +267,8 @@ class Generator:
         first = route.pairs[0][0] if route.pairs else -1
         return add_noise(route.known.expand_as(x_T), x_T, route.schedule.alpha_bar_at(first))
 
-    def _noise(self, purpose: str, seeds: Sequence[float], shape: tuple[int, ...], *counters: int) -> Tensor:
-        whole = [math.floor(seed) for seed in seeds]
-        noise = normal_for(0, purpose, whole, shape, *counters)
-        between = torch.tensor([seed - base for seed, base in zip(seeds, whole, strict=True)], dtype=torch.float64)
-        if between.any():
-            noise = slerp(noise, normal_for(0, purpose, [base + 1 for base in whole], shape, *counters), between)
+    def _noise(self, purpose: str, seeds: Sequence[Seed], shape: tuple[int, ...], *counters: int) -> Tensor:
+        noise = torch.cat([_noise_of(seed, purpose, shape, counters) for seed in seeds])
         return noise.to(self.placement.device, memory_format=self.placement.layout)
 
     def _encode(self, pixels: Tensor) -> Tensor:
@@ -285,6 +292,17 @@ class Generator:
     def _pass(self, denoiser: Denoiser, x_t: Tensor, t: Tensor, style_id: Tensor) -> Tensor:
         lanes = Lanes.beside(self.placement.device, denoiser)
         return lanes.map(self.placement.running(denoiser), x_t, t.to(x_t.device, non_blocking=True), style_id)
+
+
+def _noise_of(seed: Seed, purpose: str, shape: tuple[int, ...], counters: tuple[int, ...]) -> Tensor:
+    """Return the noise ``[1, *shape]`` of one picture, float32 on the CPU."""
+    if not isinstance(seed, Between):
+        base = int(seed)
+        if seed == base:
+            return normal_for(0, purpose, [base], shape, *counters)
+        seed = Between(base, base + 1, seed - base)
+    start, end = (_noise_of(one, purpose, shape, counters) for one in (seed.start, seed.end))
+    return slerp(start, end, torch.tensor([seed.share], dtype=torch.float64))
 
 
 def _halve(count: int) -> int:

@@ -32,7 +32,7 @@ SMALL_SIDES, SMALL_BYTES = (260, 520), 70_000  # 24 of them, and the last, are 3
 MAX_TEXT_BYTES = 200_000
 LOG_LINES, SCORE_LINES, SCORE_NAMES = 40, 20, 40
 MAX_VERDICT_ROWS = 50
-_PREVIEW = re.compile(r"step-(\d{1,15})\.png")
+PREVIEW = re.compile(r"step-(\d{1,15})\.png")
 
 
 @dataclass(frozen=True)
@@ -99,28 +99,28 @@ def require_replaceable(path: Path) -> None:
 
 def build_page(run: Path) -> Page:
     """Read a run, however damaged, and return what its page shows."""
-    config = _read_json(run / "config.json")
-    what = _network(run)
-    log = _read_text(run / "log.txt")
+    config = read_object(run / "config.json")
+    what = network_of(run)
+    log = read_end(run / "log.txt")
     history = RunHistory(run, what, call_times(log))
     with ThreadPoolExecutor(1) as beside:  # pictures are decoded while the numbers are read and drawn
         pictures = beside.submit(read_previews, run / "previews")
         unread = _read_history(history)
         charts = draw_charts(history)
         previews, unreadable = pictures.result()
-    planned = planned_steps(config, _read_json(run / "model/model.json"), history)
+    planned = planned_steps(config, read_object(run / "model/model.json"), history)
     return Page(
         title=f"{what.capitalize()}: {run.resolve().parent.parent.name}",
         subtitle=f"{run} · {time.strftime('%Y-%m-%d %H:%M')}",
-        verdict=_verdict(history, planned),
+        verdict=verdict_of(history, planned),
         facts=describe_facts(history, planned),
         last_preview=previews[-1] if previews else None,
         previews=previews[:-1],
         charts=charts,
         verdicts=list_verdicts(history),
         scores=read_scores(run / "evaluations.jsonl", history),
-        machine={name: _show(value) for name, value in _read_json(run / "machine.json").items()},
-        config=_read_text(run / "config.json").strip().splitlines(),
+        machine={name: _show(value) for name, value in read_object(run / "machine.json").items()},
+        config=read_end(run / "config.json").strip().splitlines(),
         log=log.splitlines()[-LOG_LINES:],
         notes=[*unread, *_notes(history, unreadable)],
     )
@@ -157,7 +157,7 @@ def read_previews(folder: Path) -> tuple[list[Preview], int]:
     Of large files there are fewer, 8 at least.
     """
     with contextlib.suppress(OSError):
-        found = {int(m[1]): path for path in folder.iterdir() if (m := _PREVIEW.fullmatch(path.name))}
+        found = {int(m[1]): path for path in folder.iterdir() if (m := PREVIEW.fullmatch(path.name))}
         affordable = MAX_PREVIEW_BYTES * len(found) // max(1, sum(path.stat().st_size for path in found.values()))
         chosen = thin_evenly(sorted(found), max(LEAST_PREVIEWS, min(MAX_PREVIEWS, affordable)))
         small = make_thumbnails([found[step] for step in chosen[:-1]], SMALL_SIDES, SMALL_BYTES)
@@ -209,7 +209,7 @@ def read_scores(path: Path, history: RunHistory) -> list[list[str]]:
     scored = [name for name in ("psnr", "ssim", "lpips", "frechet") if name in history.fixed]
     if scored:
         rows.append({"step": f"{history.last_step:,}", **{name: _number(history.fixed[name]) for name in scored}})
-    for line in _read_text(path).splitlines()[-SCORE_LINES:]:
+    for line in read_end(path).splitlines()[-SCORE_LINES:]:
         with contextlib.suppress(ValueError, RecursionError):
             entry = json.loads(line)
             if isinstance(entry, dict):
@@ -229,7 +229,7 @@ def _flatten(entry: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return found
 
 
-def _network(run: Path) -> ModelPart:
+def network_of(run: Path) -> ModelPart:
     """Return what a run trains: by its name, else by whether its metrics have stages."""
     if run.resolve().name in NETWORKS:
         return NETWORKS[run.resolve().name]
@@ -240,7 +240,7 @@ def _network(run: Path) -> ModelPart:
     return "denoiser"
 
 
-def _verdict(history: RunHistory, planned: int | None) -> tuple[str, str, str] | None:
+def verdict_of(history: RunHistory, planned: int | None) -> tuple[str, str, str] | None:
     """Return the verdict by all that is known now, none where that is too early; without a plan nothing is finished."""
     if not history.traces:
         return None
@@ -263,7 +263,7 @@ def _notes(history: RunHistory, unreadable: int) -> list[str]:
     return notes
 
 
-def _read_text(path: Path) -> str:
+def read_end(path: Path) -> str:
     """Return the end of a text file, whatever its bytes are; nothing where there is none."""
     if not path.is_file():  # also keeps us from waiting on a named pipe
         return ""
@@ -276,9 +276,10 @@ def _read_text(path: Path) -> str:
         return ""
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file, an empty one where there is none."""
     with contextlib.suppress(ValueError, RecursionError):
-        value = json.loads(_read_text(path))
+        value = json.loads(read_end(path))
         return value if isinstance(value, dict) else {}
     return {}
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from latentart.core.seeds import seed_text
 from latentart.data.pictures.grids import save_png, tile_grid
 from latentart.data.pictures.movies import save_movie
 from latentart.data.slug import slug, slugs
@@ -43,7 +44,7 @@ def choose_paths(
     if plan.kind == "separate":
         folder = out or samples / "_".join(parts)
         names = slugs(map(_full_name, plan.styles))  # which keeps apart what is one as a file name
-        return [folder / f"{names[_full_name(c.style)]}_seed{c.seed:.17g}.png" for c in plan.cells]
+        return [folder / f"{names[_full_name(c.style)]}_seed{seed_text(c.seed, '-')}.png" for c in plan.cells]
     return [out or samples / f"{'_'.join(parts)}_{plan.rows}x{plan.columns}{suffix}"]
 
 
@@ -90,7 +91,7 @@ def remove_unfinished(paths: Sequence[Path]) -> None:
 def make_grid(plan: SamplePlan, pictures: list[Image.Image]) -> Image.Image:
     """Return the pictures in a grid; where they differ in style its rows are labelled, or what is beside each other."""
     styles = plan.styles if plan.kind == "walk" else [cell.style for cell in plan.cells]
-    if len(plan.styles) == 1:
+    if len(plan.styles) == 1 or (plan.kind == "walk" and plan.rows == 1):  # a walk may lead from style to style
         return tile_grid(pictures, plan.rows, plan.columns)
     rows = [styles[i : i + plan.columns] for i in range(0, len(styles), plan.columns)]
     if all(len(set(row)) == 1 for row in rows):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from latentart.core.seeds import LARGEST_FIRST, LARGEST_WALKED, Between, Seed, first_after, is_between, later_seed
 from latentart.data.pictures.decode import MAX_PIXELS
 from latentart.errors import UsageError
 from latentart.model.folder import Model
@@ -16,8 +16,7 @@ from latentart.sampling.blends import Blend, parse_blend
 DEFAULT_COLUMNS = 4
 MAX_PICTURES = 64 * 64
 MAX_ASPECT = 16  # long side over short side of what takes its shape from a picture: longer is no picture but a mistake
-LARGEST_SEED = 2**63 + MAX_PICTURES  # of a picture; the first one's is less than 2⁶³
-LARGEST_WALKED_SEED = 2**40  # beyond it a float has no room left for what lies between two seeds
+LARGEST_SEED = LARGEST_FIRST + MAX_PICTURES  # of a picture
 
 Kind = Literal["grid", "separate", "denoising", "walk"]
 
@@ -57,7 +56,7 @@ class SampleRequest:
     styles: tuple[str, ...]
     grid: tuple[int, int] | None = None
     count: int | None = None
-    seed: int = 0
+    seed: Seed = 0
     separate: bool = False
     out: Path | None = None
     labels: tuple[str, ...] = ()
@@ -69,10 +68,10 @@ class SampleRequest:
 
 @dataclass(frozen=True)
 class Cell:
-    """One picture: a style or blend, and a seed; seed 3.25 lies between those of 3 and 4."""
+    """One picture: a style or blend, and a seed."""
 
     style: Blend
-    seed: float
+    seed: Seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,12 +104,12 @@ class SamplePlan:
     @property
     def is_walk(self) -> bool:
         """Whether there are pictures between seeds."""
-        return any(cell.seed % 1 for cell in self.cells)
+        return len(self.cells) > 1 and any(is_between(cell.seed) for cell in self.cells)
 
     @property
     def next_seed(self) -> int:
         """The first seed that none of the pictures uses."""
-        return 1 + math.floor(max(cell.seed for cell in self.cells))
+        return max(first_after(cell.seed) for cell in self.cells)
 
 
 def make_plan(model: Model, request: SampleRequest, unit: int, picture_size: tuple[int, int] | None) -> SamplePlan:
@@ -150,7 +149,7 @@ def refuse_many(styles: list[Blend], request: SampleRequest) -> None:
     Raises:
         UsageError: so it is, or a seed is too large.
     """
-    if request.seed >= 2**63:
+    if not isinstance(request.seed, Between) and request.seed >= LARGEST_FIRST:
         raise UsageError(f"--seed {str(request.seed)[:30]} is too large.", "Seeds are less than 2 to the power of 63.")
     if request.origin is not None and request.origin.inverts:
         count = len(styles)
@@ -172,7 +171,7 @@ def choose_cells(styles: list[Blend], request: SampleRequest) -> tuple[list[Cell
         return [Cell(style, 0) for style in styles], 1
     if request.grid is None:
         columns = request.count or DEFAULT_COLUMNS
-        return [Cell(style, request.seed + i) for style in styles for i in range(columns)], columns
+        return [Cell(style, later_seed(request.seed, i)) for style in styles for i in range(columns)], columns
     rows, columns = request.grid
     if rows * columns < len(styles):
         msg = f"a grid of {rows}x{columns} has no room for {len(styles)} styles."
@@ -181,7 +180,7 @@ def choose_cells(styles: list[Blend], request: SampleRequest) -> tuple[list[Cell
     for row in range(rows):
         first, end = (place * len(styles) // rows for place in (row, row + 1))
         shares += [first + column * max(1, end - first) // columns for column in range(columns)]
-    return [Cell(styles[k], request.seed + i - shares.index(k)) for i, k in enumerate(shares)], columns
+    return [Cell(styles[k], later_seed(request.seed, i - shares.index(k))) for i, k in enumerate(shares)], columns
 
 
 def walk_cells(styles: list[Blend], request: SampleRequest, *, is_movie: bool) -> tuple[list[Cell], int]:
@@ -194,10 +193,14 @@ def walk_cells(styles: list[Blend], request: SampleRequest, *, is_movie: bool) -
     if steps < 2 or seeds < 2:
         msg = f"--walk {steps} over {seeds} seeds leads nowhere."
         raise UsageError(msg, "Give at least 2 pictures a leg, and at least --count 2 seeds.")
-    if request.seed + seeds > LARGEST_WALKED_SEED:
-        msg = f"--seed {request.seed} is too large to walk from."
-        raise UsageError(msg, f"Seeds up to {LARGEST_WALKED_SEED - seeds} will do.")
-    first, last = request.seed, request.seed + seeds - 1
+    first = request.seed
+    if not isinstance(first, int):
+        msg = "--walk goes from one whole seed to the next."
+        raise UsageError(msg, "Give a --seed without what follows its point or colon.")
+    if first + seeds > LARGEST_WALKED:
+        msg = f"--seed {first} is too large to walk from."
+        raise UsageError(msg, f"Seeds up to {LARGEST_WALKED - seeds} will do.")
+    last = first + seeds - 1
     if is_movie:
         way = [leg + (i / steps if i else 0) for leg in range(first, last) for i in range(steps)] + [last]
     else:

@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from pydantic import Field
 
 from latentart import __version__
+from latentart.core.seeds import seed_from_json, seed_to_json
 from latentart.data.pictures.decode import strict_pillow
 from latentart.data.pictures.movies import SUFFIXES, read_movie_text
 from latentart.errors import DataError, ModelError, UsageError
@@ -21,7 +22,6 @@ from latentart.model.generate import SamplerSettings
 from latentart.sampling.blends import Blend
 from latentart.sampling.request import (
     LARGEST_SEED,
-    LARGEST_WALKED_SEED,
     MAX_PICTURES,
     Cell,
     Kind,
@@ -72,10 +72,10 @@ def describe(drawing: Drawing, model: Model) -> list[str]:
     if plan.origin is not None:
         common |= _describe_origin(plan.origin)
     if plan.kind == "separate":
-        return [json.dumps({"style": c.style.to_json(), "seed": c.seed, **common}) for c in plan.cells]
+        return [json.dumps({"style": c.style.to_json(), "seed": seed_to_json(c.seed), **common}) for c in plan.cells]
     if plan.is_movie:
         common["movie"] = plan.kind
-    about = {"styles": [c.style.to_json() for c in plan.cells], "seeds": [c.seed for c in plan.cells]}
+    about = {"styles": [c.style.to_json() for c in plan.cells], "seeds": [seed_to_json(c.seed) for c in plan.cells]}
     return [json.dumps({**about, "grid": [plan.rows, plan.columns], **common})]
 
 
@@ -124,7 +124,6 @@ class _File(Saved):
 
 
 _Style = str | Annotated[dict[str, Annotated[float, Field(gt=0)]], Field(min_length=1)]
-_Seed = Annotated[int, Field(ge=0, lt=LARGEST_SEED)] | Annotated[float, Field(ge=0, lt=LARGEST_WALKED_SEED)]
 _Pair = Annotated[list[Annotated[int, Field(ge=1, lt=2**31)]], Field(min_length=2, max_length=2)]
 
 
@@ -132,9 +131,9 @@ class _Described(Saved):
     """What a picture or movie says of itself beside the sampler's settings; a single one has ``style`` and ``seed``."""
 
     style: _Style | None = None
-    seed: _Seed | None = None
+    seed: Any = None  # of core.seeds
     styles: list[_Style] = Field(default_factory=list)
-    seeds: list[_Seed] = Field(default_factory=list)
+    seeds: list[Any] = Field(default_factory=list)
     grid: _Pair = Field(default_factory=lambda: [1, 1])
     movie: Literal["denoising", "walk"] | None = None
     size: _Pair | None = None
@@ -184,7 +183,10 @@ def _read_plan(path: Path, about: _Described, model: Model) -> SamplePlan:
     styles, seeds, (rows, columns) = about.styles, about.seeds, about.grid
     if about.style is not None and about.seed is not None:
         kind, styles, seeds, rows, columns = "separate", [about.style], [about.seed], 1, 1
-    cells = [Cell(Blend.from_json(style), seed) for style, seed in zip(styles, seeds, strict=True)]
+    cells = [
+        Cell(Blend.from_json(style), seed_from_json(seed, LARGEST_SEED))
+        for style, seed in zip(styles, seeds, strict=True)
+    ]
     is_full = len(cells) % rows == 0 and columns == 1 if kind == "walk" else len(cells) == rows * columns
     if not 1 <= len(cells) <= MAX_PICTURES or not is_full:
         raise ValueError(f"cells: got {len(cells)} for {rows}x{columns}")

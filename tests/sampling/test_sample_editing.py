@@ -83,6 +83,22 @@ def test_a_walk_leads_from_seed_to_seed(run: Run, workspace: Path) -> None:
     assert 0 < max(steps) < np.abs(seeds[0] - seeds[1]).mean()
 
 
+def test_a_place_between_two_seeds_is_drawn_and_repeated(run: Run, workspace: Path) -> None:
+    """Its ends are the pictures of the seeds; what lies between is another, which its file repeats bit for bit."""
+    places = {"start": "5", "whole": "5:9:0", "end": "9", "all": "5:9:1", "half": "5:9:0.5"}
+    for name, seed in places.items():
+        run(workspace, "sample", "-s", "Cubism", "-n", "1", "--seed", seed, "--out", f"{name}.png")
+    again = run(workspace, "sample", "--from", "half.png", "--out", "again.png")
+    drawn = {name: pixels(workspace / f"{name}.png") for name in places}
+
+    assert again.code == 0, again.err
+    assert settings_of(workspace / "half.png")["seeds"] == [[5, 9, 0.5]]
+    assert (drawn["start"] == drawn["whole"]).all()
+    assert (drawn["end"] == drawn["all"]).all()
+    assert (drawn["half"] != drawn["start"]).any()
+    assert (workspace / "again.png").read_bytes() == (workspace / "half.png").read_bytes()
+
+
 def test_a_walk_with_noise_of_its_own_is_as_smooth(run: Run, workspace: Path) -> None:
     """The noise of each step walks along."""
     run(workspace, "sample", "-s", "Cubism", "--walk", "9", "--eta", "1", "--out", "walk.png")
@@ -352,6 +368,7 @@ IN = ("--init-image", "in.png")
         (["--walk", "4", "--grid", "2x2"], "--walk and --grid both lay out the pictures"),
         (["--walk", "4", "--count", "1"], "--walk 4 over 1 seeds leads nowhere."),
         (["--walk", "4", "--seed", str(2**41)], "is too large to walk from"),
+        (["--walk", "4", "--seed", "3.5"], "--walk goes from one whole seed to the next"),
         (["--walk", "4000", "-n", "3"], "that would be 8000 pictures, and 4096 are the most."),
         (["--movie", "m.mp4"], "--movie m.mp4 is neither GIF nor WebP."),
         (["--movie", "m.gif", "--separate"], "--movie and --separate both say what is written."),

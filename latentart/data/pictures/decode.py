@@ -10,6 +10,7 @@ import math
 import os
 import re
 import stat
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -53,6 +54,7 @@ NO_MEMORY = re.compile(
 TOO_MUCH_TEXT = re.compile("Decompressed data too large|Too much memory used in text")
 # a worker may take so much; the decoders of some formats take more, measured with alpha, so they may have fewer pixels
 BYTES_PER_PIXEL = 12
+_STRICT = threading.RLock()
 HUNGRY_FORMATS = {"WEBP": 18, "AVIF": 18, "HEIF": 18, "JPEG2000": 24}
 UNREAD_TIFF = "a TIFF of a kind that is not read, or a raw camera file: save it with 8 bits per channel"
 TURNS = {
@@ -249,9 +251,9 @@ def _load_jpeg(image: Image.Image, file: BinaryIO) -> Image.Image:
 @contextmanager
 def strict_pillow(max_pixels: int | None) -> Iterator[None]:
     """Let Pillow raise on what has more pixels, and on nothing else; None sets no limit, for who reads a header."""
-    # Pillow keeps its limit and its warnings in globals: set for one decode, then put back
-    limit_before, text_before = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK
-    with warnings.catch_warnings():
+    # Pillow keeps its limit and its warnings in globals: set for one decode, of one thread, then put back
+    with _STRICT, warnings.catch_warnings():
+        limit_before, text_before = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = max_pixels, LARGEST_TEXT

@@ -1,0 +1,131 @@
+"""The routes of the tab Draw: what is drawn, kept, walked and sent."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from latentart.studio.answers import aside, ask, read_body, stream
+from latentart.studio.asked import Asked, AskedWalk, read_asked
+from latentart.studio.painter import Event, Job, Painter
+from latentart.studio.uploads import MOST_BYTES, Uploads
+
+if TYPE_CHECKING:
+    from latentart.studio.easel import Easel
+    from latentart.studio.kept import Gallery
+
+
+@dataclass
+class Desk:
+    """Where drawing happens: easel and gallery are made on first use, as PyTorch takes seconds to load."""
+
+    make_easel: Callable[[], Easel]
+    samples: Path
+    painter: Painter = field(default_factory=Painter)
+    uploads: Uploads = field(default_factory=Uploads)
+    _easel: Easel | None = None
+    _gallery: Gallery | None = None
+    _numbers: itertools.count[int] = field(default_factory=itertools.count)
+
+    def routes(self) -> list[Route]:
+        """Return the addresses of the tab."""
+        return [
+            Route("/api/model", self.show_model),
+            Route("/api/draw", self.draw, methods=["POST"]),
+            Route("/api/keep", self.keep, methods=["POST"]),
+            Route("/api/walk", self.walk, methods=["POST"]),
+            Route("/api/uploads", self.upload, methods=["POST"]),
+            Route("/api/kept", self.list_kept),
+            Route("/api/kept/{id}", self.show_kept),
+        ]
+
+    def easel(self) -> Easel:
+        """Return the easel; on the painter's thread."""
+        if self._easel is None:
+            self._easel = self.make_easel()
+        return self._easel
+
+    def warm_up(self) -> None:
+        """Load the model before it is asked for; what is wrong with it is said when it is."""
+
+        def work(_job: Job) -> None:
+            self.easel().studio()
+
+        self.painter.ask("warming", work, lambda _: None)
+
+    def gallery(self) -> Gallery:
+        """Return the gallery."""
+        if self._gallery is None:
+            from latentart.studio.kept import Gallery
+
+            self._gallery = Gallery(self.samples)
+        return self._gallery
+
+    async def show_model(self, _request: Request) -> Response:
+        """Say what the model can draw, or in a sentence why there is none."""
+        return JSONResponse(await ask(self.painter, self._once("model"), lambda job: self.easel().describe(job)))
+
+    async def draw(self, request: Request) -> Response:
+        """Draw; the same window's former wish of the same kind is given up."""
+        asked = read_asked(Asked, await read_body(request))
+        paths = self.uploads.paths
+        return stream(self.painter, f"draw {asked.window}", lambda job: self.easel().draw(asked, paths, job))
+
+    async def keep(self, request: Request) -> Response:
+        """Write a picture into the samples."""
+        asked = read_asked(Asked, await read_body(request))
+        paths = self.uploads.paths
+
+        def work(job: Job) -> None:
+            job.tell(self._kept_at(self.easel().keep(asked, paths, job)))
+
+        return JSONResponse(await ask(self.painter, self._once("keep"), work))
+
+    async def walk(self, request: Request) -> Response:
+        """Write a movie of the way between two kept pictures into the samples."""
+        asked = read_asked(AskedWalk, await read_body(request))
+
+        def work(job: Job) -> None:
+            ends = [self.gallery().find(name).path for name in (asked.start, asked.end)]
+            path = self.easel().walk(*ends, asked.frames, job)
+            job.tell({"kept": self._kept_at(path)["id"]})
+
+        return stream(self.painter, f"walk {asked.window}", work)
+
+    async def upload(self, request: Request) -> Response:
+        """Take a picture to begin from, or a mask."""
+        content = await read_body(request, MOST_BYTES)
+        name, width, height = await aside(partial(self.uploads.take, content))
+        return JSONResponse({"id": name, "width": width, "height": height})
+
+    async def list_kept(self, _request: Request) -> Response:
+        """List the kept pictures, newest first."""
+        found = await aside(lambda: [one.to_json(self.samples) for one in self.gallery().list()])
+        return JSONResponse({"kept": found})
+
+    async def show_kept(self, request: Request) -> Response:
+        """Send a kept picture's file."""
+        found = await aside(partial(self.gallery().find, request.path_params["id"]))
+        headers = {"cache-control": "private, max-age=31536000, immutable"}
+        return FileResponse(found.path, media_type=found.media_type, headers=headers)
+
+    def close(self) -> None:
+        """End the painter's thread and delete what was sent."""
+        self.painter.close()
+        self.uploads.close()
+
+    def _kept_at(self, path: Path) -> Event:
+        found = next(one for one in self.gallery().list() if one.path == path)
+        return found.to_json(self.samples)
+
+    def _once(self, what: str) -> str:
+        """Return an owner whose wish nobody replaces."""
+        return f"{what} {next(self._numbers)}"

@@ -1,0 +1,199 @@
+"""The tab Pictures: what clean-data kept, by style, what it flagged and dropped and why, and a map of the set."""
+
+from __future__ import annotations
+
+import io
+import logging
+from array import array
+from bisect import bisect_left
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from latentart.data.index import IndexEntry, index_fingerprint, read_index
+from latentart.data.pictures.decode import decode_image
+from latentart.data.pictures.formats import BadImage
+from latentart.errors import LatentArtError
+from latentart.reporting.report import read_object
+from latentart.studio.answers import aside, shown
+
+logger = logging.getLogger(__name__)
+
+SIDES = (160, 960)  # of thumbnails and of one that is looked at, in pixels
+MOST_LISTED = 5000  # flagged, dropped
+MOST_MAPPED = 4000  # pictures
+QUALITY = 82
+FOR_EVER = {"cache-control": "private, max-age=31536000, immutable"}
+
+
+@dataclass(frozen=True)
+class CleanSet:
+    """A clean set as the page asks for it: pictures by style and place; place 3 of style 1 is its fourth.
+
+    Attributes:
+        version: changes with the set, so that a browser may keep what it has seen.
+        rows: of each style, the places of its pictures in the index.
+    """
+
+    version: str
+    entries: list[IndexEntry]
+    styles: list[str]
+    rows: list[array[int]]
+
+    @classmethod
+    def read(cls, path: Path) -> CleanSet:
+        """Read an index; raises as ``read_index`` does."""
+        entries = read_index(path)
+        styles = sorted({entry.style for entry in entries})
+        rows, number = [array("L") for _ in styles], {style: i for i, style in enumerate(styles)}
+        for row, entry in enumerate(entries):
+            rows[number[entry.style]].append(row)
+        return cls(f"{path.stat().st_mtime_ns:x}", entries, styles, rows)
+
+    def find(self, style: int, place: int) -> IndexEntry | None:
+        """Return a picture, None where there is none."""
+        if style >= len(self.rows) or place >= len(self.rows[style]):
+            return None
+        return self.entries[self.rows[style][place]]
+
+
+@dataclass
+class Pictures:
+    """The clean set of a workspace; it is read when it is first looked at, and again when it has changed."""
+
+    data: Path
+    cache: Path
+    _set: CleanSet | None = None
+    _maps: dict[str, Any] = field(default_factory=dict)
+    _turn: Lock = field(default_factory=Lock)
+
+    def routes(self) -> list[Route]:
+        """Return the addresses of the tab."""
+        place = "{version}/{style:int}/{place:int}"
+        return [
+            Route("/api/pictures", self.show),
+            Route("/api/pictures/map", self.show_map),
+            Route(f"/api/pictures/about/{place}", self.show_entry),
+            Route(f"/api/pictures/{{side:int}}/{place}", self.show_picture),
+        ]
+
+    def read(self) -> CleanSet:
+        """Return the clean set as it is now.
+
+        Raises:
+            DataError: there is none, or it is damaged.
+        """
+        path = self.data / "index.jsonl"
+        with self._turn:
+            if self._set is None or not path.exists() or self._set.version != f"{path.stat().st_mtime_ns:x}":
+                self._set = None
+                self._set = CleanSet.read(path)
+            return self._set
+
+    async def show(self, _request: Request) -> Response:
+        """Say how many pictures each style has, and what was flagged and dropped."""
+        return JSONResponse(await aside(self._overview))
+
+    async def show_entry(self, request: Request) -> Response:
+        """Say what the index has of a picture."""
+        entry = await aside(partial(self._entry, request))
+        if entry is None:
+            return PlainTextResponse("There is no such picture.", 404)
+        about = {
+            "source": shown(entry.source),
+            "style": shown(entry.style),
+            "width": entry.width,
+            "height": entry.height,
+        }
+        labels = {shown(name): shown(value) for name, value in entry.labels.items() if value}
+        return JSONResponse({**about, "labels": labels})
+
+    async def show_picture(self, request: Request) -> Response:
+        """Send a picture as a small JPEG."""
+        content = await aside(partial(self._picture, request))
+        if content is None:
+            return PlainTextResponse("That picture cannot be shown.", 404)
+        return Response(content, media_type="image/jpeg", headers=FOR_EVER)
+
+    async def show_map(self, _request: Request) -> Response:
+        """Say where each of many pictures lies in the plane of the two widest directions of the cached latents."""
+        return JSONResponse(await aside(self._map))
+
+    def _overview(self) -> dict[str, Any]:
+        found, report = self.read(), read_object(self.data / "report.json")
+        by_source = {entry.source: (entry.style, row) for row, entry in enumerate(found.entries)}
+        numbers = {style: i for i, style in enumerate(found.styles)}
+        listed = {name: _list_of(report, name)[:MOST_LISTED] for name in ("flagged", "dropped")}
+
+        def place_of(source: str) -> list[int] | None:
+            if source not in by_source:
+                return None
+            style, row = by_source[source]
+            number = numbers[style]
+            return [number, bisect_left(found.rows[number], row)]
+
+        def show(item: dict[str, Any]) -> dict[str, Any]:
+            detail = str(item.get("detail", ""))
+            other = detail.removeprefix("looks like ") if detail.startswith("looks like ") else ""
+            told = {name: shown(str(item.get(name, ""))) for name in ("source", "reason", "detail")}
+            return {**told, "place": place_of(str(item.get("source", ""))), "twin": place_of(other)}
+
+        return {
+            "version": found.version,
+            "styles": [[shown(name), len(rows)] for name, rows in zip(found.styles, found.rows, strict=True)],
+            "has_map": any(self.cache.glob("latents-*/cache.json")),
+            **{name: [show(item) for item in items] for name, items in listed.items()},
+        }
+
+    def _entry(self, request: Request) -> IndexEntry | None:
+        found, asked = self.read(), request.path_params
+        return found.find(asked["style"], asked["place"]) if asked["version"] == found.version else None
+
+    def _picture(self, request: Request) -> bytes | None:
+        entry, side = self._entry(request), request.path_params["side"]
+        if entry is None or side not in SIDES:
+            return None
+        path = self.data / entry.file
+        if not path.resolve().is_relative_to(self.data.resolve()):  # a folder in it may be a link
+            return None
+        try:
+            picture = decode_image(path, max_side=side)
+        except BadImage:
+            return None
+        picture.thumbnail((4 * side, 4 * side))  # a very long one
+        content = io.BytesIO()
+        picture.save(content, "JPEG", quality=QUALITY)
+        return content.getvalue()
+
+    def _map(self) -> dict[str, Any]:
+        found = self.read()
+        with self._turn:
+            if found.version not in self._maps:
+                from latentart.studio.mapping import map_latents
+
+                fingerprint = index_fingerprint(found.entries)
+                try:
+                    rows, places = map_latents(self.cache, fingerprint, len(found.entries), MOST_MAPPED)
+                except LatentArtError as error:
+                    logger.info("no map: %s", error)
+                    rows, places = [], []
+                numbers = {style: i for i, style in enumerate(found.styles)}
+                of_style = {row: place for rows_of in found.rows for place, row in enumerate(rows_of)} if rows else {}
+                points = [
+                    [x, y, numbers[found.entries[row].style], of_style[row]]
+                    for row, (x, y) in zip(rows, places, strict=True)
+                ]
+                self._maps = {found.version: {"version": found.version, "points": points}}
+            answer: dict[str, Any] = self._maps[found.version]
+            return answer
+
+
+def _list_of(report: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    found = report.get(name)
+    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []

@@ -1,0 +1,46 @@
+"""The port, and the addresses that are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from latentart.errors import ResourceError
+from latentart.studio.server import bind
+from latentart.studio.studio import address_of, is_loopback
+
+
+def test_a_busy_port_is_one_line_that_names_a_free_one(run: Callable[..., Any], workspace: Path) -> None:
+    """With exit code 5; the one that is named can be bound."""
+    with bind("127.0.0.1", 0) as busy:
+        port = busy.getsockname()[1]
+        error = run(workspace, "studio", "--port", port).error(5)
+
+    assert error.startswith(f"error: port {port} is busy. Port ")
+    bind("127.0.0.1", int(error.rpartition("--port ")[2].rstrip("."))).close()
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])
+def test_a_host_that_is_not_here_is_refused(host: str) -> None:
+    """In one line."""
+    with pytest.raises(ResourceError, match="no address of this machine"):
+        bind(host, 0)
+
+
+def test_only_this_machine_needs_no_token() -> None:
+    """Whatever its name."""
+    assert [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "::", "box.local")] == (
+        [True] * 3 + [False] * 3
+    )
+    assert address_of("127.0.0.1", 7878, None) == "http://127.0.0.1:7878/"
+    assert address_of("::1", 7878, None) == "http://[::1]:7878/"
+    assert address_of("box.local", 7878, "abc") == "http://box.local:7878/?token=abc"
+    assert "0.0.0.0" not in address_of("0.0.0.0", 7878, "abc")
+
+
+def test_there_is_no_studio_of_nothing(run: Callable[..., Any], tmp_path: Path) -> None:
+    """A folder without a workspace is refused before a port is taken."""
+    assert "latentart.json" in run(tmp_path, "studio").error(3)
