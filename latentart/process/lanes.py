@@ -130,7 +130,7 @@ class Lanes:
         sizes = self.sizes(size)
         if len(sizes) == 1:
             return work(*tensors)
-        split = [tensor.split(sizes) if len(tensor) == size else (tensor,) * len(sizes) for tensor in tensors]
+        split = [torch.split(tensor, sizes) if len(tensor) == size else (tensor,) * len(sizes) for tensor in tensors]
         has_graph = torch.is_grad_enabled()
 
         def pass_through(number: int) -> Tensor:

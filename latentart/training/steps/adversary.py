@@ -97,7 +97,7 @@ class Adversary:
         sizes = self.lanes.sizes(len(images))
         found = self.lanes.backward(
             lambda pair, _: self._look(*pair, is_training=is_training, has_penalty=has_penalty),
-            list(zip(images.split(sizes), images_hat.split(sizes), strict=True)),
+            list(zip(torch.split(images, sizes), torch.split(images_hat, sizes), strict=True)),
             sizes,
             self.discriminator.parameters(),
         )

@@ -71,7 +71,7 @@ class VaeBatch:
 
     def split(self, sizes: list[int]) -> list[VaeBatch]:
         """Return the batch in parts of those sizes."""
-        parts = zip(self.images.split(sizes), self.noise.split(sizes), strict=True)
+        parts = zip(torch.split(self.images, sizes), torch.split(self.noise, sizes), strict=True)
         return [VaeBatch(images, noise, self.transform) for images, noise in parts]
 
 
