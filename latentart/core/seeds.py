@@ -78,7 +78,7 @@ def seed_from_json(value: Any, largest: int = LARGEST_FIRST, depth: int = 0) -> 
     limits = {int: largest, float: LARGEST_WALKED}
     if type(value) not in limits or not 0 <= value < limits[type(value)]:
         raise ValueError(f"seed: got {str(value)[:40]}, expected a number from 0 on")
-    return value  # type: ignore[no-any-return]  # as looked at
+    return value
 
 
 def later_seed(seed: Seed, count: int) -> Seed:

@@ -94,8 +94,8 @@ class Desk:
         asked = read_asked(AskedWalk, await read_body(request))
 
         def work(job: Job) -> None:
-            ends = [self.gallery().find(name).path for name in (asked.start, asked.end)]
-            path = self.easel().walk(*ends, asked.frames, job)
+            start, end = (self.gallery().find(name).path for name in (asked.start, asked.end))
+            path = self.easel().walk(start, end, asked.frames, job)
             job.tell({"kept": self._kept_at(path)["id"]})
 
         return stream(self.painter, f"walk {asked.window}", work)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import socket
+import threading
+from types import FrameType
 
 import uvicorn
 from starlette.applications import Starlette
@@ -12,6 +15,7 @@ from starlette.applications import Starlette
 from latentart.errors import ResourceError
 
 TRIED = 100  # ports after a busy one
+PATIENCE = 2.0  # seconds that the end may take
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -53,10 +57,22 @@ def _is_free(host: str, port: int) -> bool:
     return True
 
 
+class PromptServer(uvicorn.Server):
+    """A server that a signal ends at once: nobody's picture or stream is waited for, nor a thread that hangs."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop serving; leave without a word where that takes too long."""
+        self.force_exit = True
+        super().handle_exit(sig, frame)
+        last_resort = threading.Timer(PATIENCE, os._exit, [128 + sig])
+        last_resort.daemon = True
+        last_resort.start()
+
+
 def serve(app: Starlette, listening: socket.socket) -> None:
     """Serve until a signal comes, which ends it at once and is then handed on."""
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # what is cut off at the end needs no words
     config = uvicorn.Config(
         app, log_config=None, log_level="critical", lifespan="off", ws="none", timeout_graceful_shutdown=0
     )
-    uvicorn.Server(config).run(sockets=[listening])
+    PromptServer(config).run(sockets=[listening])
