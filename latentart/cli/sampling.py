@@ -141,6 +141,7 @@ def sample(
     given |= {"invert": invert, "from_style": from_style, "separate": separate or None, "out": out, "from": source}
     check_options({name: value for name, value in given.items() if value not in (None, [])})
     cells, shape = parse_grid(grid) if grid is not None else None, parse_size(size) if size is not None else None
+    first_seed = read_seed(seed)
     settings, samples, folder = find_sampling(model, config, overrides)
     from latentart.sampling.request import OriginRequest, SampleRequest
     from latentart.sampling.sample import sample_again, sample_pictures, settings_from
@@ -159,7 +160,7 @@ def sample(
         styles=tuple(style or ()),
         grid=cells,
         count=count,
-        seed=read_seed(seed),
+        seed=first_seed,
         separate=separate,
         out=out,
         labels=tuple(label or ()),

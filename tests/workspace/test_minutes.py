@@ -52,14 +52,14 @@ def test_a_stage_keeps_its_shape() -> None:
     """The discriminator comes in after the same share of it, warm-up and ramp likewise; a share stays as it is."""
     stages = {stage.name: stage for stage in resolve({"preset": "demo"}).vae.stages}
 
-    longer = scale_stage(stages["l1"], 600, 2.0)
-    shortest = scale_stage(stages["l1"], 600, 0.0)
-    share = scale_stage(stages["l1"].model_copy(update={"discriminator_start": 0.5}), 600, 3.0)
+    longer = scale_stage(stages["l1"], 800, 2.0)
+    shortest = scale_stage(stages["l1"], 800, 0.0)
+    share = scale_stage(stages["l1"].model_copy(update={"discriminator_start": 0.5}), 800, 3.0)
 
-    entry = {"discriminator_start": 1120, "discriminator_warmup": 40, "ramp": 20}
-    assert longer == {"steps": 1200, "epochs": None, **entry}
-    assert (shortest["steps"], shortest["discriminator_start"]) == (FEWEST, round(560 * FEWEST / 600))
-    assert (share["steps"], share["discriminator_start"]) == (1800, 0.5)
+    entry = {"discriminator_start": 1520, "discriminator_warmup": 40, "ramp": 20}
+    assert longer == {"steps": 1600, "epochs": None, **entry}
+    assert (shortest["steps"], shortest["discriminator_start"]) == (FEWEST, round(760 * FEWEST / 800))
+    assert (share["steps"], share["discriminator_start"]) == (2400, 0.5)
     assert scale_stage(stages["hires"], 70, 1.0)["discriminator_start"] == 0
 
 
