@@ -19,6 +19,8 @@ from latentart.studio.painter import Event, Job, Painter
 from latentart.studio.uploads import MOST_BYTES, Uploads
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from latentart.studio.easel import Easel
     from latentart.studio.kept import Gallery
 
@@ -88,6 +90,19 @@ class Desk:
             job.tell(self._kept_at(self.easel().keep(asked, paths, job)))
 
         return JSONResponse(await ask(self.painter, self._once("keep"), work))
+
+    async def drawn(self, request: Request) -> Image.Image:
+        """Return the picture that a request asks for."""
+        asked = read_asked(Asked, await read_body(request))
+        paths = self.uploads.paths
+        made: list[Image.Image] = []
+
+        def work(job: Job) -> None:
+            made.append(self.easel().picture(asked, paths, job))
+            job.tell({"done": 1})
+
+        await ask(self.painter, self._once("near"), work)
+        return made[0]
 
     async def walk(self, request: Request) -> Response:
         """Write a movie of the way between two kept pictures into the samples."""

@@ -118,6 +118,11 @@ class Easel:
         origin = None if plan.origin is None else Path(plan.origin.picture.name)
         return command_of(asked, plan.size if plan.size != usual else None, self._named, origin)
 
+    def picture(self, asked: Asked, uploads: Mapping[str, Path], job: Job) -> Image.Image:
+        """Return the first picture of what is asked for."""
+        studio = self.studio()
+        return self._pictures(studio, self._sheet(studio, asked, uploads), job, 0)[0]
+
     def keep(self, asked: Asked, uploads: Mapping[str, Path], job: Job) -> Path:
         """Write the picture into the samples, its settings inside, and return its path; a kept one is kept once."""
         studio = self.studio()

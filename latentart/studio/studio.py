@@ -75,7 +75,7 @@ def studio(place: Place, host: str, port: int, device: str | None, greet: Callab
     hosts = frozenset(f"{name}:{number}" for name in names) if is_local else None
     desk = Desk(lambda: make_easel(place, device), place.samples)
     try:
-        app = build_app(place.title, desk, other_routes(place), hosts, token)
+        app = build_app(place.title, desk, other_routes(place, desk), hosts, token)
         desk.warm_up()
         greet(address_of(host, number, token))
         serve(app, listening)
@@ -84,7 +84,7 @@ def studio(place: Place, host: str, port: int, device: str | None, greet: Callab
         listening.close()
 
 
-def other_routes(place: Place) -> list[Route]:
+def other_routes(place: Place, desk: Desk) -> list[Route]:
     """Return the routes of the tabs that a workspace has beside Draw."""
     if place.workspace is None:
         return []
@@ -92,7 +92,8 @@ def other_routes(place: Place) -> list[Route]:
     from latentart.studio.watching import Watch
 
     pictures = Pictures(place.workspace.data, place.workspace.cache)
-    return [*Watch(place.workspace.ldm_run.parent).routes(), *pictures.routes()]
+    near = pictures.nearest_to(place.workspace, desk.drawn)
+    return [*Watch(place.workspace.ldm_run.parent).routes(), *pictures.routes(), near]
 
 
 def make_easel(place: Place, device: str | None) -> Easel:

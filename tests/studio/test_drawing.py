@@ -19,7 +19,7 @@ from starlette.testclient import TestClient
 
 from latentart.studio.app import build_app
 from latentart.studio.drawing import Desk
-from latentart.studio.studio import find_place, make_easel
+from latentart.studio.studio import find_place, make_easel, other_routes
 
 HERE = "127.0.0.1:7878"
 PLACE = [5008.25, 6008.25, 0.5]
@@ -117,6 +117,31 @@ def test_a_picture_is_that_of_the_command_line(
         assert copy.read_bytes() == path.read_bytes()
     assert client.post("/api/keep", json=ASKED).json()["id"] == kept["id"]
     assert kept["about"]["seed"] == PLACE
+
+
+def test_the_nearest_training_pictures_have_ids(workspace: Path) -> None:
+    """By place in the set, rising in distance; the search is `evaluate ldm`'s, the pictures are shown by their ids."""
+    config = json.loads((workspace / "latentart.json").read_text())
+    config["data"]["held_out"] = 0.25
+    (workspace / "latentart.json").write_text(json.dumps(config))
+    place = find_place(workspace, None)
+    desk = Desk(lambda: make_easel(place, "cpu"), place.samples)
+    try:
+        app = build_app(place.title, desk, other_routes(place, desk), frozenset([HERE]), None)
+        with TestClient(app, base_url=f"http://{HERE}") as client:
+            told = client.post("/api/pictures/nearest", json=ASKED).json()
+            shown = [
+                client.get(f"/api/pictures/160/{told['version']}/{style}/{number}").status_code
+                for style, number, _ in told["near"]
+            ]
+    finally:
+        desk.close()
+
+    distances = [distance for *_, distance in told["near"]]
+    assert distances == sorted(distances)
+    assert len({(style, number) for style, number, _ in told["near"]}) == len(shown) == 8
+    assert set(shown) == {200}
+    assert told["is_copy"] is False
 
 
 def test_several_seeds_are_drawn_at_once(shared: tuple[TestClient, Path]) -> None:

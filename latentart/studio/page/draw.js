@@ -2,6 +2,7 @@
 
 import { openGallery } from "/page/gallery.js";
 import { openOrigin } from "/page/origin.js";
+import { SMALL, address, look } from "/page/pictures.js";
 import { Plane, placeOf, seedAt } from "/page/plane.js";
 import { $, described, el, events, get, plainName, post, showRange, windowId } from "/page/ui.js";
 
@@ -27,7 +28,7 @@ export async function openDraw() {
   buildLabels();
   buildHow();
   origin = openOrigin({ model, changed: released, say });
-  for (const id of ["keep", "vary", "copy", "chance"]) $(id).onclick = { keep, vary, copy, chance }[id];
+  for (const id of ["keep", "vary", "near", "copy", "chance"]) $(id).onclick = { keep, vary, near, copy, chance }[id];
   $("seed").onchange = (event) => {
     const seed = Number.parseInt(event.target.value, 10);
     if (seed >= 0 && seed < 1e9) plane.glide(...placeOf(seed));
@@ -99,6 +100,7 @@ async function draw(isCoarse) {
   const frame = $("frame");
   frame.classList.toggle("busy", !isCoarse);
   frame.style.setProperty("--done", "0%");
+  $("nearest").hidden = true;
   try {
     for await (const event of events("/api/draw", body, mine.stop.signal)) {
       if (running !== mine) return;
@@ -291,6 +293,23 @@ async function vary() {
   }
 }
 
+async function near() {
+  const strip = $("nearest"), button = $("near");
+  button.disabled = true;
+  say("Looking through the training pictures…");
+  try {
+    const { near, version, is_copy } = await post("/api/pictures/nearest", asked("near"));
+    strip.replaceChildren(...near.map(([style, place, distance]) =>
+      el("button", { type: "button", title: `Distance ${distance.toFixed(2)}`, aria: { label: "Look at a training picture" }, onclick: () => look([style, place], version) },
+        el("img", { src: address(SMALL, [style, place], version), alt: "", draggable: false }))));
+    strip.hidden = false;
+    say(is_copy ? "The nearest training pictures; this one counts as a copy of the first." : "The nearest training pictures.");
+  } catch (error) {
+    say(error.message);
+  }
+  button.disabled = false;
+}
+
 // A line breaks between words, and never at the hyphens of an option.
 function showCommand(text) {
   $("command").replaceChildren(...text.split(" ").flatMap((word, i) => [i ? " " : "", el("span", { textContent: word })]));
@@ -310,7 +329,7 @@ async function copy() {
 function shortcut(event) {
   const isTyping = event.target.matches("input:not([type=range]), select, textarea");
   if (isTyping || event.ctrlKey || event.metaKey || event.altKey || $("draw").hidden) return;
-  const act = { k: keep, v: vary, r: chance }[event.key.toLowerCase()] ?? (event.key === "Enter" && event.target === $("plane") ? keep : null);
+  const act = { k: keep, v: vary, r: chance, n: $("near").hidden ? null : near }[event.key.toLowerCase()] ?? (event.key === "Enter" && event.target === $("plane") ? keep : null);
   if (act && !event.repeat) {
     event.preventDefault();
     act();
