@@ -7,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from latentart.errors import DataError, UsageError
 from latentart.studio.answers import aside, ask, read_body, stream
 from latentart.studio.asked import Asked, AskedWalk, read_asked
 from latentart.studio.painter import Event, Job, Painter
@@ -45,8 +46,10 @@ class Desk:
             Route("/api/keep", self.keep, methods=["POST"]),
             Route("/api/walk", self.walk, methods=["POST"]),
             Route("/api/uploads", self.upload, methods=["POST"]),
+            Route("/api/uploads/{id}", self.show_upload),
             Route("/api/kept", self.list_kept),
             Route("/api/kept/{id}", self.show_kept),
+            Route("/api/kept/{id}/origin", self.take_up, methods=["POST"]),
         ]
 
     def easel(self) -> Easel:
@@ -118,8 +121,18 @@ class Desk:
     async def upload(self, request: Request) -> Response:
         """Take a picture to begin from, or a mask."""
         content = await read_body(request, MOST_BYTES)
-        name, width, height = await aside(partial(self.uploads.take, content))
-        return JSONResponse({"id": name, "width": width, "height": height})
+        return JSONResponse(await aside(lambda: self._take(content)))
+
+    async def show_upload(self, request: Request) -> Response:
+        """Send a picture that was sent, as it was cleaned."""
+        path = self.uploads.paths.get(request.path_params["id"])
+        if path is None:
+            return PlainTextResponse("That picture is no longer here.", 404)
+        return FileResponse(path, media_type="image/png")
+
+    async def take_up(self, request: Request) -> Response:
+        """Take what a kept picture was begun from, and its mask, as if they were sent again."""
+        return JSONResponse(await aside(partial(self._take_up, request.path_params["id"])))
 
     async def list_kept(self, _request: Request) -> Response:
         """List the kept pictures, newest first."""
@@ -136,6 +149,22 @@ class Desk:
         """End the painter's thread and delete what was sent."""
         self.painter.close()
         self.uploads.close()
+
+    def _take_up(self, name: str) -> dict[str, Any]:
+        from latentart.sampling.settings import read_origin
+
+        origin = read_origin(self.gallery().find(name).path)
+        if origin is None:
+            raise UsageError("That picture was begun from no other.")
+        for path in filter(None, (origin.picture, origin.mask)):
+            if path.stat().st_size > MOST_BYTES:
+                raise DataError(f"{path.name} is too large to begin from here.", "`sample --from` repeats it.")
+        mask = None if origin.mask is None else self._take(origin.mask.read_bytes())
+        return {"picture": self._take(origin.picture.read_bytes()), "mask": mask}
+
+    def _take(self, content: bytes) -> dict[str, Any]:
+        name, width, height = self.uploads.take(content)
+        return {"id": name, "width": width, "height": height}
 
     def _kept_at(self, path: Path) -> Event:
         found = next(one for one in self.gallery().list() if one.path == path)

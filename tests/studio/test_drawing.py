@@ -193,8 +193,24 @@ def test_a_sent_picture_is_begun_from_and_repeated(
     assert (picture["width"], picture["height"]) == (48, 32)
     assert again.code == 0, again.err
     assert next((tmp_path / "again").iterdir()).read_bytes() == path.read_bytes()
+    opened_again = client.post(f"/api/kept/{kept.json()['id']}/origin").json()
+    assert opened_again == {"picture": picture, "mask": mask}
+    assert client.get(f"/api/uploads/{mask['id']}").headers["content-type"] == "image/png"
     restyled = events_of(client.post("/api/draw", json=ASKED | {"picture": picture["id"], "restyle": True, "eta": 0}))
     assert "--invert" in restyled[-1]["command"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("0123456789abcdef", "no longer here"), ("plain", "begun from no other")]
+)
+def test_what_began_from_nothing_is_not_taken_up(shared: tuple[TestClient, Path], name: str, message: str) -> None:
+    """In a sentence; an upload that is not there is not sent."""
+    client, _ = shared
+    if name == "plain":
+        name = client.post("/api/keep", json=ASKED).json()["id"]
+
+    assert message in client.post(f"/api/kept/{name}/origin").json()["error"]
+    assert client.get(f"/api/uploads/{name}").status_code == 404
 
 
 @pytest.mark.parametrize(

@@ -337,11 +337,11 @@ function shortcut(event) {
 }
 
 // Open a kept picture again: its sliders, its seed, its way of drawing; a movie or grid is shown as it is.
-function reopen(kept) {
+async function reopen(kept) {
   const { about } = kept;
   const style = about.style ?? (about.styles?.length === 1 ? about.styles[0] : null);
   const place = placeOf(about.seed ?? about.seeds?.[0] ?? 0);
-  if (style === null || about.movie || !place || (about.seeds?.length ?? 1) > 1 || about.invert || about.init_image) {
+  if (style === null || about.movie || !place || (about.seeds?.length ?? 1) > 1) {
     running?.stop.abort();
     running = null;
     show(`/api/kept/${kept.id}`);
@@ -352,12 +352,17 @@ function reopen(kept) {
     const weights = typeof style === "string" ? { [style]: 100 } : Object.fromEntries(Object.entries(style).map(([name, share]) => [name, 100 * share]));
     const unknown = Object.keys(weights).find((name) => !model.styles.includes(name));
     if (unknown) return say(`The model has no style ${plainName(unknown)} any longer.`);
+    try {
+      if (about.init_image || about.invert) await origin.takeUp(kept);
+      else origin.forget(false);
+    } catch (error) {
+      return say(error.message);
+    }
     const [width, height] = about.size ?? [model.resolution, model.resolution];
     setHow({ ...about, width, height });
     state.labels = { ...about.labels };
     for (const select of document.querySelectorAll("#labels select")) select.value = state.labels[select.dataset.column] ?? "";
     setWeights(weights, false);
-    origin.forget(false);
     plane.place(...place);
     released();
   }
