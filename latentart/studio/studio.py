@@ -78,7 +78,7 @@ def studio(place: Place, host: str, port: int, device: str | None, greet: Callab
         app = build_app(place.title, desk, other_routes(place, desk), hosts, token)
         desk.warm_up()
         greet(address_of(host, number, token))
-        serve(app, listening)
+        serve(app, listening, desk.uploads.close)
     finally:
         desk.close()
         listening.close()

@@ -185,11 +185,18 @@ def test_a_sent_picture_is_begun_from_and_repeated(
         client.post("/api/uploads", content=png((48, 32), color)).json() for color in ((9, 99, 200), (255,) * 3)
     )
     asked = ASKED | {"picture": picture["id"], "mask": mask["id"], "strength": 1.0}
+    before = events_of(client.post("/api/draw", json=asked))[-1]
     kept = client.post("/api/keep", json=asked)
     assert kept.status_code == 200, kept.text
+    after = events_of(client.post("/api/draw", json=asked))[-1]
+    assert (before["must_keep"], after["must_keep"]) == (True, False)
+    assert before["command"] == after["command"]
     path = folder / "samples" / kept.json()["name"]
 
+    drawn = run(folder, *shlex.split(after["command"])[1:], "--out", tmp_path / "drawn")
     again = run(folder, "sample", "--from", path, "--out", tmp_path / "again")
+    assert drawn.code == 0, drawn.err
+    assert next((tmp_path / "drawn").iterdir()).read_bytes() == path.read_bytes()
     assert (picture["width"], picture["height"]) == (48, 32)
     assert again.code == 0, again.err
     assert next((tmp_path / "again").iterdir()).read_bytes() == path.read_bytes()

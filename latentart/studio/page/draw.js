@@ -107,7 +107,7 @@ async function draw(isCoarse) {
       if ("frame" in event) frame.style.setProperty("--done", `${(100 * (event.frame + 1)) / (FRAMES + 1)}%`);
       if (event.address) show(event.address, event.width, event.height);
       if (event.command) {
-        showCommand(event.command);
+        showCommand(event.command, event.must_keep);
         if (!isCoarse) say(`${body.steps} steps${event.seconds < 0.02 ? "" : ` in ${event.seconds.toFixed(2)} s`}`);
         frame.dataset.drawn = isCoarse ? "coarse" : JSON.stringify(body.seeds[0]);
       }
@@ -270,6 +270,7 @@ async function keep() {
   try {
     const kept = await post("/api/keep", asked("keep"));
     gallery.add(kept);
+    $("must-keep").hidden = true;
     say(`Kept as samples/${kept.name}`);
   } catch (error) {
     say(error.message);
@@ -311,7 +312,8 @@ async function near() {
 }
 
 // A line breaks between words, and never at the hyphens of an option.
-function showCommand(text) {
+function showCommand(text, mustKeep = false) {
+  $("must-keep").hidden = !mustKeep;
   $("command").replaceChildren(...text.split(" ").flatMap((word, i) => [i ? " " : "", el("span", { textContent: word })]));
 }
 
