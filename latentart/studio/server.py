@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import signal
 import socket
 import threading
 from collections.abc import Callable
@@ -89,4 +90,8 @@ def serve(app: Starlette, listening: socket.socket, tidy: Callable[[], None]) ->
     config = uvicorn.Config(
         app, log_config=None, log_level="critical", lifespan="off", ws="none", timeout_graceful_shutdown=0
     )
-    PromptServer(config, tidy).run(sockets=[listening])
+    server = PromptServer(config, tidy)
+    closed = getattr(signal, "SIGHUP", None)
+    if closed is not None and signal.getsignal(closed) is not signal.SIG_IGN:  # a closed terminal, unless under nohup
+        signal.signal(closed, lambda _, frame: server.handle_exit(signal.SIGTERM, frame))
+    server.run(sockets=[listening])

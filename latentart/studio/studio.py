@@ -18,6 +18,7 @@ from starlette.routing import Route
 from latentart.config.sample import SampleConfig
 from latentart.config.workspace import find_config
 from latentart.layout import Workspace
+from latentart.process.signals import raising_when_told
 from latentart.studio.app import build_app
 from latentart.studio.drawing import Desk
 from latentart.studio.server import bind, serve
@@ -77,8 +78,9 @@ def studio(place: Place, host: str, port: int, device: str | None, greet: Callab
     try:
         app = build_app(place.title, desk, other_routes(place, desk), hosts, token)
         desk.warm_up()
-        greet(address_of(host, number, token))
-        serve(app, listening, desk.uploads.close)
+        with raising_when_told():  # that what was sent is deleted, whatever signal it is
+            greet(address_of(host, number, token))
+            serve(app, listening, desk.uploads.close)
     finally:
         desk.close()
         listening.close()

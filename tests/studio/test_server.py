@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from queue import Queue
@@ -13,9 +16,10 @@ import uvicorn
 from starlette.applications import Starlette
 
 from latentart.errors import ResourceError
+from latentart.process.signals import ToldToEnd
 from latentart.studio import server
 from latentart.studio.server import bind
-from latentart.studio.studio import address_of, is_loopback
+from latentart.studio.studio import address_of, find_place, is_loopback, studio
 from latentart.studio.uploads import Uploads
 
 
@@ -64,3 +68,27 @@ def test_an_end_without_a_word_leaves_no_upload_behind(monkeypatch: pytest.Monke
 
     assert left.get(timeout=30) == 130
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_no_upload_behind(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cleaned: Path, number: signal.Signals
+) -> None:
+    """Nor does a closed terminal."""
+    monkeypatch.setattr(server, "PATIENCE", 3600)
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+
+    def end(address: str) -> None:
+        with urllib.request.urlopen(address) as answer:
+            assert answer.status == 200
+        assert len(list((tmp_path / "temporary").iterdir())) == 1
+        os.kill(os.getpid(), number)
+
+    def greet(address: str) -> None:
+        threading.Thread(target=end, args=[address]).start()
+
+    with pytest.raises(ToldToEnd):
+        studio(find_place(cleaned, None), "127.0.0.1", 0, "cpu", greet)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    assert list((tmp_path / "temporary").iterdir()) == []
