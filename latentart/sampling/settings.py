@@ -176,6 +176,18 @@ def read_drawing(path: Path, model: Model, settings_in: Callable[[Mapping[str, A
     return Drawing(plan, settings, hashes)
 
 
+def read_origin(path: Path) -> OriginRequest | None:
+    """Return the picture that a kept one was begun from, None where there is none.
+
+    Raises:
+        DataError: it is gone or changed, or the settings cannot be read.
+    """
+    try:
+        return _read_origin(path, _Described.model_validate(parse_json(read_text(path) or "null")))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} holds no settings that can be read ({error}).") from None
+
+
 def _read_plan(path: Path, about: _Described, model: Model) -> SamplePlan:
     kind: Kind = about.movie or "grid"
     if about.movie and path.suffix.lower() not in SUFFIXES:

@@ -87,8 +87,10 @@ def read_asked(kind: type[Kind], body: bytes) -> Kind:
         raise UsageError("The page asked for something that cannot be read.") from None
 
 
-def command_of(asked: Asked, size: tuple[int, int] | None, model: Path | None, origin: Path | None) -> str:
-    """Return the command line that draws the first of the pictures; ``origin`` stands for the picture it begins from.
+def command_of(
+    asked: Asked, size: tuple[int, int] | None, model: Path | None, origin: Path | None, mask: Path | None
+) -> str:
+    """Return the command line that draws the first of the pictures; ``origin`` is the picture that it begins from.
 
     ``size`` and ``model`` are named where they are not the usual ones.
     """
@@ -103,7 +105,7 @@ def command_of(asked: Asked, size: tuple[int, int] | None, model: Path | None, o
     else:
         words += ["--seed", seed_text(asked.places[0]), "--count", "1"]
         words += ["--init-image", str(origin)] if origin is not None else []
-        words += ["--mask", "mask.png"] if origin is not None and asked.mask else []
+        words += ["--mask", str(mask)] if mask is not None else []
     words += ["--strength", f"{asked.strength:g}"] if origin is not None else []
     words += ["--steps", str(asked.steps), "--sampler", asked.sampler, "--guidance", f"{asked.guidance:g}"]
     words += ["--eta", f"{asked.eta:g}"] if asked.sampler == "ddim" else []

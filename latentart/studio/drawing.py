@@ -7,18 +7,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from latentart.errors import DataError, UsageError
 from latentart.studio.answers import aside, ask, read_body, stream
 from latentart.studio.asked import Asked, AskedWalk, read_asked
 from latentart.studio.painter import Event, Job, Painter
 from latentart.studio.uploads import MOST_BYTES, Uploads
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from latentart.studio.easel import Easel
     from latentart.studio.kept import Gallery
 
@@ -43,8 +46,10 @@ class Desk:
             Route("/api/keep", self.keep, methods=["POST"]),
             Route("/api/walk", self.walk, methods=["POST"]),
             Route("/api/uploads", self.upload, methods=["POST"]),
+            Route("/api/uploads/{id}", self.show_upload),
             Route("/api/kept", self.list_kept),
             Route("/api/kept/{id}", self.show_kept),
+            Route("/api/kept/{id}/origin", self.take_up, methods=["POST"]),
         ]
 
     def easel(self) -> Easel:
@@ -89,6 +94,19 @@ class Desk:
 
         return JSONResponse(await ask(self.painter, self._once("keep"), work))
 
+    async def drawn(self, request: Request) -> Image.Image:
+        """Return the picture that a request asks for."""
+        asked = read_asked(Asked, await read_body(request))
+        paths = self.uploads.paths
+        made: list[Image.Image] = []
+
+        def work(job: Job) -> None:
+            made.append(self.easel().picture(asked, paths, job))
+            job.tell({"done": 1})
+
+        await ask(self.painter, self._once("near"), work)
+        return made[0]
+
     async def walk(self, request: Request) -> Response:
         """Write a movie of the way between two kept pictures into the samples."""
         asked = read_asked(AskedWalk, await read_body(request))
@@ -103,8 +121,18 @@ class Desk:
     async def upload(self, request: Request) -> Response:
         """Take a picture to begin from, or a mask."""
         content = await read_body(request, MOST_BYTES)
-        name, width, height = await aside(partial(self.uploads.take, content))
-        return JSONResponse({"id": name, "width": width, "height": height})
+        return JSONResponse(await aside(lambda: self._take(content)))
+
+    async def show_upload(self, request: Request) -> Response:
+        """Send a picture that was sent, as it was cleaned."""
+        path = self.uploads.paths.get(request.path_params["id"])
+        if path is None:
+            return PlainTextResponse("That picture is no longer here.", 404)
+        return FileResponse(path, media_type="image/png")
+
+    async def take_up(self, request: Request) -> Response:
+        """Take what a kept picture was begun from, and its mask, as if they were sent again."""
+        return JSONResponse(await aside(partial(self._take_up, request.path_params["id"])))
 
     async def list_kept(self, _request: Request) -> Response:
         """List the kept pictures, newest first."""
@@ -121,6 +149,22 @@ class Desk:
         """End the painter's thread and delete what was sent."""
         self.painter.close()
         self.uploads.close()
+
+    def _take_up(self, name: str) -> dict[str, Any]:
+        from latentart.sampling.settings import read_origin
+
+        origin = read_origin(self.gallery().find(name).path)
+        if origin is None:
+            raise UsageError("That picture was begun from no other.")
+        for path in filter(None, (origin.picture, origin.mask)):
+            if path.stat().st_size > MOST_BYTES:
+                raise DataError(f"{path.name} is too large to begin from here.", "`sample --from` repeats it.")
+        mask = None if origin.mask is None else self._take(origin.mask.read_bytes())
+        return {"picture": self._take(origin.picture.read_bytes()), "mask": mask}
+
+    def _take(self, content: bytes) -> dict[str, Any]:
+        name, width, height = self.uploads.take(content)
+        return {"id": name, "width": width, "height": height}
 
     def _kept_at(self, path: Path) -> Event:
         found = next(one for one in self.gallery().list() if one.path == path)

@@ -31,7 +31,7 @@ from latentart.sampling.sample import SMALLER, Studio, load_origin, open_origin,
 from latentart.sampling.settings import Drawing, describe, hashes_of, read_drawing, require_weights
 from latentart.storage.folders import free_path
 from latentart.studio.asked import Asked, command_of
-from latentart.studio.painter import Job
+from latentart.studio.painter import Event, Job
 
 MOST_REMEMBERED, LARGEST_REMEMBERED = 24, 1024 * 1024  # pictures, pixels of one
 LARGEST_LOSSLESS = 640 * 640  # pixels; a larger one is shown as a JPEG, and kept as it is
@@ -108,15 +108,27 @@ class Easel:
         began = time.perf_counter()
         studio = self.studio()
         sheet = self._sheet(studio, asked, uploads)
-        plan = sheet.plan
+        plan, command = sheet.plan, self._command(studio, asked, sheet)
         for i, picture in enumerate(self._pictures(studio, sheet, job, asked.frames)):
             job.tell({"picture": i, "address": address_of(picture), "width": plan.size[0], "height": plan.size[1]})
-        job.tell({"seconds": round(time.perf_counter() - began, 3), "command": self._command(studio, asked, plan)})
+        job.tell({"seconds": round(time.perf_counter() - began, 3), **command})
 
-    def _command(self, studio: Studio, asked: Asked, plan: SamplePlan) -> str:
-        usual = (studio.model.resolution,) * 2
-        origin = None if plan.origin is None else Path(plan.origin.picture.name)
-        return command_of(asked, plan.size if plan.size != usual else None, self._named, origin)
+    def _command(self, studio: Studio, asked: Asked, sheet: Sheet) -> Event:
+        """Return the command line, and whether the files that it names are there only once the picture is kept."""
+        plan, usual = sheet.plan, (studio.model.resolution,) * 2
+        size = plan.size if plan.size != usual else None
+        if plan.origin is None:
+            return {"command": command_of(asked, size, self._named, None, None), "must_keep": False}
+        folder = choose_paths(self.samples, plan, sheet.settings, studio.model, None)[0].parent
+        files = [None if one is None else folder / one.name for one in (plan.origin.picture, plan.origin.mask)]
+        shown = [None if one is None else one.relative_to(self.samples.parent) for one in files]
+        must_keep = not all(one.exists() for one in files if one is not None)
+        return {"command": command_of(asked, size, self._named, shown[0], shown[1]), "must_keep": must_keep}
+
+    def picture(self, asked: Asked, uploads: Mapping[str, Path], job: Job) -> Image.Image:
+        """Return the first picture of what is asked for."""
+        studio = self.studio()
+        return self._pictures(studio, self._sheet(studio, asked, uploads), job, 0)[0]
 
     def keep(self, asked: Asked, uploads: Mapping[str, Path], job: Job) -> Path:
         """Write the picture into the samples, its settings inside, and return its path; a kept one is kept once."""

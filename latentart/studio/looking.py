@@ -6,11 +6,12 @@ import io
 import logging
 from array import array
 from bisect import bisect_left
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -19,15 +20,22 @@ from starlette.routing import Route
 from latentart.data.index import IndexEntry, index_fingerprint, read_index
 from latentart.data.pictures.decode import decode_image
 from latentart.data.pictures.formats import BadImage
-from latentart.errors import LatentArtError
+from latentart.errors import DataError, LatentArtError
 from latentart.reporting.report import read_object
 from latentart.studio.answers import aside, shown
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from latentart.layout import Workspace
+    from latentart.scoring.real_pictures import RealPictures
 
 logger = logging.getLogger(__name__)
 
 SIDES = (160, 960)  # of thumbnails and of one that is looked at, in pixels
 MOST_LISTED = 5000  # flagged, dropped
 MOST_MAPPED = 4000  # pictures
+MOST_NEAR = 8
 QUALITY = 82
 FOR_EVER = {"cache-control": "private, max-age=31536000, immutable"}
 
@@ -62,6 +70,11 @@ class CleanSet:
             return None
         return self.entries[self.rows[style][place]]
 
+    def place_of(self, row: int) -> list[int]:
+        """Return style and place of a picture of the index."""
+        style = bisect_left(self.styles, self.entries[row].style)
+        return [style, bisect_left(self.rows[style], row)]
+
 
 @dataclass
 class Pictures:
@@ -71,6 +84,7 @@ class Pictures:
     cache: Path
     _set: CleanSet | None = None
     _maps: dict[str, Any] = field(default_factory=dict)
+    _banks: dict[str, RealPictures] = field(default_factory=dict)
     _turn: Lock = field(default_factory=Lock)
 
     def routes(self) -> list[Route]:
@@ -125,18 +139,44 @@ class Pictures:
         """Say where each of many pictures lies in the plane of the two widest directions of the cached latents."""
         return JSONResponse(await aside(self._map))
 
+    def nearest_to(self, workspace: Workspace, drawn: Callable[[Request], Awaitable[Image.Image]]) -> Route:
+        """Return the address that tells which training pictures are nearest to a drawn one, by `evaluate`'s search."""
+
+        async def show(request: Request) -> Response:
+            return JSONResponse(await aside(partial(self._nearest, workspace, await drawn(request))))
+
+        return Route("/api/pictures/nearest", show, methods=["POST"])
+
+    def _nearest(self, workspace: Workspace, picture: Image.Image) -> dict[str, Any]:
+        from latentart.data.datasets import pixels_from
+        from latentart.scoring.judging import find_judge
+        from latentart.scoring.metrics.memorization import CopyLimits, find_neighbors, rank_nearest, to_thumbnails
+        from latentart.scoring.real_pictures import find_real
+
+        found = self.read()
+        with self._turn:
+            if found.version not in self._banks:
+                self._banks = {found.version: find_real(workspace, find_judge(workspace, quiet=True), quiet=True)}
+            real = self._banks[found.version]
+        if len(real.searched) < 2:
+            raise DataError("There are too few training pictures to compare with.")
+        thumbnail = to_thumbnails(pixels_from(picture)[None])
+        distances, rows = rank_nearest(real.searched, thumbnail)
+        limits = CopyLimits.from_new(find_neighbors(real.searched, real.unseen_thumbnails))
+        is_copy = limits is not None and bool(limits.find(find_neighbors(real.searched, thumbnail)))
+        near = [
+            [*found.place_of(int(real.searched_index[row])), round(float(distance), 3)]
+            for row, distance in zip(rows[0][:MOST_NEAR], distances[0], strict=False)
+        ]
+        return {"version": found.version, "near": near, "is_copy": is_copy}
+
     def _overview(self) -> dict[str, Any]:
         found, report = self.read(), read_object(self.data / "report.json")
-        by_source = {entry.source: (entry.style, row) for row, entry in enumerate(found.entries)}
-        numbers = {style: i for i, style in enumerate(found.styles)}
+        rows = {entry.source: row for row, entry in enumerate(found.entries)}
         listed = {name: _list_of(report, name)[:MOST_LISTED] for name in ("flagged", "dropped")}
 
         def place_of(source: str) -> list[int] | None:
-            if source not in by_source:
-                return None
-            style, row = by_source[source]
-            number = numbers[style]
-            return [number, bisect_left(found.rows[number], row)]
+            return found.place_of(rows[source]) if source in rows else None
 
         def show(item: dict[str, Any]) -> dict[str, Any]:
             detail = str(item.get("detail", ""))
@@ -146,7 +186,7 @@ class Pictures:
 
         return {
             "version": found.version,
-            "styles": [[shown(name), len(rows)] for name, rows in zip(found.styles, found.rows, strict=True)],
+            "styles": [[shown(name), len(own)] for name, own in zip(found.styles, found.rows, strict=True)],
             "has_map": any(self.cache.glob("latents-*/cache.json")),
             **{name: [show(item) for item in items] for name, items in listed.items()},
         }

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import signal
 import socket
 import threading
+from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
@@ -60,19 +62,36 @@ def _is_free(host: str, port: int) -> bool:
 class PromptServer(uvicorn.Server):
     """A server that a signal ends at once: nobody's picture or stream is waited for, nor a thread that hangs."""
 
+    def __init__(self, config: uvicorn.Config, tidy: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._tidy = tidy
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop serving; leave without a word where that takes too long."""
         self.force_exit = True
         super().handle_exit(sig, frame)
-        last_resort = threading.Timer(PATIENCE, os._exit, [128 + sig])
+        last_resort = threading.Timer(PATIENCE, self._leave, [128 + sig])
         last_resort.daemon = True
         last_resort.start()
 
+    def _leave(self, code: int) -> None:
+        try:
+            self._tidy()
+        finally:
+            os._exit(code)
 
-def serve(app: Starlette, listening: socket.socket) -> None:
-    """Serve until a signal comes, which ends it at once and is then handed on."""
+
+def serve(app: Starlette, listening: socket.socket, tidy: Callable[[], None]) -> None:
+    """Serve until a signal comes, which ends it at once and is then handed on.
+
+    ``tidy`` is called where the end takes so long that the process leaves without a word.
+    """
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # what is cut off at the end needs no words
     config = uvicorn.Config(
         app, log_config=None, log_level="critical", lifespan="off", ws="none", timeout_graceful_shutdown=0
     )
-    PromptServer(config).run(sockets=[listening])
+    server = PromptServer(config, tidy)
+    closed = getattr(signal, "SIGHUP", None)
+    if closed is not None and signal.getsignal(closed) is not signal.SIG_IGN:  # a closed terminal, unless under nohup
+        signal.signal(closed, lambda _, frame: server.handle_exit(signal.SIGTERM, frame))
+    server.run(sockets=[listening])

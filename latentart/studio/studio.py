@@ -18,6 +18,7 @@ from starlette.routing import Route
 from latentart.config.sample import SampleConfig
 from latentart.config.workspace import find_config
 from latentart.layout import Workspace
+from latentart.process.signals import raising_when_told
 from latentart.studio.app import build_app
 from latentart.studio.drawing import Desk
 from latentart.studio.server import bind, serve
@@ -75,16 +76,17 @@ def studio(place: Place, host: str, port: int, device: str | None, greet: Callab
     hosts = frozenset(f"{name}:{number}" for name in names) if is_local else None
     desk = Desk(lambda: make_easel(place, device), place.samples)
     try:
-        app = build_app(place.title, desk, other_routes(place), hosts, token)
+        app = build_app(place.title, desk, other_routes(place, desk), hosts, token)
         desk.warm_up()
-        greet(address_of(host, number, token))
-        serve(app, listening)
+        with raising_when_told():  # that what was sent is deleted, whatever signal it is
+            greet(address_of(host, number, token))
+            serve(app, listening, desk.uploads.close)
     finally:
         desk.close()
         listening.close()
 
 
-def other_routes(place: Place) -> list[Route]:
+def other_routes(place: Place, desk: Desk) -> list[Route]:
     """Return the routes of the tabs that a workspace has beside Draw."""
     if place.workspace is None:
         return []
@@ -92,7 +94,8 @@ def other_routes(place: Place) -> list[Route]:
     from latentart.studio.watching import Watch
 
     pictures = Pictures(place.workspace.data, place.workspace.cache)
-    return [*Watch(place.workspace.ldm_run.parent).routes(), *pictures.routes()]
+    near = pictures.nearest_to(place.workspace, desk.drawn)
+    return [*Watch(place.workspace.ldm_run.parent).routes(), *pictures.routes(), near]
 
 
 def make_easel(place: Place, device: str | None) -> Easel:

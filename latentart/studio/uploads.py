@@ -29,7 +29,10 @@ RULES = CleanRules(
 
 
 class Uploads:
-    """The last pictures that were sent, as clean PNGs in a folder of their own, by ids that follow from their bytes."""
+    """The last pictures that were sent, as clean PNGs in a folder of their own, by ids that follow from these.
+
+    A clean picture that is sent again is the same one, as when what was drawn from it is opened again.
+    """
 
     def __init__(self) -> None:
         self._home = tempfile.TemporaryDirectory(prefix="latentart-studio-", ignore_cleanup_errors=True)
@@ -61,8 +64,10 @@ class Uploads:
                 detail = f": {decision.detail}" if decision.detail else ""
                 msg = f"That is no picture that can be used ({decision.reason.replace('_', ' ')}{detail})."
                 raise DataError(msg)
+            clean = home / decision.file
+            name = hashlib.sha256(clean.read_bytes()).hexdigest()[:16]
             path = home / f"from_{name}.png"
-            (home / decision.file).replace(path)
+            clean.replace(path)
             self._paths[name] = path
             self._paths.move_to_end(name)
             if len(self._paths) > MOST_KEPT:

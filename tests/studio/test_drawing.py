@@ -19,7 +19,7 @@ from starlette.testclient import TestClient
 
 from latentart.studio.app import build_app
 from latentart.studio.drawing import Desk
-from latentart.studio.studio import find_place, make_easel
+from latentart.studio.studio import find_place, make_easel, other_routes
 
 HERE = "127.0.0.1:7878"
 PLACE = [5008.25, 6008.25, 0.5]
@@ -119,6 +119,31 @@ def test_a_picture_is_that_of_the_command_line(
     assert kept["about"]["seed"] == PLACE
 
 
+def test_the_nearest_training_pictures_have_ids(workspace: Path) -> None:
+    """By place in the set, rising in distance; the search is `evaluate ldm`'s, the pictures are shown by their ids."""
+    config = json.loads((workspace / "latentart.json").read_text())
+    config["data"]["held_out"] = 0.25
+    (workspace / "latentart.json").write_text(json.dumps(config))
+    place = find_place(workspace, None)
+    desk = Desk(lambda: make_easel(place, "cpu"), place.samples)
+    try:
+        app = build_app(place.title, desk, other_routes(place, desk), frozenset([HERE]), None)
+        with TestClient(app, base_url=f"http://{HERE}") as client:
+            told = client.post("/api/pictures/nearest", json=ASKED).json()
+            shown = [
+                client.get(f"/api/pictures/160/{told['version']}/{style}/{number}").status_code
+                for style, number, _ in told["near"]
+            ]
+    finally:
+        desk.close()
+
+    distances = [distance for *_, distance in told["near"]]
+    assert distances == sorted(distances)
+    assert len({(style, number) for style, number, _ in told["near"]}) == len(shown) == 8
+    assert set(shown) == {200}
+    assert told["is_copy"] is False
+
+
 def test_several_seeds_are_drawn_at_once(shared: tuple[TestClient, Path]) -> None:
     """As the plane and the variations want them; each is what it is alone."""
     *pictures, _ = events_of(shared[0].post("/api/draw", json=ASKED | {"seeds": [1, PLACE, 2]}))
@@ -160,16 +185,39 @@ def test_a_sent_picture_is_begun_from_and_repeated(
         client.post("/api/uploads", content=png((48, 32), color)).json() for color in ((9, 99, 200), (255,) * 3)
     )
     asked = ASKED | {"picture": picture["id"], "mask": mask["id"], "strength": 1.0}
+    before = events_of(client.post("/api/draw", json=asked))[-1]
     kept = client.post("/api/keep", json=asked)
     assert kept.status_code == 200, kept.text
+    after = events_of(client.post("/api/draw", json=asked))[-1]
+    assert (before["must_keep"], after["must_keep"]) == (True, False)
+    assert before["command"] == after["command"]
     path = folder / "samples" / kept.json()["name"]
 
+    drawn = run(folder, *shlex.split(after["command"])[1:], "--out", tmp_path / "drawn")
     again = run(folder, "sample", "--from", path, "--out", tmp_path / "again")
+    assert drawn.code == 0, drawn.err
+    assert next((tmp_path / "drawn").iterdir()).read_bytes() == path.read_bytes()
     assert (picture["width"], picture["height"]) == (48, 32)
     assert again.code == 0, again.err
     assert next((tmp_path / "again").iterdir()).read_bytes() == path.read_bytes()
+    opened_again = client.post(f"/api/kept/{kept.json()['id']}/origin").json()
+    assert opened_again == {"picture": picture, "mask": mask}
+    assert client.get(f"/api/uploads/{mask['id']}").headers["content-type"] == "image/png"
     restyled = events_of(client.post("/api/draw", json=ASKED | {"picture": picture["id"], "restyle": True, "eta": 0}))
     assert "--invert" in restyled[-1]["command"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("0123456789abcdef", "no longer here"), ("plain", "begun from no other")]
+)
+def test_what_began_from_nothing_is_not_taken_up(shared: tuple[TestClient, Path], name: str, message: str) -> None:
+    """In a sentence; an upload that is not there is not sent."""
+    client, _ = shared
+    if name == "plain":
+        name = client.post("/api/keep", json=ASKED).json()["id"]
+
+    assert message in client.post(f"/api/kept/{name}/origin").json()["error"]
+    assert client.get(f"/api/uploads/{name}").status_code == 404
 
 
 @pytest.mark.parametrize(

@@ -31,10 +31,17 @@ def to_thumbnails(pixels: Tensor) -> Tensor:
 
 
 def find_neighbors(bank: Tensor, thumbnails: Tensor) -> Neighbors:
-    """Return the nearest training picture of each: thumbnails uint8 ``[N, 3, 16, 16]`` and ``[n, 3, 16, 16]``.
+    """Return the nearest training picture of each; takes and raises what ``rank_nearest`` does."""
+    distances, rows = rank_nearest(bank, thumbnails)
+    return Neighbors(distances[:, 0], distances[:, 0] / distances[:, 1:].mean(1).clamp_min(1e-6), rows[:, 0])
 
-    The distance is that of pictures less the bank's mean and brought to length 1, so that contrast does not matter;
-    a mirrored picture is as near as itself, since training may have seen it so.
+
+def rank_nearest(bank: Tensor, thumbnails: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the distances 0…2 from each to its 21 nearest in the bank or fewer, rising, and which these are.
+
+    Thumbnails are uint8 ``[N, 3, 16, 16]`` and ``[n, 3, 16, 16]``. The distance is that of pictures less the bank's
+    mean and brought to length 1, so that contrast does not matter; a mirrored picture is as near as itself, since
+    training may have seen it so.
 
     Raises:
         ValueError: the bank has fewer than two pictures.
@@ -45,15 +52,13 @@ def find_neighbors(bank: Tensor, thumbnails: Tensor) -> Neighbors:
     for part in torch.split(bank, BANK_AT_ONCE):
         mean += part.flatten(1).double().sum(0) / len(bank)
     mean = mean.float()
-    distance, ratio, index = [], [], []
+    distances, nearest = [], []
     for queries in torch.split(thumbnails, QUERIES_AT_ONCE):
         views = [_unit(view, mean) for view in (queries, queries.flip(-1))]
         likeness, rows = _most_alike(bank, views, mean)
-        distances = (2 - 2 * likeness).clamp_min(0).sqrt()
-        distance.append(distances[:, 0])
-        ratio.append(distances[:, 0] / distances[:, 1:].mean(1).clamp_min(1e-6))
-        index.append(rows[:, 0])
-    return Neighbors(torch.cat(distance), torch.cat(ratio), torch.cat(index))
+        distances.append((2 - 2 * likeness).clamp_min(0).sqrt())
+        nearest.append(rows)
+    return torch.cat(distances), torch.cat(nearest)
 
 
 def _unit(thumbnails: Tensor, mean: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import { openGallery } from "/page/gallery.js";
 import { openOrigin } from "/page/origin.js";
+import { SMALL, address, look } from "/page/pictures.js";
 import { Plane, placeOf, seedAt } from "/page/plane.js";
 import { $, described, el, events, get, plainName, post, showRange, windowId } from "/page/ui.js";
 
@@ -27,7 +28,7 @@ export async function openDraw() {
   buildLabels();
   buildHow();
   origin = openOrigin({ model, changed: released, say });
-  for (const id of ["keep", "vary", "copy", "chance"]) $(id).onclick = { keep, vary, copy, chance }[id];
+  for (const id of ["keep", "vary", "near", "copy", "chance"]) $(id).onclick = { keep, vary, near, copy, chance }[id];
   $("seed").onchange = (event) => {
     const seed = Number.parseInt(event.target.value, 10);
     if (seed >= 0 && seed < 1e9) plane.glide(...placeOf(seed));
@@ -99,13 +100,14 @@ async function draw(isCoarse) {
   const frame = $("frame");
   frame.classList.toggle("busy", !isCoarse);
   frame.style.setProperty("--done", "0%");
+  $("nearest").hidden = true;
   try {
     for await (const event of events("/api/draw", body, mine.stop.signal)) {
       if (running !== mine) return;
       if ("frame" in event) frame.style.setProperty("--done", `${(100 * (event.frame + 1)) / (FRAMES + 1)}%`);
       if (event.address) show(event.address, event.width, event.height);
       if (event.command) {
-        showCommand(event.command);
+        showCommand(event.command, event.must_keep);
         if (!isCoarse) say(`${body.steps} steps${event.seconds < 0.02 ? "" : ` in ${event.seconds.toFixed(2)} s`}`);
         frame.dataset.drawn = isCoarse ? "coarse" : JSON.stringify(body.seeds[0]);
       }
@@ -268,6 +270,7 @@ async function keep() {
   try {
     const kept = await post("/api/keep", asked("keep"));
     gallery.add(kept);
+    $("must-keep").hidden = true;
     say(`Kept as samples/${kept.name}`);
   } catch (error) {
     say(error.message);
@@ -291,8 +294,26 @@ async function vary() {
   }
 }
 
+async function near() {
+  const strip = $("nearest"), button = $("near");
+  button.disabled = true;
+  say("Looking through the training pictures…");
+  try {
+    const { near, version, is_copy } = await post("/api/pictures/nearest", asked("near"));
+    strip.replaceChildren(...near.map(([style, place, distance]) =>
+      el("button", { type: "button", title: `Distance ${distance.toFixed(2)}`, aria: { label: "Look at a training picture" }, onclick: () => look([style, place], version) },
+        el("img", { src: address(SMALL, [style, place], version), alt: "", draggable: false }))));
+    strip.hidden = false;
+    say(is_copy ? "The nearest training pictures; this one counts as a copy of the first." : "The nearest training pictures.");
+  } catch (error) {
+    say(error.message);
+  }
+  button.disabled = false;
+}
+
 // A line breaks between words, and never at the hyphens of an option.
-function showCommand(text) {
+function showCommand(text, mustKeep = false) {
+  $("must-keep").hidden = !mustKeep;
   $("command").replaceChildren(...text.split(" ").flatMap((word, i) => [i ? " " : "", el("span", { textContent: word })]));
 }
 
@@ -310,7 +331,7 @@ async function copy() {
 function shortcut(event) {
   const isTyping = event.target.matches("input:not([type=range]), select, textarea");
   if (isTyping || event.ctrlKey || event.metaKey || event.altKey || $("draw").hidden) return;
-  const act = { k: keep, v: vary, r: chance }[event.key.toLowerCase()] ?? (event.key === "Enter" && event.target === $("plane") ? keep : null);
+  const act = { k: keep, v: vary, r: chance, n: $("near").hidden ? null : near }[event.key.toLowerCase()] ?? (event.key === "Enter" && event.target === $("plane") ? keep : null);
   if (act && !event.repeat) {
     event.preventDefault();
     act();
@@ -318,11 +339,11 @@ function shortcut(event) {
 }
 
 // Open a kept picture again: its sliders, its seed, its way of drawing; a movie or grid is shown as it is.
-function reopen(kept) {
+async function reopen(kept) {
   const { about } = kept;
   const style = about.style ?? (about.styles?.length === 1 ? about.styles[0] : null);
   const place = placeOf(about.seed ?? about.seeds?.[0] ?? 0);
-  if (style === null || about.movie || !place || (about.seeds?.length ?? 1) > 1 || about.invert || about.init_image) {
+  if (style === null || about.movie || !place || (about.seeds?.length ?? 1) > 1) {
     running?.stop.abort();
     running = null;
     show(`/api/kept/${kept.id}`);
@@ -333,12 +354,17 @@ function reopen(kept) {
     const weights = typeof style === "string" ? { [style]: 100 } : Object.fromEntries(Object.entries(style).map(([name, share]) => [name, 100 * share]));
     const unknown = Object.keys(weights).find((name) => !model.styles.includes(name));
     if (unknown) return say(`The model has no style ${plainName(unknown)} any longer.`);
+    try {
+      if (about.init_image || about.invert) await origin.takeUp(kept);
+      else origin.forget(false);
+    } catch (error) {
+      return say(error.message);
+    }
     const [width, height] = about.size ?? [model.resolution, model.resolution];
     setHow({ ...about, width, height });
     state.labels = { ...about.labels };
     for (const select of document.querySelectorAll("#labels select")) select.value = state.labels[select.dataset.column] ?? "";
     setWeights(weights, false);
-    origin.forget(false);
     plane.place(...place);
     released();
   }

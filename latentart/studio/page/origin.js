@@ -17,19 +17,45 @@ export function openOrigin({ model, changed, say }) {
     say("Reading the picture…");
     $("from").open = true;
     try {
-      state.upload = await post("/api/uploads", file);
+      lay(await post("/api/uploads", file));
     } catch (error) {
       return say(error.message);
     }
-    URL.revokeObjectURL(state.url);
-    state.url = URL.createObjectURL(file);
-    $("thumb").src = state.url;
-    $("origin").hidden = false;
-    $("drop").hidden = true;
     begin(state.way);
   }
 
+  function lay(upload) {
+    state.upload = upload;
+    state.url = `/api/uploads/${upload.id}`;
+    $("thumb").src = state.url;
+    $("from").open = true;
+    $("origin").hidden = false;
+    $("drop").hidden = true;
+  }
+
+  // What a kept picture was begun from lies here again, with its mask; nothing is drawn yet.
+  async function takeUp(kept) {
+    const { picture, mask } = await post(`/api/kept/${kept.id}/origin`, {});
+    lay(picture);
+    turn(kept.about.invert ? "restyle" : mask ? "paint" : "begin");
+    $("strength").value = kept.about.strength;
+    $("was").value = kept.about.from_style ?? "";
+    showRange($("strength"), Number($("strength").value).toFixed(2));
+    if (!mask) return;
+    const image = el("img", { src: `/api/uploads/${mask.id}` });
+    await image.decode();
+    state.mask = mask.id;
+    state.strokes = blank();
+    state.strokes.getContext("2d").drawImage(image, 0, 0);
+  }
+
   function begin(way) {
+    turn(way);
+    if (way === "paint") showWhole();
+    else changed();
+  }
+
+  function turn(way) {
     state.way = way;
     state.mask = null;
     state.strokes = null;
@@ -39,8 +65,6 @@ export function openOrigin({ model, changed, say }) {
     $("was-row").hidden = way !== "restyle";
     $("strength").value = { begin: 0.6, restyle: 1, paint: 1 }[way];
     showRange($("strength"), Number($("strength").value).toFixed(2));
-    if (way === "paint") showWhole();
-    else changed();
   }
 
   // Before anything is marked the picture stands as it is.
@@ -167,5 +191,6 @@ export function openOrigin({ model, changed, say }) {
       canvas.classList.toggle("done", state.mask !== null); // what was painted anew is seen without the mark
     },
     forget,
+    takeUp,
   };
 }

@@ -2,7 +2,8 @@
 
 import { $, el, get, plainName } from "/page/ui.js";
 
-const SMALL = 160, LARGE = 960, GAP = 6;
+export const SMALL = 160;
+const LARGE = 960, GAP = 6;
 const VIEWS = { kept: "Kept", flagged: "Flagged", dropped: "Dropped", map: "Map" };
 let set, view = "kept", style = -1, shown = new Map();
 
@@ -48,7 +49,7 @@ function choose(number) {
   paint();
 }
 
-const address = (side, [number, place]) => `/api/pictures/${side}/${set.version}/${number}/${place}`;
+export const address = (side, [number, place], version = set.version) => `/api/pictures/${side}/${version}/${number}/${place}`;
 
 // The style and the place in it of the nth picture in view.
 function placeOf(n) {
@@ -91,12 +92,12 @@ function paint() {
   }
 }
 
-async function look(place) {
+export async function look(place, version = set.version) {
   const dialog = $("look"), [image, text] = dialog.children;
-  image.src = address(LARGE, place);
+  image.src = address(LARGE, place, version);
   text.textContent = "";
   dialog.showModal();
-  const about = await get(`/api/pictures/about/${set.version}/${place[0]}/${place[1]}`);
+  const about = await get(`/api/pictures/about/${version}/${place[0]}/${place[1]}`);
   const labels = Object.entries(about.labels).map(([name, value]) => `${name}: ${value}`);
   text.replaceChildren(el("b", { textContent: plainName(about.style) }), el("span", { className: "hint", textContent: [about.source, `${about.width} × ${about.height}`, ...labels].join(" · ") }));
 }

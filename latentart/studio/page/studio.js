@@ -25,6 +25,7 @@ function turn() {
 get("/api/place").then((place) => {
   $("place").textContent = place.title;
   document.title = `${place.title} · latentart studio`;
+  $("near").hidden = !place.tabs.includes("pictures");
   for (const link of document.querySelectorAll(".tabs a")) link.hidden = !(link.hash.slice(1) in tabs && place.tabs.includes(link.hash.slice(1)));
 });
 addEventListener("hashchange", turn);
