@@ -47,14 +47,26 @@ def split_held_out(entries: Sequence[IndexEntry], share: float) -> tuple[list[in
 
 
 def group_twins(entries: Sequence[IndexEntry]) -> list[int]:
-    """Return of each picture the index of the first that looks the same: its own for most."""
-    originals = {entry.twin for entry in entries if entry.twin}
+    """Return of each picture the index of the first that looks the same, or like one that does: its own for most."""
+    likes = {entry.sha256: entry.twin for entry in entries if entry.twin}
+    originals = set(likes.values())
     firsts: dict[str, int] = {}
     groups = []
     for i, entry in enumerate(entries):
-        name = entry.twin or (entry.sha256 if entry.sha256 in originals else "")
-        groups.append(firsts.setdefault(name, i) if name else i)
+        is_alone = not entry.twin and entry.sha256 not in originals
+        groups.append(i if is_alone else firsts.setdefault(_end_of_chain(entry.sha256, likes), i))
     return groups
+
+
+def _end_of_chain(name: str, likes: dict[str, str]) -> str:
+    """Return the picture at the end of a chain of likenesses, and let all on the way lead straight to it."""
+    way: dict[str, None] = {}
+    while name in likes and name not in way:
+        way[name] = None
+        name = likes[name]
+    likes.update(dict.fromkeys(way, name))
+    likes.pop(name, None)  # of a ring the first that was met is its end
+    return name
 
 
 def _how_many(count: int, share: float) -> int:

@@ -116,9 +116,10 @@ class LdmTraining:
                 is_saved = keeper.save_if_due(moment)
                 if not is_first:
                     continue
+                has_one = is_saved and keeper.writer.has_one()
                 if moment.is_last:
                     self._save_model(moment.step)
-                elif is_saved:
+                elif has_one:
                     keeper.attempt(partial(self._save_model, moment.step))
                 if moment.is_due(settings.preview_every):
                     keeper.attempt(partial(page.draw, moment.step))

@@ -145,6 +145,18 @@ def test_pictures_that_look_the_same_stay_together(
     assert len(held_out) <= max(round(share * len(names)), min(64, len(names) // 8))
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2, 3, 4), (4, 3, 2, 1, 0), (2, 0, 4, 1, 3)])
+def test_chains_and_rings_of_twins_stay_together(order: tuple[int, ...]) -> None:
+    """A picture like one that is like a third is of its group, in whatever order they stand; a ring is a group."""
+    entries = [entry(i) for i in range(7)]
+    chain = [*entries[:1], *(replace(entries[i], twin=entries[i - 1].sha256) for i in range(1, 5))]
+    ring = [replace(entries[5], twin=entries[6].sha256), replace(entries[6], twin=entries[5].sha256)]
+
+    groups = group_twins([*(chain[i] for i in order), *ring])
+
+    assert groups == [0, 0, 0, 0, 0, 5, 5]
+
+
 def test_twins_leave_the_choice_of_the_others_as_it_was() -> None:
     """One pair among a thousand pictures moves at most itself and those that take its place."""
     entries = [entry(i) for i in range(1000)]

@@ -15,7 +15,7 @@ from typing import Any, Self
 from torch import Tensor
 
 from latentart.errors import ResourceError
-from latentart.storage.checkpoints import Checkpoint, take_checkpoint, write_checkpoint
+from latentart.storage.checkpoints import Checkpoint, list_checkpoints, take_checkpoint, write_checkpoint
 from latentart.storage.old_checkpoints import prune_checkpoints
 
 logger = logging.getLogger(__name__)
@@ -91,6 +91,18 @@ class CheckpointWriter:
         if self._thread is not None:
             self._thread.join()
         self.check()
+
+    def has_one(self) -> bool:
+        """Tell whether a checkpoint of the run stands, after waiting for the first.
+
+        A run that is killed with a model and no checkpoint could not go on.
+
+        Raises:
+            ResourceError: the third write in a row has failed.
+        """
+        if not list_checkpoints(self.run):
+            self.wait()
+        return bool(list_checkpoints(self.run))
 
     def finish(self) -> None:
         """Wait until the last checkpoint stands.

@@ -100,6 +100,25 @@ def test_saving_does_not_wait_but_the_next_one_does(tmp_path: Path, slow_disk: t
     assert steps(tmp_path) == [1, 2]
 
 
+def test_the_first_one_is_waited_for_before_there_is_a_model(tmp_path: Path, slow_disk: threading.Event) -> None:
+    """Where one stands already nothing is waited for; where none could be written there is none."""
+    with CheckpointWriter(tmp_path) as writer:
+        none = writer.has_one()
+        writer.save(1, big(), {})
+        threading.Timer(0.1, slow_disk.set).start()
+        first = writer.has_one(), steps(tmp_path)
+        slow_disk.clear()
+        writer.save(2, big(), {})
+        second = writer.has_one(), steps(tmp_path)
+        slow_disk.set()
+        writer.finish()
+    with CheckpointWriter(tmp_path / "full") as writer, full_disk():
+        writer.save(1, big(), {})
+        failed = writer.has_one()
+
+    assert (none, first, second, failed) == (False, (True, [1]), (True, [1]), False)
+
+
 def test_old_ones_go_only_after_the_new_one_stands(tmp_path: Path, slow_disk: threading.Event) -> None:
     """While the third is being written, the first is there; then the newest two and the milestone are."""
     slow_disk.set()
