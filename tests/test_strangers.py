@@ -34,7 +34,7 @@ class Outcome(Protocol):
 GOLDEN = Path(__file__).parent / "golden/model-format-1"
 DRAWN: dict[str, Any] = {
     "styles": ["High_Renaissance", {"Cubism": 0.5, "High_Renaissance": 0.5}],
-    "seeds": [0, 1.5],
+    "seeds": [0, [1, 2.5, 0.5]],
     "grid": [1, 2],
     "size": [32, 64],
     "labels": {},

@@ -71,7 +71,7 @@ def seed_from_json(value: Any, largest: int = LARGEST_FIRST, depth: int = 0) -> 
         ValueError: it is something else, or out of range.
     """
     if isinstance(value, list):
-        if len(value) != 3 or depth >= DEEPEST or isinstance(value[2], (bool, list)) or not 0 <= value[2] <= 1:
+        if len(value) != 3 or depth >= DEEPEST or type(value[2]) not in (int, float) or not 0 <= value[2] <= 1:
             raise ValueError(f"seed: got {str(value)[:40]}, expected [start, end, share]")
         start, end = (seed_from_json(part, largest, depth + 1) for part in value[:2])
         return Between(start, end, float(value[2]))
