@@ -12,7 +12,6 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
@@ -27,31 +26,22 @@ Part = TypeVar("Part")
 Made = TypeVar("Made")
 
 
-@dataclass(eq=False)
+Mean = Callable[[Tensor], Tensor]  # of a tensor that each lane and process has
+
+
 class _Meeting:
     """Where the lanes of one call lay down a tensor each, and take up their mean weighted by ``shares``."""
 
-    shares: Sequence[float]
-    laid: list[Tensor] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.barrier = threading.Barrier(len(self.shares))
-        self.laid = [torch.empty(0)] * len(self.shares)
+    def __init__(self, shares: Sequence[float]) -> None:
+        self.shares, self.barrier = shares, threading.Barrier(len(shares))
+        self._laid = [torch.empty(0)] * len(shares)
 
     def mean(self, number: int, tensor: Tensor) -> Tensor:
-        self.laid[number] = tensor.detach()
+        self._laid[number] = tensor.detach()
         self.barrier.wait()
-        mean = weighted_sum(self.laid, self.shares)
+        mean = weighted_sum(self._laid, self.shares)
         self.barrier.wait()
         return mean
-
-
-@dataclass(frozen=True)
-class Lane:
-    """The part of a batch that a thread has: its share of the whole, and how to take a mean with the others'."""
-
-    share: float
-    mean: Callable[[Tensor], Tensor]
 
 
 class Lanes:
@@ -71,15 +61,10 @@ class Lanes:
         It is one where several gain nothing or would change what is drawn: on a GPU, with a process for each part,
         with networks that are compiled, or that drop features by a generator that all lanes would share.
         """
-        layers = [layer for network in networks for layer in network.modules()]
-        if (
-            device.type != "cpu"
-            or dist.is_initialized()
-            or any(layer._compiled_call_impl is not None for layer in layers)
-            or any(isinstance(layer, nn.Dropout) and layer.p > 0 and layer.training for layer in layers)
-        ):
+        if device.type != "cpu" or dist.is_initialized():
             return cls(1)
-        return cls(min(MOST_LANES, torch.get_num_threads()))
+        layers = (layer for network in networks for layer in network.modules())
+        return cls(1 if any(map(_needs_whole, layers)) else min(MOST_LANES, torch.get_num_threads()))
 
     def sizes(self, size: int) -> list[int]:
         """Return the sizes of the parts of a batch, as equal as can be."""
@@ -88,18 +73,18 @@ class Lanes:
 
     def backward(
         self,
-        work: Callable[[Part, Lane], tuple[Tensor, Made]],
+        work: Callable[[Part, Mean], tuple[Tensor, Made]],
         parts: Sequence[Part],
         sizes: Sequence[int],
         parameters: Iterable[nn.Parameter],
     ) -> list[Made]:
         """Do the work of all parts; add to every parameter's gradient that of the mean of their losses.
 
-        ``work`` returns the mean loss of a part and what else is wanted of it, which comes back in the parts' order.
-        A loss without a graph leaves gradients alone.
+        ``work`` gets a part and how to take a mean with the others on the way; it returns the part's mean loss and what
+        else is wanted of it, which comes back in the parts' order. A loss without a graph leaves gradients alone.
         """
         if len(parts) == 1:
-            loss, made = work(parts[0], Lane(1.0, mean_of_all))
+            loss, made = work(parts[0], mean_of_all)
             if loss.requires_grad:
                 torch.autograd.backward(loss)
             return [made]
@@ -109,7 +94,7 @@ class Lanes:
 
         def pass_through(number: int) -> tuple[tuple[Tensor | None, ...], Made]:
             try:
-                loss, made = work(parts[number], Lane(shares[number], functools.partial(meeting.mean, number)))
+                loss, made = work(parts[number], functools.partial(meeting.mean, number))
                 if not loss.requires_grad:
                     return (), made
                 return torch.autograd.grad(loss * shares[number], weights, allow_unused=True), made
@@ -138,6 +123,11 @@ class Lanes:
                 return work(*(parts[number] for parts in split))
 
         return torch.cat(_in_threads(pass_through, len(sizes)))
+
+
+def _needs_whole(layer: nn.Module) -> bool:
+    """Tell whether a layer is compiled, for one size of batch, or drops features by the one generator of all lanes."""
+    return layer._compiled_call_impl is not None or (isinstance(layer, nn.Dropout) and layer.p > 0 and layer.training)
 
 
 def weighted_sum(tensors: Sequence[Tensor], shares: Sequence[float]) -> Tensor:

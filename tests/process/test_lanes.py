@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from latentart.process.lanes import Lane, Lanes, weighted_means
+from latentart.process.lanes import Lanes, Mean, weighted_means
 
 CPU = torch.device("cpu")
 
@@ -27,11 +27,11 @@ def gradients(count: int, delays: tuple[float, ...] = ()) -> tuple[list[Tensor],
     sizes = lanes.sizes(7)
     parts = list(enumerate(x.split(sizes)))
 
-    def work(part: tuple[int, Tensor], lane: Lane) -> tuple[Tensor, Tensor]:
+    def work(part: tuple[int, Tensor], mean: Mean) -> tuple[Tensor, Tensor]:
         number, rows = part
         time.sleep(delays[number] if delays else 0)
         made = network(rows)
-        return made.square().mean(), lane.mean(made.mean(0))
+        return made.square().mean(), mean(made.mean(0))
 
     means = lanes.backward(work, parts, sizes, network.parameters())
     return [parameter.grad for parameter in network.parameters() if parameter.grad is not None], means
@@ -72,10 +72,10 @@ def test_an_error_in_one_lane_ends_all() -> None:
     """The others, who wait for it, end with it, and what is raised is its own error; the threads serve again."""
     lanes = Lanes(3)
 
-    def work(number: int, lane: Lane) -> tuple[Tensor, Tensor]:
+    def work(number: int, mean: Mean) -> tuple[Tensor, Tensor]:
         if number == 1:
             raise MemoryError("no room")
-        return torch.zeros(()), lane.mean(torch.ones(1))
+        return torch.zeros(()), mean(torch.ones(1))
 
     with pytest.raises(MemoryError, match="no room"):
         lanes.backward(work, range(3), [1, 1, 1], [])

@@ -14,7 +14,7 @@ from latentart.core.losses import adaptive_weight, discriminator_loss_per_image,
 from latentart.core.networks.discriminator import PatchDiscriminator
 from latentart.kinds import Adversarial
 from latentart.process.devices import Placement
-from latentart.process.lanes import Lane, Lanes, weighted_means
+from latentart.process.lanes import Lanes, Mean, weighted_means
 from latentart.process.reductions import average_gradients, means_of_all
 from latentart.storage.tensors import load_matching
 from latentart.training.steps.adversarial_schedule import AdversarialSchedule
@@ -73,7 +73,7 @@ class Adversary:
             self.discriminator.requires_grad_(requires_grad=True)
 
     def term(
-        self, images_hat: Tensor, other_terms: Tensor, last_layer: Tensor, lane: Lane
+        self, images_hat: Tensor, other_terms: Tensor, last_layer: Tensor, mean: Mean
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the generator's term for reconstructions, and its scalars; to be called while it is ``frozen``."""
         with self.placement.autocast():
@@ -82,7 +82,7 @@ class Adversary:
         scalars = {"adversarial": adversarial}
         if self.game.adaptive_limit is None:
             return adversarial, scalars
-        factor = adaptive_weight(other_terms, adversarial, last_layer, self.game.adaptive_limit, lane.mean)
+        factor = adaptive_weight(other_terms, adversarial, last_layer, self.game.adaptive_limit, mean)
         return factor * adversarial, scalars | {"adversarial_factor": factor}
 
     def judge(self, images: Tensor, images_hat: Tensor, step: int) -> dict[str, Tensor]:

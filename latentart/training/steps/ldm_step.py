@@ -6,6 +6,7 @@ import contextlib
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from latentart.core.networks.conditioning import Denoiser
 from latentart.core.randomness import seed_dropout
 from latentart.errors import ModelError
 from latentart.process.devices import Placement
-from latentart.process.lanes import Lane, Lanes
+from latentart.process.lanes import Lanes, Mean
 from latentart.process.memory import fit_micro_batch
 from latentart.process.reductions import (
     SharedNetwork,
@@ -159,20 +160,20 @@ class LdmStep:
         With ``shared`` the gradient is the mean over all processes too; what is returned is this one's.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        whole, made = len(batch.t), []
+        whole, made, network = len(batch.t), list[Losses](), shared.call if shared else self.denoiser
         parts = [batch] if size is None or size >= whole else batch.split(size)
-        weights = [*self.denoiser.parameters(), *(self.uncertainty.parameters() if self.uncertainty else ())]
+        weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
         for number, part in enumerate(parts, start=1):
             with shared.accumulating(is_last=number == len(parts)) if shared else contextlib.nullcontext():
-
-                def loss_of(piece: LdmBatch, _: Lane, share: float = len(part.t) / whole) -> tuple[Tensor, Losses]:
-                    losses, plain = self._losses(piece, shared.call if shared else self.denoiser)
-                    return losses.mean() * share, (losses.detach(), plain.detach())
-
-                sizes = self.lanes.sizes(len(part.t))
-                made += self.lanes.backward(loss_of, part.split(sizes), sizes, weights)
+                work, sizes = partial(self._share_of_loss, network, len(part.t) / whole), self.lanes.sizes(len(part.t))
+                made += self.lanes.backward(work, part.split(sizes), sizes, weights)
         losses, plains = zip(*made, strict=True)
         return torch.cat(losses).mean(), torch.cat(plains)
+
+    def _share_of_loss(self, network: nn.Module, share: float, batch: LdmBatch, _: Mean) -> tuple[Tensor, Losses]:
+        """Return what a part adds to the mean of a whole of which it, or its lanes together, are ``share``."""
+        losses, plain = self._losses(batch, network)
+        return losses.mean() * share, (losses.detach(), plain.detach())
 
     def _evidence(self, batch: LdmBatch, lr: float) -> dict[str, Any]:
         """Return what may say why an update went wrong."""

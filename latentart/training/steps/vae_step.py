@@ -19,7 +19,7 @@ from latentart.core.networks.quantizer import VectorQuantizer
 from latentart.core.randomness import generator_for, seed_dropout
 from latentart.kinds import Reconstruction
 from latentart.process.devices import Placement
-from latentart.process.lanes import Lane, Lanes, weighted_means
+from latentart.process.lanes import Lanes, Mean, weighted_means
 from latentart.process.reductions import average_gradients, means_of_all, own_part, whole_batch
 from latentart.storage.tensors import load_matching
 from latentart.training.steps.adversarial_schedule import ramp_share
@@ -176,7 +176,7 @@ class VaeStep:
         self.optimizer.zero_grad(set_to_none=True)
         with self.adversary.frozen() if self.adversary is not None else contextlib.nullcontext():
             parts = self.lanes.backward(
-                lambda part, lane: self._pass(part, step, lane),
+                lambda part, mean: self._pass(part, step, mean),
                 batch.split(sizes),
                 sizes,
                 self.autoencoder.parameters(),
@@ -192,7 +192,7 @@ class VaeStep:
             torch.cat(ids) if ids else None,
         )
 
-    def _pass(self, batch: VaeBatch, step: int, lane: Lane) -> tuple[Tensor, Reconstructed]:
+    def _pass(self, batch: VaeBatch, step: int, mean: Mean) -> tuple[Tensor, Reconstructed]:
         """Return the loss of a part of a batch, and what else its pass leaves."""
         terms, kind = self.terms, self.terms.reconstruction_kind
         with self.placement.autocast():
@@ -211,7 +211,7 @@ class VaeStep:
             loss = loss + terms.equivariance * scalars["equivariance"]
         if terms.adversarial > 0 and self.adversary is not None and (share := self.adversary.schedule.share(step)) > 0:
             last_layer = self.autoencoder.decoder.conv_out.weight
-            adversarial, found = self.adversary.term(images_hat, loss, last_layer, lane)
+            adversarial, found = self.adversary.term(images_hat, loss, last_layer, mean)
             loss = loss + terms.adversarial * share * adversarial
             scalars |= found
         scalars = {name: value.detach() for name, value in {"loss": loss, **scalars}.items()}
