@@ -12,7 +12,7 @@ from typing import Any
 from latentart.errors import UsageError
 from latentart.sampling.settings import read_text
 from latentart.storage.json_files import parse_json
-from latentart.studio.answers import id_of
+from latentart.studio.answers import id_of, shown
 
 SUFFIXES = {".png": "image/png", ".webp": "image/webp", ".gif": "image/gif"}
 MOST_SHOWN = 500
@@ -35,7 +35,7 @@ class Kept:
 
     def to_json(self, folder: Path) -> dict[str, Any]:
         """Return what the page shows of it."""
-        name = self.path.relative_to(folder).as_posix().encode("utf-8", "backslashreplace").decode()
+        name = shown(self.path.relative_to(folder).as_posix())
         return {"id": self.id, "name": name, "modified": self.modified, "about": self.about}
 
 

@@ -86,6 +86,7 @@ class Pictures:
     _maps: dict[str, Any] = field(default_factory=dict)
     _banks: dict[str, RealPictures] = field(default_factory=dict)
     _turn: Lock = field(default_factory=Lock)
+    _measuring: Lock = field(default_factory=Lock)  # of maps and banks: thumbnails do not wait for them
 
     def routes(self) -> list[Route]:
         """Return the addresses of the tab."""
@@ -154,7 +155,7 @@ class Pictures:
         from latentart.scoring.real_pictures import find_real
 
         found = self.read()
-        with self._turn:
+        with self._measuring:
             if found.version not in self._banks:
                 self._banks = {found.version: find_real(workspace, find_judge(workspace, quiet=True), quiet=True)}
             real = self._banks[found.version]
@@ -213,7 +214,7 @@ class Pictures:
 
     def _map(self) -> dict[str, Any]:
         found = self.read()
-        with self._turn:
+        with self._measuring:
             if found.version not in self._maps:
                 from latentart.studio.mapping import map_latents
 

@@ -26,8 +26,6 @@ from latentart.studio.server import bind, serve
 if TYPE_CHECKING:
     from latentart.studio.easel import Easel
 
-PORT = 7878
-
 
 @dataclass(frozen=True)
 class Place:

@@ -73,6 +73,16 @@ def test_the_map_holds_every_picture(story: Any) -> None:
     assert told == again
 
 
+def test_pictures_are_shown_while_something_is_measured(story: Any) -> None:
+    """To train the judge for the nearest ones takes half a minute; no thumbnail waits for that."""
+    pictures = Pictures(story.folder / "data", story.folder / "cache")
+    with TestClient(Starlette(routes=pictures.routes())) as client, pictures._measuring:
+        version = client.get("/api/pictures").json()["version"]
+        shown = client.get(f"/api/pictures/160/{version}/0/0")
+
+    assert shown.status_code == 200
+
+
 def test_the_widest_directions_are_those_of_the_singular_values() -> None:
     """Beside torch's own decomposition of rows with a known spread."""
     rows = torch.randn(200, 30, generator=torch.Generator().manual_seed(3)) * torch.linspace(9, 1, 30)

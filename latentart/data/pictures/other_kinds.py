@@ -20,22 +20,8 @@ BESIDE_PICTURES = (
     *(".xmp", ".json", ".jsonl", ".txt", ".caption", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".md", ".log", ".ini"),
     *(".pp3", ".aae", ".thm", ".npy", ".npz", ".safetensors", ".pt", ".pkl", ".parquet", ".db", ".lnk", ".url"),
     *(".lock", ".torrent", ".nfo", ".md5", ".sha256", ".py", ".pyc", ".sh", ".bat", ".lrcat", ".lrcat-journal"),
-    *(
-        ".lrprev",
-        ".lrmprev",
-        ".dop",
-        ".cos",
-        ".on1",
-        ".nksc",
-        ".arp",
-        ".sqlite",
-        ".mp3",
-        ".m4a",
-        ".wav",
-        ".ogg",
-        ".flac",
-        ".ttf",
-    ),
+    *(".lrprev", ".lrmprev", ".dop", ".cos", ".on1", ".nksc", ".arp", ".sqlite"),
+    *(".mp3", ".m4a", ".wav", ".ogg", ".flac", ".ttf"),
 )
 CAMERA = "a raw camera file: export it as TIFF or JPEG with its maker's program"
 BOXES = (b"ftyp", b"moov", b"mdat", b"wide")  # what films of MP4 and QuickTime begin with
