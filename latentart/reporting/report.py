@@ -19,7 +19,7 @@ from latentart.printable import counted, duration
 from latentart.reporting.page import MARK, Page, Preview, render
 from latentart.reporting.run_charts import draw_charts
 from latentart.reporting.thumbnails import make_thumbnail, make_thumbnails, thin_evenly
-from latentart.scoring.run_history import HELD_OUT_LOSS, METRICS, RunHistory, Trace, call_times
+from latentart.scoring.run_history import HELD_OUT_LOSS, LOG, METRICS, RunHistory, Trace, read_end
 from latentart.scoring.verdict import judge_run
 from latentart.storage.whole import whole_file
 
@@ -29,7 +29,6 @@ MAX_PREVIEWS, LEAST_PREVIEWS = 24, 8
 MAX_PREVIEW_BYTES = 48 * 10**6  # of their files; to decode so much takes most of the time of a report
 LAST_SIDES, LAST_BYTES = (1000, 2000), 700_000
 SMALL_SIDES, SMALL_BYTES = (260, 520), 70_000  # 24 of them, and the last, are 3.1 MB of text
-MAX_TEXT_BYTES = 200_000
 LOG_LINES, SCORE_LINES, SCORE_NAMES = 40, 20, 40
 MAX_VERDICT_ROWS = 50
 PREVIEW = re.compile(r"step-(\d{1,15})\.png")
@@ -101,8 +100,7 @@ def build_page(run: Path) -> Page:
     """Read a run, however damaged, and return what its page shows."""
     config = read_object(run / "config.json")
     what = network_of(run)
-    log = read_end(run / "log.txt")
-    history = RunHistory(run, what, call_times(log))
+    history = RunHistory(run, what)
     with ThreadPoolExecutor(1) as beside:  # pictures are decoded while the numbers are read and drawn
         pictures = beside.submit(read_previews, run / "previews")
         unread = _read_history(history)
@@ -121,7 +119,7 @@ def build_page(run: Path) -> Page:
         scores=read_scores(run / "evaluations.jsonl", history),
         machine={name: _show(value) for name, value in read_object(run / "machine.json").items()},
         config=read_end(run / "config.json").strip().splitlines(),
-        log=log.splitlines()[-LOG_LINES:],
+        log=read_end(run / LOG).splitlines()[-LOG_LINES:],
         notes=[*unread, *_notes(history, unreadable)],
     )
 
@@ -261,19 +259,6 @@ def _notes(history: RunHistory, unreadable: int) -> list[str]:
     if unreadable:
         notes.append(f"{counted(unreadable, 'preview')} could not be read.")
     return notes
-
-
-def read_end(path: Path) -> str:
-    """Return the end of a text file, whatever its bytes are; nothing where there is none."""
-    if not path.is_file():  # also keeps us from waiting on a named pipe
-        return ""
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(0, size - MAX_TEXT_BYTES))
-            return file.read().decode("utf-8", "replace")
-    except OSError:
-        return ""
 
 
 def read_object(path: Path) -> dict[str, Any]:

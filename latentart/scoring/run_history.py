@@ -8,7 +8,7 @@ import math
 import re
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,7 +18,7 @@ from typing import Any
 from latentart.kinds import ModelPart
 from latentart.scoring.evidence import KINDS, History, Verdict
 
-METRICS = "metrics.jsonl"
+METRICS, LOG = "metrics.jsonl", "log.txt"
 # of each network, what its verdict goes by: of the training and of held-out pictures the same measure
 TRAINING_LOSS = {"denoiser": "plain_loss", "autoencoder": "reconstruction"}
 HELD_OUT_LOSS = {"denoiser": "held_out_loss", "autoencoder": "held_out_reconstruction"}
@@ -26,6 +26,7 @@ MAX_NAMES = 200  # of different numbers; a sound run has some 40
 MAX_VERDICTS = 1000
 MAX_LINES = 4000  # of steps that are parsed, in a fraction of a second
 MAX_LINE_BYTES = 2**20
+MAX_TEXT_BYTES = 200_000  # of a log
 MAX_POINTS = 1000  # that are left of a trace
 SAMPLED_BYTES = 64 * 2**10
 BEGIN = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d) (?:denoiser|stage \S+): steps ", re.MULTILINE)
@@ -165,6 +166,19 @@ class Said:
     verdict: Verdict
 
 
+def read_end(path: Path) -> str:
+    """Return the end of a text file, whatever its bytes are; nothing where there is none."""
+    if not path.is_file():  # also keeps us from waiting on a named pipe
+        return ""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - MAX_TEXT_BYTES))
+            return file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
 def call_times(log: str) -> list[float]:
     """Return when the calls began that wrote this text log, or their stages, in seconds since 1970."""
     times: list[float] = []
@@ -182,10 +196,10 @@ class RunHistory:
         fixed: the newest of those that are no series. said: verdicts.
     """
 
-    def __init__(self, run: Path, what: ModelPart, calls: Sequence[float] = ()) -> None:
-        """Begin with nothing; ``calls`` are the times at which calls began, as ``call_times`` finds them."""
-        self.what, self._calls = what, calls
+    def __init__(self, run: Path, what: ModelPart) -> None:
+        self.run, self.what = run, what
         self.reader = MetricsReader(run / METRICS)
+        self._calls: list[float] = []  # when they began
         self.traces: dict[str, Trace] = {}
         self._stage_starts: dict[str, int] = {}
         self.stages: dict[str, int] = {}
@@ -198,6 +212,7 @@ class RunHistory:
 
     def read(self) -> None:
         """Take in the lines that are new."""
+        self._calls = call_times(read_end(self.run / LOG))
         for entry in self.reader.read():
             self._take(entry)
 

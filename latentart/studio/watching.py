@@ -21,17 +21,16 @@ from latentart.reporting.report import (
     describe_facts,
     network_of,
     planned_steps,
-    read_end,
     read_object,
     verdict_of,
 )
-from latentart.scoring.run_history import HELD_OUT_LOSS, METRICS, TRAINING_LOSS, RunHistory
+from latentart.scoring.run_history import HELD_OUT_LOSS, LOG, METRICS, TRAINING_LOSS, RunHistory, read_end
 from latentart.studio.answers import aside, id_of, shown
 
 MOST_RUNS = 12
 MOST_POINTS = 240  # of a curve on the page
 LIVE_SECONDS = 90.0  # since the last number
-FILES = (METRICS, "config.json", "log.txt")
+FILES = (METRICS, "config.json", LOG)
 
 
 @dataclass
@@ -62,7 +61,7 @@ class Watched:
             "training": self._curve(history, TRAINING_LOSS[history.what]) or self._curve(history, "loss"),
             "held_out": self._curve(history, HELD_OUT_LOSS[history.what]),
             "previews": sorted(self.previews()),
-            "log": [shown(line) for line in read_end(self.folder / "log.txt").splitlines()[-LOG_LINES:]],
+            "log": [shown(line) for line in read_end(self.folder / LOG).splitlines()[-LOG_LINES:]],
         }
 
     def previews(self) -> dict[int, Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -115,3 +116,20 @@ def test_a_verdict_goes_by_the_plain_training_loss(tmp_path: Path) -> None:
 
     assert found.to_history(10).training == [(1, pytest.approx(0.3)), (2, 0.5), (3, None)]
     assert bare.to_history(10).training == [(1, 0.1)]
+
+
+def test_whoever_reads_a_run_counts_no_pause(tmp_path: Path) -> None:
+    """Of two calls with 300 s between them, read while the second is at it: ten seconds a line, and no more."""
+    start = 1_700_000_000.0
+    times = [start + 10 * i for i in range(4)] + [start + 340 + 10 * i for i in range(3)]
+    lines = [json.dumps({"step": i + 1, "loss": 1.0, "time": time}) + "\n" for i, time in enumerate(times)]
+    begins = [datetime.fromtimestamp(at, tz=UTC).isoformat(sep=" ") for at in (start - 10, start + 330)]
+    (tmp_path / "log.txt").write_text(f"{begins[0]} denoiser: steps 0 to 9, fp32\n")
+    (tmp_path / "metrics.jsonl").write_text("".join(lines[:4]))
+    history = RunHistory(tmp_path, "denoiser")
+    history.read()
+    (tmp_path / "log.txt").write_text("".join(f"{at} denoiser: steps 0 to 9, fp32\n" for at in begins))
+    (tmp_path / "metrics.jsonl").write_text("".join(lines))
+    history.read()
+
+    assert history.seconds == 3 * 10 + 3 * 10
