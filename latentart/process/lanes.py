@@ -147,9 +147,13 @@ def weighted_means(parts: Sequence[Mapping[str, Tensor]], sizes: Sequence[int]) 
 
 
 @functools.cache
-def _threads(count: int, inside: int) -> ThreadPoolExecutor:
-    """Return threads that stay, each with ``inside`` threads for its operations."""
-    return ThreadPoolExecutor(count, "lane", initializer=torch.set_num_threads, initargs=(inside,))
+def _threads(count: int, inside: int) -> tuple[ThreadPoolExecutor, threading.Lock]:
+    """Return threads that stay, each with ``inside`` threads for its operations, and whose turn it is to use them.
+
+    Two calls that had half of them each would wait for each other.
+    """
+    threads = ThreadPoolExecutor(count, "lane", initializer=torch.set_num_threads, initargs=(inside,))
+    return threads, threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
@@ -161,9 +165,10 @@ def _in_threads(work: Callable[[int], Made], count: int) -> list[Made]:
 
     The first error is raised that is not about another lane's.
     """
-    inside = max(1, torch.get_num_threads() // count)
-    futures = [_threads(count, inside).submit(work, number) for number in range(count)]
-    errors = [error for future in futures if (error := future.exception()) is not None]
+    threads, turn = _threads(count, max(1, torch.get_num_threads() // count))
+    with turn:
+        futures = [threads.submit(work, number) for number in range(count)]
+        errors = [error for future in futures if (error := future.exception()) is not None]
     for error in sorted(errors, key=lambda error: isinstance(error, threading.BrokenBarrierError)):
         raise error
     return [future.result() for future in futures]

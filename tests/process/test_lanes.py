@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -55,6 +56,15 @@ def test_the_order_of_the_threads_does_not_show() -> None:
     first, last = gradients(3, (0.0, 0.02, 0.04))[0], gradients(3, (0.04, 0.02, 0.0))[0]
 
     assert all(torch.equal(a, b) for a, b in zip(first, last, strict=True))
+
+
+def test_two_calls_at_once_take_turns() -> None:
+    """As two trainings in one notebook; with half of the threads each they would wait for each other for ever."""
+    with ThreadPoolExecutor(4) as callers:
+        made = [callers.submit(gradients, 2, (0.0, 0.01)) for _ in range(24)]
+        found = [one.result(timeout=60)[0] for one in made]
+
+    assert all(torch.equal(a, b) for one in found for a, b in zip(one, found[0], strict=True))
 
 
 def test_gradients_are_added_to_those_that_are_there() -> None:
