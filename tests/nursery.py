@@ -16,7 +16,7 @@ from typing import Any
 FORKS = """
 import json, os, sys, traceback
 import latentart.sampling.sample, latentart.training.encode, latentart.training.train_ldm, latentart.training.train_vae
-import torchmetrics.functional.image, torchvision  # which they load late, each child anew
+import torchvision  # which they load late, each child anew
 from latentart import cli
 from latentart.training import ldm_batches
 ldm_batches.HELD_OUT_DRAWS = 16  # as in the tests' own process

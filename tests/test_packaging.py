@@ -15,7 +15,7 @@ TEXT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 PROJECT = tomllib.loads(TEXT)["project"]
 SHIPPED = tomllib.loads(TEXT)["tool"]["setuptools"]["package-data"]["latentart"]
 DEPENDENCIES = {
-    "torch", "torchvision", "numpy", "pillow", "einops", "torchmetrics", "lpips", "typer", "rich", "pydantic",
+    "torch", "torchvision", "numpy", "pillow", "einops", "lpips", "typer", "rich", "pydantic",
     "safetensors", "matplotlib", "jinja2", "starlette", "uvicorn", "filelock",
 }  # fmt: skip
 

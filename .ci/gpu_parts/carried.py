@@ -23,7 +23,6 @@ NEEDED = {
     "pydantic_core": "pydantic-core",
     "rich": "rich",
     "safetensors": "safetensors",
-    "torchmetrics": "torchmetrics",
     "typer": "typer",
     "typing_inspection": "typing-inspection",
 }

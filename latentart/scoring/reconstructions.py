@@ -108,10 +108,15 @@ class Evaluation:
     def reconstruct(self, network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return (moments, reconstruction from the posterior's mean)."""
         assert isinstance(network, Autoencoder)
-        lanes = Lanes.beside(self.placement.device, network)
-        moments = lanes.map(self.placement.running(network.encode), images)
+        moments = self.encode(network, images)
         mean, _ = split_moments(moments)
-        return moments, lanes.map(self.placement.running(network.decode), mean)
+        return moments, Lanes.beside(self.placement.device, network).map(self.placement.running(network.decode), mean)
+
+    @torch.no_grad()
+    def encode(self, network: nn.Module, images: Tensor) -> Tensor:
+        """Return the moments of images, without a reconstruction."""
+        assert isinstance(network, Autoencoder)
+        return Lanes.beside(self.placement.device, network).map(self.placement.running(network.encode), images)
 
     def error(self, network: nn.Module, kind: Reconstruction = "l1") -> float:
         """Return the mean reconstruction error of a kind, in image units, over some of the scored pictures."""
@@ -132,7 +137,7 @@ class Evaluation:
         """Return the statistics of the latents of training pictures."""
         statistics = LatentStatistics()
         for images in self.images(self.training, SCORED_PICTURES):
-            statistics.update(self.reconstruct(network, images)[0])
+            statistics.update(self.encode(network, images))
         return statistics
 
     def score(self, network: nn.Module, perceptual: PerceptualDistance | None) -> VaeScores:

@@ -46,7 +46,7 @@ def describe_model(folder: Path) -> dict[str, Any]:
 
 def examine_machine(folder: Path) -> dict[str, Any]:
     """Return versions, devices, precision, memory, disk and optional parts, as `doctor` shows them."""
-    packages = ("torch", "torchvision", "pillow", "einops", "torchmetrics", "lpips", "typer", "rich", "pydantic")
+    packages = ("torch", "torchvision", "pillow", "einops", "lpips", "typer", "rich", "pydantic")
     devices = [torch.device("cpu"), *(torch.device("cuda", i) for i in range(torch.cuda.device_count()))]
     if torch.backends.mps.is_available():
         devices.append(torch.device("mps"))
