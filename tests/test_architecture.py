@@ -29,7 +29,7 @@ ORDER = (  # from the bottom up; a package imports only what stands below it
     {"scoring"},
     {"training"},
     {"workspace"},
-    {"planning", "reporting"},
+    {"export", "planning", "reporting"},
     {"studio"},
     {"api", "cli"},
     {"__main__", "__init__"},  # of the package itself, which hands on the names of api when they are asked for

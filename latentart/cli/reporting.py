@@ -1,4 +1,4 @@
-"""`report`: a run as one page."""
+"""`report` and `export`: a run as one page, a model as others use it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from latentart.cli.options import ConfigOption, JsonOption, require_place, say, tell, write_json
+from latentart.cli.options import (
+    ConfigOption,
+    JsonOption,
+    ModelOption,
+    find_model,
+    require_place,
+    say,
+    tell,
+    write_json,
+)
 
 
 def report(
@@ -37,3 +46,21 @@ def _find_runs(run: str | None, config: Path | None) -> Path:
     from latentart.layout import Workspace
 
     return Workspace.open(config).ldm_run.parent
+
+
+def onnx(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder, or that of an earlier export.")],
+    model: ModelOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the networks as ONNX, and a script that draws with them and needs no PyTorch."""
+    from latentart.export.onnx import export_onnx
+
+    done = export_onnx(find_model(model, config), folder)
+    if as_json:
+        write_json({"folder": str(done.folder), "largest_differences": done.differences})
+        return
+    tell(done.folder)
+    found = ", ".join(f"{name} {value:.1e}" for name, value in done.differences.items())
+    say(f"Largest difference from PyTorch: {found}. Next: python {done.folder / 'sample.py'} --help")

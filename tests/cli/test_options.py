@@ -40,6 +40,7 @@ OPTIONS = {
         *("--per-style", "-n", "--seed", "--steps", "--sampler", "--eta", "--guidance"),
         *("--model", "--device", "--json", *CONFIG, *QUIET),
     },
+    "export onnx": {"--model", "--json", *CONFIG},
     "weights list": {"--json"},
     "weights fetch": {"--url", "--json", *CONFIG, *QUIET},
     "weights verify": {"--json", *CONFIG},
@@ -114,7 +115,7 @@ def test_what_a_hint_names_exists() -> None:
                 wrong += [command] * ((bool(words) and not name) or not options <= OPTIONS.get(name, set()))
             wrong += set(re.findall(r"(?<![\w<-])--[a-z][a-z-]*[a-z](?![\w-])", text)) - every
             settings = re.findall(
-                r"(?<![\w./'-])(?:data|vae|ldm|sample|tracking)(?:\.(?:(?!pkl)[a-z_]\w*|\{\}))+", text
+                r"(?<![\w./'-])(?:data|vae|ldm|sample|tracking)(?:\.(?:(?!pkl|py\b)[a-z_]\w*|\{\}))+", text
             )
             wrong += [one for one in settings if not is_setting(one, schema())]
 

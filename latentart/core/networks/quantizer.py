@@ -57,14 +57,18 @@ class VectorQuantizer(nn.Module):
         commitment = (z - codes).square().flatten(1).mean(1)
         return Quantized(z + (codes - z).detach(), code_ids, commitment)
 
-    @torch.no_grad()
     def nearest(self, z: Tensor) -> Tensor:
-        """Return the id of the code nearest to every position, ``[B, h, w]``: argmin ``‖c‖² - 2 z·c``."""
-        codes, vectors = self.get_buffer("codes"), vectors_of(z)
-        squared, rows = codes.square().sum(1), max(1, MAX_DISTANCES // len(codes))
-        with torch.autocast(z.device.type, enabled=False):  # in bf16 near codes would be mistaken for each other
-            nearest = [torch.addmm(squared, part, codes.T, alpha=-2.0).argmin(1) for part in torch.split(vectors, rows)]
+        """Return the id of the code nearest to every position, ``[B, h, w]``."""
+        vectors, rows = vectors_of(z), max(1, MAX_DISTANCES // len(self.get_buffer("codes")))
+        nearest = [self.nearest_of(part) for part in torch.split(vectors, rows)]
         return torch.cat(nearest).view(z.shape[0], *z.shape[2:])
+
+    @torch.no_grad()
+    def nearest_of(self, vectors: Tensor) -> Tensor:
+        """Return the id of the code nearest to each of the vectors ``[n, Z]``, ``[n]``: argmin ``‖c‖² - 2 z·c``."""
+        codes = self.get_buffer("codes")
+        with torch.autocast(vectors.device.type, enabled=False):  # in bf16 near codes would be mistaken for each other
+            return torch.addmm(codes.square().sum(1), vectors, codes.T, alpha=-2.0).argmin(1)
 
     @torch.no_grad()
     def update(self, z: Tensor, code_ids: Tensor, generator: torch.Generator) -> None:

@@ -1,0 +1,1 @@
+"""`latentart export`: what a model is when it leaves."""
