@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -97,7 +97,7 @@ def run_session(session: Any, inputs: Mapping[str, Tensor]) -> Tensor:
 @contextmanager
 def _all_operations() -> Iterator[None]:
     """Teach the tracer's writer the operations of our networks that it has no form for."""
-    known = {
+    known: dict[str, Callable[..., Any]] = {
         "aten::mT": lambda graph, x: graph.op("Transpose", x, perm_i=[0, 1, 3, 2]),
         "aten::rms_norm": lambda graph, x, _shape, weight, _eps: graph.op("Mul", _over_root(graph, x), weight),
         "aten::layer_norm": lambda graph, x, _shape, _weight, _bias, eps, _fast: _over_root(
@@ -105,12 +105,12 @@ def _all_operations() -> Iterator[None]:
         ),
     }
     for name, form in known.items():
-        torch.onnx.register_custom_op_symbolic(name, form, OPSET)
+        torch.onnx.register_custom_op_symbolic(name, form, OPSET)  # type: ignore[attr-defined]
     try:
         yield
     finally:
         for name in known:
-            torch.onnx.unregister_custom_op_symbolic(name, OPSET)
+            torch.onnx.unregister_custom_op_symbolic(name, OPSET)  # type: ignore[attr-defined]
 
 
 def _over_root(graph: Any, x: Any, eps: Any = None) -> Any:
