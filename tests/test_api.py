@@ -81,7 +81,7 @@ def test_every_public_name_is_there() -> None:
 
 def test_options_are_those_of_the_config() -> None:
     """None is missing; precision is chosen when a model is loaded."""
-    assert set(latentart.SampleOptions.__annotations__) == set(SampleConfig.model_fields) - {"precision"}
+    assert set(latentart.SampleOptions.__annotations__) == set(SampleConfig.model_fields) - {"precision", "mark"}
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,9 @@ FromStyleOption = Annotated[
 ]
 FromOption = Annotated[Path | None, typer.Option("--from", help="Repeat a picture or movie that was sampled.")]
 SeparateOption = Annotated[bool, typer.Option("--separate", help="Single pictures in a folder.")]
-OutOption = Annotated[Path | None, typer.Option("--out", help="The grid's file, or the folder with --separate.")]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", help="The grid's file, .png, .jpg or .webp, or the folder with --separate.")
+]
 
 
 def sample(

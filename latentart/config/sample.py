@@ -63,6 +63,10 @@ class SampleConfig(StrictConfig):
     compile: bool = False
     """Compile the denoiser first (torch.compile), which takes a minute: for many pictures on a GPU."""
 
+    mark: bool = True
+    """Pictures and movies say in their metadata (XMP) that a trained network made them, in the words of the IPTC
+    (DigitalSourceType trainedAlgorithmicMedia), which platforms look for. Settings are inside in any case."""
+
     @field_validator("guidance_interval")
     @classmethod
     def _interval_rises(cls, interval: tuple[float, float]) -> tuple[float, float]:

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SamplerSettings:
-    """How latents are drawn; everything but ``batch_size`` and ``compile`` changes the picture.
+    """How latents are drawn; everything but ``batch_size``, ``compile`` and ``mark`` changes the picture.
 
     ``autoguidance`` takes the place of ``guidance`` where the generator has a weak network.
     """
@@ -49,6 +49,7 @@ class SamplerSettings:
     autoguidance: float | None = None
     compile: bool = False
     noise_limit: float | None = 164.0
+    mark: bool = True
 
     @property
     def passes(self) -> int:

@@ -12,8 +12,11 @@ from pathlib import Path
 from PIL import Image
 
 from latentart.core.seeds import seed_text
-from latentart.data.pictures.grids import save_png, tile_grid
+from latentart.data.pictures.grids import GAP, save_png, tile_grid
+from latentart.data.pictures.marks import AI_MADE
+from latentart.data.pictures.movies import SUFFIXES as MOVIES
 from latentart.data.pictures.movies import save_movie
+from latentart.data.pictures.stills import LARGEST, MOST_TEXT, save_still
 from latentart.data.slug import slug, slugs
 from latentart.errors import ResourceError, UsageError
 from latentart.model.folder import Model
@@ -26,6 +29,8 @@ from latentart.storage.whole import remove_temporaries, require_place
 
 LONGEST = 120
 MOST_LINES = 4  # of a label
+MOST_MARGIN, MOST_HEAD = 1000, 40  # pixels for the labels of a grid beside it, above a picture
+VIDEOS = (".mp4", ".mov", ".webm", ".gif")
 ELSEWHERE = "Name another place with --out or --movie."
 
 
@@ -112,23 +117,46 @@ def _lines_of(style: Blend) -> list[str]:
     return lines if len(lines) <= MOST_LINES else [*lines[: MOST_LINES - 1], f"and {len(lines) - MOST_LINES + 1} more"]
 
 
-def save_pictures(pictures: list[Image.Image], paths: list[Path], described: list[str]) -> None:
-    """Write a grid, or single pictures, each with its settings.
+def require_ending(path: Path, plan: SamplePlan, described: str) -> None:
+    """Refuse a file of a kind that is not written, or that does not hold so much: before anything is drawn.
+
+    Raises:
+        UsageError: so it is.
+    """
+    suffix = path.suffix.lower()
+    if plan.is_movie:
+        if suffix not in MOVIES:
+            raise UsageError(f"--out {path} is neither GIF nor WebP.", f"Name the movie as {path.stem}.webp.")
+        return
+    if suffix not in LARGEST:
+        msg = f"--out {path} ends in none of {', '.join(LARGEST)}."
+        hint = "A movie is asked for with --movie, as .gif or .webp." if suffix in VIDEOS else ""
+        raise UsageError(msg, hint or f"Name the grid as {path.stem}.png.")
+    rows, columns = plan.rows * (plan.size[1] + MOST_HEAD), plan.columns * (plan.size[0] + GAP) + MOST_MARGIN
+    if max(rows, columns) > LARGEST[suffix] or (suffix in (".jpg", ".jpeg") and len(described) > MOST_TEXT):
+        raise UsageError(f"a {suffix} does not hold so large a grid.", f"Name it as {path.stem}.png.")
+
+
+def save_pictures(pictures: list[Image.Image], paths: list[Path], described: list[str], *, mark: bool) -> None:
+    """Write a grid, or single pictures, each with its settings, and with ``mark`` that a trained network made it.
 
     Raises:
         ResourceError: a file cannot be written; the message names the place where it lies instead, if any takes it.
     """
     for picture, path, text in zip(pictures, paths, described, strict=True):
-        _save(path, partial(save_png, picture, settings={SETTINGS_KEY: text}))
+        xmp = AI_MADE if mark else ""
+        is_png = path.suffix.lower() == ".png"
+        write = partial(save_png, settings={SETTINGS_KEY: text}) if is_png else partial(save_still, text=text)
+        _save(path, partial(write, picture, xmp=xmp))
 
 
-def save_frames(frames: list[Image.Image], path: Path, described: str) -> None:
-    """Write a movie with its settings.
+def save_frames(frames: list[Image.Image], path: Path, described: str, *, mark: bool) -> None:
+    """Write a movie with its settings, and with ``mark`` that a trained network made it.
 
     Raises:
         ResourceError: the file cannot be written; the message names the place where it lies instead, if any takes it.
     """
-    _save(path, lambda place: save_movie(frames, place, described))
+    _save(path, lambda place: save_movie(frames, place, described, xmp=AI_MADE if mark else ""))
 
 
 def _save(path: Path, write: Callable[[Path], None]) -> None:

@@ -20,7 +20,7 @@ from latentart.config.sample import SampleConfig
 from latentart.core.diffusion.samplers import usual_spacing
 from latentart.core.networks.conditioning import Denoiser
 from latentart.data.datasets import picture_from, pixels_from
-from latentart.data.pictures.movies import SUFFIXES
+from latentart.data.pictures.stills import LARGEST
 from latentart.errors import UsageError
 from latentart.model.averages import Average
 from latentart.model.folder import Model, load_model, require_denoiser
@@ -36,6 +36,7 @@ from latentart.sampling.files import (
     holds,
     make_grid,
     remove_unfinished,
+    require_ending,
     require_free,
     save_frames,
     save_pictures,
@@ -137,13 +138,10 @@ def sample_again(
         raise UsageError(f"{source} took {drawing.settings.steps} steps, more than the model has.")
     weak_hash = drawing.hashes.get("weak_denoiser")
     weak = choose_weak(model, model_folder, weak_hash) if weak_hash else None
-    settings = replace(drawing.settings, batch_size=config.batch_size, compile=config.compile)
+    settings = replace(drawing.settings, **{name: getattr(config, name) for name in NOT_DESCRIBED})
     studio = Studio(model, denoiser, placement, weak)
-    suffix = source.suffix.lower() if drawing.plan.is_movie else ".png"
-    if out is not None and drawing.plan.is_movie and out.suffix.lower() not in SUFFIXES:
-        raise UsageError(
-            f"--out {out} is neither GIF nor WebP.", f"{source} is a movie: name a file as {out.stem}{suffix}."
-        )
+    suffix = source.suffix.lower()
+    suffix = suffix if drawing.plan.is_movie or suffix in LARGEST else ".png"
     return draw(studio, replace(drawing, settings=settings), samples, out, quiet=quiet, suffix=suffix)
 
 
@@ -215,6 +213,8 @@ def _draw(
     plan, settings, model = drawing.plan, drawing.settings, studio.model
     described = describe(drawing, model)
     paths = choose_paths(samples, plan, settings, model, out, suffix)
+    if plan.kind != "separate":
+        require_ending(paths[0], plan, described[0])
     if out is None:
         paths = [free_path(path, partial(holds, described=text)) for path, text in zip(paths, described, strict=True)]
     if read_ranks().is_first:
@@ -230,14 +230,14 @@ def _draw(
         places = iter(missing[read_ranks().part(len(missing))])
         for pixels in draw_batches(studio, wanted, settings, quiet=quiet):
             for one, i in zip(pixels, places, strict=False):
-                save_pictures([picture_from(one)], [paths[i]], [described[i]])
+                save_pictures([picture_from(one)], [paths[i]], [described[i]], mark=settings.mark)
         return SampleResult(paths, is_new=True, next_seed=plan.next_seed)
     film = Film(plan)
     pictures = make_pictures(studio, plan, settings, film, quiet=quiet)
     if pictures and plan.is_movie:
-        save_frames(film.cut(pictures), paths[0], described[0])
+        save_frames(film.cut(pictures), paths[0], described[0], mark=settings.mark)
     elif pictures:
-        save_pictures([make_grid(plan, pictures)], paths, described)
+        save_pictures([make_grid(plan, pictures)], paths, described, mark=settings.mark)
     return SampleResult(paths, is_new=True, next_seed=plan.next_seed)
 
 

@@ -33,7 +33,7 @@ from latentart.storage.json_files import parse_json
 from latentart.storage.saved_values import Saved
 
 SETTINGS_KEY = "latentart"
-NOT_DESCRIBED = ("batch_size", "compile")  # they change the speed, not the picture
+NOT_DESCRIBED = ("batch_size", "compile", "mark")  # they do not change the picture
 INPUTS = {"invert": "the inverted picture", "init_image": "the picture to begin from", "mask": "the mask"}
 
 
@@ -111,7 +111,7 @@ def read_text(path: Path) -> str | None:
         OSError: the file cannot be opened.
     """
     try:
-        with strict_pillow(None), Image.open(path, formats=["PNG", "GIF", "WEBP"]) as picture:
+        with strict_pillow(None), Image.open(path, formats=["PNG", "GIF", "WEBP", "JPEG"]) as picture:
             text = picture.info.get(SETTINGS_KEY) if picture.format == "PNG" else read_movie_text(picture)
     except (UnidentifiedImageError, SyntaxError, ValueError):
         return None

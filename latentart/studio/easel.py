@@ -144,7 +144,7 @@ class Easel:
         path = free_path(path, partial(holds, described=described))
         if not holds(path, described):
             require_free(path)
-            save_pictures([picture], [path], [described])
+            save_pictures([picture], [path], [described], mark=sheet.settings.mark)
         return path
 
     def walk(self, start: Path, end: Path, frames: int, job: Job) -> Path:
@@ -165,7 +165,7 @@ class Easel:
         path = free_path(path, partial(holds, described=described))
         if not holds(path, described):
             require_free(path)
-            save_frames(film.cut(pictures), path, described)
+            save_frames(film.cut(pictures), path, described, mark=self._settings_of({}).mark)
         return path
 
     def _read_single(self, path: Path, model: Model) -> Drawing:

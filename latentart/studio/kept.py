@@ -14,7 +14,7 @@ from latentart.sampling.settings import read_text
 from latentart.storage.json_files import parse_json
 from latentart.studio.answers import id_of, shown
 
-SUFFIXES = {".png": "image/png", ".webp": "image/webp", ".gif": "image/gif"}
+SUFFIXES = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp", ".gif": "image/gif"}
 MOST_SHOWN = 500
 MOST_LOOKED_AT = 20_000  # files
 

@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
 from latentart.data.pictures.fonts import Font, drawable
+from latentart.data.pictures.marks import XMP_IN_PNG
 from latentart.storage.whole import whole_file
 
 GAP = 2
@@ -72,12 +73,14 @@ def printable_label(text: str) -> str:
     return shown if len(shown) <= 40 else shown[:39] + "…"
 
 
-def save_png(picture: Image.Image, path: Path, settings: Mapping[str, str] | None = None) -> None:
-    """Write a PNG with ``settings`` as text chunks; the file appears whole or not at all."""
+def save_png(picture: Image.Image, path: Path, settings: Mapping[str, str] | None = None, xmp: str = "") -> None:
+    """Write a PNG with ``settings`` as text chunks and a packet ``xmp``; the file appears whole or not at all."""
     info = PngInfo()
     for key, value in (settings or {}).items():
         # a folder's name may hold surrogate escapes, which no PNG can
         info.add_text(key, value.encode("utf-8", "backslashreplace").decode("utf-8"))
+    if xmp:
+        info.add_itxt(XMP_IN_PNG, xmp)
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as temporary:
         picture.save(temporary, format="PNG", pnginfo=info)

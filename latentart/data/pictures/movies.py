@@ -8,6 +8,8 @@ from typing import Any
 
 from PIL import ExifTags, Image
 
+from latentart.data.pictures.marks import gif_block
+from latentart.data.pictures.stills import describing
 from latentart.storage.whole import whole_file
 
 SUFFIXES = (".gif", ".webp")
@@ -15,11 +17,13 @@ FRAME_MS = 100
 HOLD_MS = 2000
 
 
-def save_movie(frames: Sequence[Image.Image], path: Path, text: str, *, frame_ms: int = FRAME_MS) -> None:
+def save_movie(
+    frames: Sequence[Image.Image], path: Path, text: str, *, frame_ms: int = FRAME_MS, xmp: str = ""
+) -> None:
     """Write RGB frames of one size as an endless movie, the last held longer; the file appears whole or not at all.
 
     The suffix says which: GIF has 256 colors a frame, WebP all, slightly rounded. ``text``, of ASCII, goes into the
-    comment of a GIF and into the EXIF description of a WebP.
+    comment of a GIF and into the EXIF description of a WebP; ``xmp`` is a packet, as that of ``marks``.
 
     Raises:
         ValueError: no frames, or another suffix.
@@ -33,16 +37,23 @@ def save_movie(frames: Sequence[Image.Image], path: Path, text: str, *, frame_ms
     durations = [*[frame_ms] * len(others), HOLD_MS]
     options: dict[str, Any] = {"comment": text.encode()}
     if suffix == ".webp":
-        exif = Image.Exif()
-        exif[ExifTags.Base.ImageDescription] = text
-        options = {"exif": exif, "quality": 90}
+        options = {"exif": describing(text), "xmp": xmp.encode(), "quality": 90}
     with whole_file(path) as temporary:
         kind = suffix.removeprefix(".")
         first.save(temporary, kind, save_all=True, append_images=others, duration=durations, loop=0, **options)
+        if xmp and suffix == ".gif":  # which Pillow does not write
+            _insert(temporary, gif_block(xmp))
+
+
+def _insert(gif: Path, block: bytes) -> None:
+    """Put an extension where the blocks of a GIF begin: behind its head and the colors of all frames."""
+    content = gif.read_bytes()
+    colors = 3 * 2 ** ((content[10] & 7) + 1) if content[10] & 128 else 0
+    gif.write_bytes(content[: 13 + colors] + block + content[13 + colors :])
 
 
 def read_movie_text(movie: Image.Image) -> str | None:
-    """Return the text that ``save_movie`` put into an opened GIF or WebP, None where there is none."""
+    """Return the text in an opened GIF, or in a WebP or JPEG, a still too; None where there is none."""
     if movie.format == "GIF":
         comment = movie.info.get("comment")
         return comment.decode("utf-8", "replace") if isinstance(comment, bytes) else None
