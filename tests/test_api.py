@@ -27,7 +27,7 @@ from latentart.data.synthetic.art import draw_picture
 Run = Callable[..., Any]
 HEAVY = ("torch", "numpy", "PIL", "pydantic", "rich", "latentart.api.model", "latentart.errors")
 GAP = 2
-README = Path(__file__).parents[1] / "README.md"
+GUIDE = Path(__file__).parents[1] / "examples/guides/sampling.md"
 
 
 def values(picture: Image.Image) -> Any:
@@ -298,10 +298,10 @@ def test_the_whole_path_with_labels(story: Any, pictures: Run, run: Run, tmp_pat
     assert np.array_equal(values(picture), values_of(drawn))
 
 
-def test_the_lines_of_the_readme_run(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_lines_of_the_guide_run(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As they stand, in a workspace."""
     monkeypatch.chdir(workspace)
-    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    (code,) = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
     found: dict[str, Any] = {}
 
     exec(code, found)
