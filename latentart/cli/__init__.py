@@ -27,7 +27,7 @@ from latentart.cli import (
     weights,
 )
 from latentart.cli.endings import end, end_wrong_words, is_one_of_many
-from latentart.cli.options import refuse_empty, tell
+from latentart.cli.options import Commands, refuse_empty, tell
 from latentart.errors import LatentArtError, ResourceError, shortened
 from latentart.process.signals import ToldToEnd, raising_when_told
 
@@ -38,6 +38,7 @@ WrongWords: type[Exception] = typer.BadParameter.__mro__[1]  # typer's error of 
 
 app = typer.Typer(
     name="latentart",
+    cls=Commands,
     help="Turn your own folder of pictures into your own class-conditional latent diffusion model.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -45,11 +46,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Start with `latentart demo`, or with `latentart init my-art --data PICTURES`.",
 )
-train_app = typer.Typer(help="Train the autoencoder in stages, then the denoiser.", no_args_is_help=True)
-config_app = typer.Typer(help="Look at configs and presets.", no_args_is_help=True)
-find_lr_app = typer.Typer(help="Find the peak learning rate by a range test.", no_args_is_help=True)
-evaluate_app = typer.Typer(help="Score the autoencoder, or the samples of the denoiser.", no_args_is_help=True)
-weights_app = typer.Typer(help="Fetch, check and import trained networks.", no_args_is_help=True)
+train_app = typer.Typer(cls=Commands, help="Train the autoencoder in stages, then the denoiser.", no_args_is_help=True)
+config_app = typer.Typer(cls=Commands, help="Look at configs and presets.", no_args_is_help=True)
+find_lr_app = typer.Typer(cls=Commands, help="Find the peak learning rate by a range test.", no_args_is_help=True)
+evaluate_app = typer.Typer(
+    cls=Commands, help="Score the autoencoder, or the samples of the denoiser.", no_args_is_help=True
+)
+weights_app = typer.Typer(cls=Commands, help="Fetch, check and import trained networks.", no_args_is_help=True)
 
 app.command()(start.demo)
 app.command()(start.init)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from latentart.errors import UsageError
 from latentart.printable import printable
@@ -204,3 +205,47 @@ def write_error(message: str, hint: str, *, is_stop: bool = False) -> None:
 def say(text: str) -> None:
     """Write one line for people on stderr."""
     _draw(printable(text), stderr=True)
+
+
+SECTIONS = {
+    "Begin": ("demo", "init", "clean-data"),
+    "Train": ("plan", "train", "encode", "find-lr", "schedule", "ema"),
+    "Draw": ("sample", "reconstruct", "studio"),
+    "Judge": ("report", "evaluate", "info"),
+    "More": ("config", "weights", "bench", "doctor"),
+}
+KINDS = {"str": "TEXT", "path": "PATH", "int": "N", "float": "X"}  # what a value is called, but not by Python's name
+
+
+class Commands(TyperGroup):
+    """Commands whose help speaks to people; those of the whole program stand in sections, in the order of the path."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a command that shows TEXT for a str."""
+        command = super().get_command(ctx, cmd_name)
+        for param in command.params if command is not None else ():
+            if hasattr(param, "display_type_rich"):
+                param.display_type_rich = _kind_of(param)  # type: ignore[method-assign]
+        return command
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the list of commands, one section after the other."""
+        if "demo" not in self.commands:
+            super().format_commands(ctx, formatter)
+            return
+        width = max(map(len, self.commands))
+        for title, names in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(f"{name:{width}}", self.commands[name].get_short_help_str(80)) for name in names])
+
+
+def _kind_of(param: Any) -> Any:
+    shown = param.display_type_rich
+
+    def kind(ctx: Any) -> str:
+        if param.param_type_name == "argument":
+            return ""  # its name says all
+        words = shown(ctx).strip("<>").removeprefix("list[").removesuffix("]").removesuffix(" range")
+        return KINDS.get(words, words)
+
+    return kind
