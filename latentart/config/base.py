@@ -14,10 +14,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from latentart.errors import ConfigError, nearest, plain
 from latentart.storage import json_files
+from latentart.storage.whole import require_file
 
 MAX_FILE_BYTES = 4 * 1024 * 1024
 SAME_SETTINGS = {"kl", "vq", "adamw", "muon"}  # kinds of one group: a change of kind keeps what else is set
 MAX_OFFERED = 3  # paths of a name that stands in several places
+_FORM = "A config is a JSON file, such as `latentart init` writes."
 MAX_DIGITS = 100  # longer whole numbers are read as infinity, which no field takes
 
 
@@ -68,6 +70,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
         ConfigError: no such file, too large, not UTF-8, not JSON, not an object, or a duplicate key.
     """
     try:
+        require_file(path)
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
         text = content.decode("utf-8-sig")
@@ -76,17 +79,18 @@ def read_json_object(path: Path) -> dict[str, Any]:
         raise ConfigError(msg, "Make a workspace with `latentart init`, or name a file with --config.") from None
     except OSError as error:
         msg = f"{path} cannot be read: {error.strerror}."
-        raise ConfigError(msg) from None
+        raise ConfigError(msg, _FORM) from None
     except UnicodeDecodeError:
         msg = f"{path} is not UTF-8 text."
-        raise ConfigError(msg, "A config is a JSON file, such as `latentart init` writes.") from None
+        raise ConfigError(msg, _FORM) from None
     if len(content) > MAX_FILE_BYTES:
         msg = f"{path} is larger than {MAX_FILE_BYTES} bytes, too large for a config."
-        raise ConfigError(msg)
+        raise ConfigError(msg, _FORM)
     value = parse_json(text, str(path))
     if not isinstance(value, dict):
-        msg = f"{path} holds a {type(value).__name__}, expected a JSON object."
-        raise ConfigError(msg)
+        held = "a list" if isinstance(value, list) else "a single value"
+        msg = f"{path} holds {held}, expected a JSON object."
+        raise ConfigError(msg, _FORM)
     return value
 
 
@@ -99,9 +103,10 @@ def parse_json(text: str, where: str) -> Any:
     try:
         return _json_value(text, where)
     except RecursionError:
-        raise ConfigError(f"{where} is nested too deep.") from None
+        raise ConfigError(f"{where} is nested too deep.", _FORM) from None
     except json.JSONDecodeError as error:
-        raise ConfigError(f"{where} is not valid JSON: {error.msg} in line {error.lineno}.") from None
+        msg = f"{where} is not valid JSON: {error.msg} in line {error.lineno}."
+        raise ConfigError(msg, _FORM) from None
 
 
 def _json_value(text: str, where: str) -> Any:

@@ -48,7 +48,7 @@ def require_place(path: Path, hint: str = "Name another place with --out.", show
         pass
     except OSError as error:
         raise ResourceError(f"{shown or path} cannot be written: {error.strerror}.", hint) from None
-    there = next(above for above in path.absolute().parents if above.exists())
+    there = next(above for above in path.absolute().parents if os.path.lexists(above))  # also a link to nowhere
     probe = temporary_beside(there / named(path).name)
     try:
         probe.write_bytes(b"\0")  # a full disk still takes a name
@@ -57,6 +57,18 @@ def require_place(path: Path, hint: str = "Name another place with --out.", show
     finally:
         with contextlib.suppress(OSError):
             probe.unlink()
+
+
+def require_file(path: Path) -> None:
+    """Refuse a named pipe, on which whoever opens it waits, or a device, which may never end.
+
+    Raises:
+        OSError: so it is, or a folder, or that cannot be told.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no plain file", str(path))
 
 
 def require_folders(*folders: Path) -> None:

@@ -332,6 +332,10 @@ def test_a_name_that_is_too_long_is_one_line(latentart: Run) -> None:
         assert (done.code, done.out, done.err.count("\n")) == (5, "", 1)
         assert "too long" in done.err
 
+    wall = latentart("info", "-c", "x/" * 3000).err
+    assert "too long" in wall
+    assert len(wall) < 500
+
 
 def test_a_current_folder_that_is_gone_is_named(latentart: Run, tmp_path: Path) -> None:
     """Before libraries look for it, which end the process."""

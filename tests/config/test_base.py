@@ -31,7 +31,7 @@ TREE: dict[str, Any] = {
         (b"", "Expecting value in line 1"),
         (b"{\n  'seed': 1}", "in line 2"),
         (b"[1]", "holds a list, expected a JSON object"),
-        (b"null", "holds a NoneType"),
+        (b"null", "holds a single value, expected a JSON object"),
         (b'{"seed": 1, "seed": 2}', "the key 'seed' stands twice"),
         (b'{"data": {"raw": "a", "raw": "b"}}', "the key 'raw' stands twice"),
         (b'{"a":' * 100_000, "nested too deep"),
@@ -50,6 +50,7 @@ def test_a_file_that_is_no_config_is_named_with_its_reason(tmp_path: Path, conte
 
     assert str(path) in caught.value.message
     assert reason in caught.value.message
+    assert caught.value.hint
     assert "\n" not in str(caught.value)
 
 
