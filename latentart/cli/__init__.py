@@ -163,8 +163,7 @@ def main() -> None:
             end(f"{where}{error.strerror}.", "Give it a shorter name.", ResourceError.exit_code)
         if error.errno not in NO_ROOM_OR_NO_RIGHT:
             raise
-        hint = "Make room or mend the rights, then run the same command again."
-        end(f"{where}{error.strerror}.", hint, ResourceError.exit_code)
+        end(f"{where}{error.strerror}.", "", ResourceError.exit_code)
     except SystemExit as done:  # typer's way to end after a broken pipe
         if isinstance(done.__context__, BrokenPipeError):
             sys.exit(141)

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, field_validator
 
 from latentart.errors import ConfigError, nearest, plain
 from latentart.storage import json_files
@@ -20,6 +20,7 @@ MAX_FILE_BYTES = 4 * 1024 * 1024
 SAME_SETTINGS = {"kl", "vq", "adamw", "muon"}  # kinds of one group: a change of kind keeps what else is set
 MAX_OFFERED = 3  # paths of a name that stands in several places
 _FORM = "A config is a JSON file, such as `latentart init` writes."
+MOST = 1e30  # of a number with a fraction; 3.4e38 is the end of 32 bits
 MAX_DIGITS = 100  # longer whole numbers are read as infinity, which no field takes
 
 
@@ -50,6 +51,14 @@ class StrictConfig(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, validate_default=True
     )
+
+    @field_validator("*")
+    @classmethod
+    def _fits_networks(cls, value: Any) -> Any:
+        """Refuse a number that is infinite for networks, which reckon in 32 bits."""
+        if isinstance(value, float) and abs(value) > MOST:
+            raise ValueError(f"must be at most {MOST:g}")
+        return value
 
 
 def require_divisor(name: str, divisor: int, of: str, number: int, most: int) -> None:

@@ -77,7 +77,8 @@ def iterate_index(path: Path) -> Iterator[IndexEntry]:
     except FileNotFoundError:
         raise DataError(f"no clean data set at {path.parent}:", "run `latentart clean-data`") from None
     except OSError as error:
-        raise DataError(f"{path}: cannot read the index: {error.strerror}.") from error
+        msg = f"{path}: cannot read the index: {error.strerror}."
+        raise DataError(msg, "Move it away, then run `latentart clean-data`.") from error
 
 
 def index_fingerprint(entries: Iterable[IndexEntry]) -> str:

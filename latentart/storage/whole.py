@@ -48,7 +48,8 @@ def require_place(path: Path, hint: str = "Name another place with --out.", show
         pass
     except OSError as error:
         raise ResourceError(f"{shown or path} cannot be written: {error.strerror}.", hint) from None
-    there = next(above for above in path.absolute().parents if os.path.lexists(above))  # also a link to nowhere
+    above = path.absolute().parents or (path,)
+    there = next(folder for folder in above if os.path.lexists(folder))  # also a link to nowhere
     probe = temporary_beside(there / named(path).name)
     try:
         probe.write_bytes(b"\0")  # a full disk still takes a name

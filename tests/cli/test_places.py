@@ -54,6 +54,7 @@ def test_a_place_that_can_be_written_stays_untouched(tmp_path: Path) -> None:
     """Folders that are not there yet are no obstacle, and the question leaves none behind."""
     require_place(tmp_path / "new/below/x.png")
     require_place(tmp_path / "x.png")
+    require_place(Path("/"))  # which is there, as whoever writes will find
 
     assert list(tmp_path.iterdir()) == []
 

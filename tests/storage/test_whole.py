@@ -28,6 +28,7 @@ from latentart.data.synthetic.art import write_raw_folder
 from latentart.errors import LatentArtError, ResourceError
 from latentart.model.averages import save_average
 from latentart.reporting.report import report
+from latentart.sampling.settings import read_drawing
 from latentart.scoring.evaluate_ldm import EVALUATIONS, require_place_for_evaluation
 from latentart.storage.folders import commit_folder
 from latentart.storage.json_files import write_json_atomic
@@ -163,7 +164,12 @@ def pipe(tmp_path: Path) -> Iterator[Path]:
     signal.signal(signal.SIGALRM, before)
 
 
-@pytest.mark.parametrize("read", [read_json_object, read_index])
+def read_drawn(path: Path) -> object:
+    """Read what a picture was drawn from."""
+    return read_drawing(path, None, None)  # type: ignore[arg-type]  # no model is asked
+
+
+@pytest.mark.parametrize("read", [read_json_object, read_index, read_drawn])
 def test_nobody_waits_on_a_pipe(pipe: Path, read: Callable[[Path], object]) -> None:
     """In the place of a file of the workspace it is refused in one line that names it."""
     with pytest.raises(LatentArtError, match=re.escape(f"{pipe}") + ".* no plain file"):
