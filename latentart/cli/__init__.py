@@ -31,7 +31,9 @@ from latentart.cli.options import refuse_empty, tell
 from latentart.errors import LatentArtError, ResourceError, shortened
 from latentart.process.signals import ToldToEnd, raising_when_told
 
+MEND_LINK = "Mend that link, or name what it should lead to."
 NO_ROOM_OR_NO_RIGHT = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+WRONG_NAMES = {errno.ENAMETOOLONG: "Give it a shorter name.", errno.ELOOP: MEND_LINK}
 NO_ROOM_TO_LOAD = re.compile("failed to map segment|[Cc]annot allocate memory")
 
 WrongWords: type[Exception] = typer.BadParameter.__mro__[1]  # typer's error of usage, which it does not export itself
@@ -153,14 +155,16 @@ def main() -> None:
     except (RuntimeError, MemoryError) as error:
         from latentart.process.memory import explain_out_of_memory
 
+        if str(error).startswith("Symlink loop"):  # Python's own before 3.13, for what is a fault of the disk
+            end(f"{error}: a link leads to itself.", MEND_LINK, ResourceError.exit_code)
         explained = explain_out_of_memory(error, sys.argv[1:])
         if explained is None:
             raise
         end(explained.message, explained.hint, explained.exit_code)
     except OSError as error:  # the disk's or the owner's, wherever it came up
         where = f"{shortened(os.fsdecode(error.filename))}: " if error.filename else ""
-        if error.errno == errno.ENAMETOOLONG:
-            end(f"{where}{error.strerror}.", "Give it a shorter name.", ResourceError.exit_code)
+        if error.errno in WRONG_NAMES:
+            end(f"{where}{error.strerror}.", WRONG_NAMES[error.errno], ResourceError.exit_code)
         if error.errno not in NO_ROOM_OR_NO_RIGHT:
             raise
         end(f"{where}{error.strerror}.", "", ResourceError.exit_code)

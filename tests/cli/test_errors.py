@@ -337,6 +337,19 @@ def test_a_name_that_is_too_long_is_one_line(latentart: Run) -> None:
     assert len(wall) < 500
 
 
+def test_a_link_that_leads_to_itself_is_one_line(latentart: Run, tmp_path: Path) -> None:
+    """Whether it is to be written or read: Python tells of it in two ways."""
+    (tmp_path / "loop").symlink_to("loop")
+    latentart("init", "art")
+    (tmp_path / "raw").mkdir()
+    out = ("clean-data", "raw", "--dry-run", "--out", "loop/x")
+    for words in (out, ("clean-data", "loop"), ("train", "vae", "data.root=loop/x")):
+        done = latentart(*words, "-c", "art/latentart.json")
+
+        assert done.code in (3, 4, 5), done.err
+        assert (done.out, done.err.count("\n")) == ("", 1)
+
+
 def test_a_current_folder_that_is_gone_is_named(latentart: Run, tmp_path: Path) -> None:
     """Before libraries look for it, which end the process."""
     tmp_path.rmdir()
