@@ -9,6 +9,7 @@ import io
 import os
 import re
 import sys
+from pathlib import Path
 
 import typer
 
@@ -125,8 +126,16 @@ def bytes_of_paths(error: UnicodeError) -> tuple[bytes, int]:
         return letters.encode("ascii", "backslashreplace"), error.end
 
 
+def open_streams() -> None:
+    """Let what a closed stream should take or give vanish; its number would go to the next file that is opened."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - it stays open
+
+
 def main() -> None:
     """Run the command line; known errors end in one line and their exit code, others keep their traceback."""
+    open_streams()
     # read as torch is loaded, by this process and those it starts: a thread that waits leaves its core to others, but
     # not before the next small operation is likely to have come, as to wake it costs more than some of them
     if "OMP_WAIT_POLICY" not in os.environ:

@@ -337,6 +337,16 @@ def test_a_name_that_is_too_long_is_one_line(latentart: Run) -> None:
     assert len(wall) < 500
 
 
+@pytest.mark.parametrize(("words", "code"), [("config show --preset demo >&-", 0), ("info nowhere <&- >&- 2>&-", 6)])
+def test_a_closed_stream_is_no_bug(tmp_path: Path, words: str, code: int) -> None:
+    """A service may start without them; nothing that is opened later takes their place."""
+    command = f"{shlex.quote(sys.executable)} -m latentart {words}"
+
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
+
+
 def test_a_link_that_leads_to_itself_is_one_line(latentart: Run, tmp_path: Path) -> None:
     """Whether it is to be written or read: Python tells of it in two ways."""
     (tmp_path / "loop").symlink_to("loop")
