@@ -147,7 +147,8 @@ def test_a_stranger_s_name_is_shown_as_it_is(
     done = fail(errors.DataError(f"{name} is broken."))
     cli.options.say(f"wrote {name}")
 
-    assert done.err == f"error: {shown} is broken.\n"
+    next_step = "Bring back a sound copy, or name another."  # which the error itself does not say
+    assert done.err == f"error: {shown} is broken. {next_step}\n"
     assert capsys.readouterr().err == f"wrote {shown}\n"
 
 
