@@ -164,6 +164,18 @@ def test_a_model_is_refused_as_the_command_refuses_it(story: Any, tmp_path: Path
         latentart.load(folder).sample("Cubism")
 
 
+def test_what_is_wrong_is_said_in_words_of_python(story: Any) -> None:
+    """No command line, and no option that has no argument: a setting, a folder of data, data that changed."""
+    with pytest.raises(latentart.errors.ConfigError, match=r"^the settings: sample\.steps: must be at least 1 "):
+        latentart.open_workspace(story.folder, settings={"sample.steps": 0})
+    with pytest.raises(latentart.errors.ConfigError, match=r"Set data\.root to a folder of its own"):
+        latentart.open_workspace(story.folder, settings={"data.root": str(story.raw)}, device="cpu").clean()
+    with pytest.raises(
+        latentart.errors.DataError, match="go on all the same by `latentart train` with --allow-changed-data"
+    ):
+        latentart.open_workspace(story.folder, settings={"data.held_out": 0.4}, device="cpu").train_ldm()
+
+
 def test_a_model_says_what_it_is(model: latentart.LoadedModel) -> None:
     """Its styles, its size, and where it is from."""
     assert model.style_names == ["Cubism", "High_Renaissance", "Minimalism"]

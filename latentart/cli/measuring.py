@@ -45,7 +45,8 @@ def bench(
     preset: Annotated[str | None, typer.Option("--preset", help="A preset, in place of the workspace.")] = None,
     only: Annotated[list[Part] | None, typer.Option("--only", help="This part alone; may be repeated.")] = None,
     minutes: Annotated[
-        float, typer.Option("--minutes", min=0.1, max=1440, help="How long it may last, about, in all.")
+        float,
+        typer.Option("--minutes", min=0.1, max=1440, help="How long it measures, about; slow starts come on top."),
     ] = 3,
     config: ConfigOption = None,
     device: DeviceOption = None,

@@ -39,6 +39,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on std
 ModelOption = Annotated[Path | None, typer.Option("--model", help="A model folder; else the workspace's newest.")]
 
 MOST_ROWS = 1000  # of a table on the terminal
+_WALL = re.compile(r"(\S{300})\S+")  # a path of thousands of letters
 _OVERRIDE = re.compile(r"[A-Za-z_$][\w$]*(\.[\w-]+)*=")
 
 
@@ -198,6 +199,7 @@ def write_error(message: str, hint: str, *, is_stop: bool = False) -> None:
     from rich.text import Text
 
     kind = ("", "") if is_stop else ("error: ", "bold red")
+    message = _WALL.sub(r"\1…", message)
     line = Text.assemble(kind, printable(message), (printable(f" {hint}" if hint else ""), "cyan"))
     _draw(line, stderr=True)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from latentart.errors import DataError
-from latentart.storage.whole import whole_file
+from latentart.storage.whole import require_file, whole_file
 
 MAX_NAME = 1000  # letters of a style or label, wherever one comes in
 
@@ -70,13 +70,15 @@ def read_index(path: Path) -> list[IndexEntry]:
 def iterate_index(path: Path) -> Iterator[IndexEntry]:
     """Yield the entries of an index in their order; raises as ``read_index`` does."""
     try:
+        require_file(path)
         with path.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
                 yield _entry_from_line(line, f"{path}, line {number}")
     except FileNotFoundError:
         raise DataError(f"no clean data set at {path.parent}:", "run `latentart clean-data`") from None
     except OSError as error:
-        raise DataError(f"{path}: cannot read the index: {error.strerror}.") from error
+        msg = f"{path}: cannot read the index: {error.strerror}."
+        raise DataError(msg, "Move it away, then run `latentart clean-data`.") from error
 
 
 def index_fingerprint(entries: Iterable[IndexEntry]) -> str:

@@ -86,7 +86,10 @@ class Bench:
 
 
 def bench(workspace: Workspace, device: str | None, minutes: float, parts: Sequence[str] = ()) -> Bench:
-    """Measure the named parts, else all: clean, encode, vae, ldm, sample; it lasts about so many minutes at most.
+    """Measure the named parts, else all: clean, encode, vae, ldm, sample; it measures for about so many minutes.
+
+    A part that is begun in time is measured to its end, and the start of its process is no part of it: on a busy
+    machine the whole lasts longer.
 
     Raises:
         DataError: no picture is sound.

@@ -33,7 +33,7 @@ from latentart.scoring.ldm_scores import LdmScores, read_drawn, score_samples
 from latentart.scoring.real_pictures import RealPictures, find_real
 from latentart.storage.folders import write_json_atomic
 from latentart.storage.json_files import file_errors
-from latentart.storage.whole import require_folders
+from latentart.storage.whole import require_file, require_folders
 
 logger = logging.getLogger(__name__)
 
@@ -201,8 +201,9 @@ def require_place_for_evaluation(run: Path, *others: Path) -> None:
     require_folders(run, run / "evaluations", *others)
     path = run / EVALUATIONS
     if path.exists():
-        with file_errors("write", path), path.open("a"):
-            pass
+        with file_errors("write", path):
+            require_file(path)
+            path.open("a").close()
 
 
 def append_evaluation(run: Path, found: Mapping[str, Any]) -> None:

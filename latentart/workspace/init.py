@@ -35,7 +35,7 @@ def init_workspace(folder: Path, preset: str, raw: Path | None, overrides: Seque
     config = resolve(values, overrides, "init")
     path = folder / CONFIG_NAME
     if path.is_file():
-        if path.read_text(encoding="utf-8") == config.to_text():
+        if path.read_text(encoding="utf-8", errors="replace") == config.to_text():
             return Workspace(folder, config)
         msg = f"{folder} is a workspace already, with another config."
         raise UsageError(msg, f"Edit {path}, or name a new folder.")

@@ -78,6 +78,9 @@ def test_init_with_the_same_words_changes_nothing(latentart: Run, tmp_path: Path
     assert "art is a workspace already, with another config." in one_error(other, 2)
     assert files(tmp_path) == before
 
+    (tmp_path / "art/latentart.json").write_bytes(b"\xff\xfe{")  # another program's, or another encoding
+    assert "art is a workspace already, with another config." in one_error(latentart("init", "art", "seed=5"), 2)
+
 
 @pytest.mark.parametrize(
     ("words", "code", "message"),
