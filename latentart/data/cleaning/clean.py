@@ -32,6 +32,7 @@ from latentart.data.index import IndexEntry, read_index, write_index
 from latentart.data.names import near_names
 from latentart.data.slug import slugs
 from latentart.errors import ConfigError, DataError, ResourceError
+from latentart.printable import counted
 from latentart.storage.whole import remove_temporaries
 
 INDEX = "index.jsonl"
@@ -149,8 +150,11 @@ class Cleaning:
         if not report.kept:
             reasons = count_reasons(dropped)
             reason, number = min(reasons.items(), key=lambda pair: pair[0] in BESIDE)  # the first that is none
-            msg = f"No sound picture among the {len(dropped)} files in {str(self.raw)!r}: {number} dropped as {reason}."
-            raise NothingKeptError(msg, REMEDIES[reason], report)
+            first = next(item for item in dropped if item.reason == reason)
+            shown = "" if reason == "missing" else f", first {first.source!r} ({first.detail})"  # a table's words
+            among = f"No sound picture among {counted(len(dropped), 'file')} in {str(self.raw)!r}"
+            hint = REMEDIES["not_a_picture" if reason in BESIDE else reason]
+            raise NothingKeptError(f"{among}: {number} dropped as {reason}{shown}.", hint, report)
         return report
 
     def _warnings(self) -> list[str]:

@@ -944,7 +944,7 @@ def test_nothing_kept_is_an_error_that_leaves_the_index(raw: Path, out: Path) ->
     before = pictures(out), (out / "index.jsonl").read_bytes(), (out / "report.json").read_bytes()
 
     with pytest.raises(
-        DataError, match=r"No sound picture among the 6 files in .*raw': 6 dropped as too_small. Lower data.min_side"
+        DataError, match=r"No sound picture among 6 files in .*raw': 6 dropped as too_small, first .*\). Lower data\."
     ):
         clean(raw, out, min_side=1000)
 
