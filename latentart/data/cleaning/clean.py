@@ -23,7 +23,7 @@ from latentart.data.cleaning.label_table import (
     Labels,
     read_labels,
 )
-from latentart.data.cleaning.levels import doubt_level
+from latentart.data.cleaning.levels import doubt_level, links_passed_over
 from latentart.data.cleaning.picture import PARTS, CleanRules, Job, decide_pictures
 from latentart.data.cleaning.raw_files import check_folders, find_raw_files, find_styles, root_of_links
 from latentart.data.cleaning.report import BESIDE, REMEDIES, CleanReport, count_reasons, make_report, write_report
@@ -159,12 +159,14 @@ class Cleaning:
 
     def _warnings(self) -> list[str]:
         near = [
-            f"{' and '.join(map(repr, group))} are styles of their own, though only case or spaces differ: rename one?"
+            f"{' and '.join(map(repr, group))} are styles of their own, though they look nearly the same: rename one?"
             for group in near_names(self.styles)
         ]
         if self.rules.link_root:
             place = str(root_of_links(self.raw, self.rules.link_root))
             near.append(f"Links are followed into {place!r} and nowhere else.")
+        else:
+            near += links_passed_over(self.raw)
         doubts = [] if self.is_level_chosen else doubt_level(self.raw)
         return [*(doubts if self.labels is None else self.labels.warnings), *near]
 
