@@ -702,9 +702,15 @@ def test_a_level_that_is_set_is_not_doubted(raw: Path, out: Path) -> None:
     assert [DataConfig.model_validate({"level": level}).style_level for level in (None, 1, 2)] == [1, 1, 2]
 
 
-@pytest.mark.parametrize("written", ["{name}.png", "{name}", "/else/Cubism/{name}.png", "{raw}/Cubism/{name}.png"])
+@pytest.mark.parametrize(
+    "written",
+    [
+        *("{name}.png", "{name}", "/else/Cubism/{name}.png", "{raw}/Cubism/{name}.png", "CUBISM\\{name}.PNG"),
+        *("Cubism/{name}.jpeg", "https://example.org/Cubism/{name}%2Epng?size=2#top"),
+    ],
+)
 def test_paths_that_are_not_of_the_raw_folder_are_found_by_name(raw: Path, out: Path, written: str) -> None:
-    """Bare names, names without ending and absolute paths mean the file that ends like them, and that is told."""
+    """Bare names, absolute paths, addresses, another case or ending mean the file that ends so, which is told."""
     names = [written.format(name=name, raw=raw) for name in (0, 1)]
     put(raw / "labels.csv", f"path,style\n{names[0]},One\n{names[1]},Two\nlost/9.png,Two\n".encode())
 
