@@ -23,7 +23,8 @@ BESIDE_PICTURES = (
     *(".xmp", ".json", ".jsonl", ".txt", ".caption", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".md", ".log", ".ini"),
     *(".pp3", ".aae", ".thm", ".npy", ".npz", ".safetensors", ".pt", ".pkl", ".db", ".lnk", ".url", ".webloc"),
     *(".lock", ".torrent", ".nfo", ".md5", ".sha256", ".py", ".pyc", ".sh", ".bat", ".lrcat", ".lrcat-journal"),
-    *(".lrprev", ".lrmprev", ".dop", ".cos", ".on1", ".nksc", ".arp", ".sqlite", ".abr", ".aco"),
+    *(".lrprev", ".lrmprev", ".dop", ".cos", ".cop", ".cot", ".on1", ".nksc", ".arp", ".sqlite", ".abr", ".aco"),
+    *(".vrd", ".jbf", ".exif", ".ffs_db", ".html", ".htm", ".mhtml"),
     *(".mp3", ".m4a", ".wav", ".ogg", ".flac", ".ttf", ".otf", ".woff", ".woff2"),
 )
 CAMERA = "a raw camera file: export it as TIFF or JPEG with its maker's program"

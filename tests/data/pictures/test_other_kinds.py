@@ -64,6 +64,8 @@ def zipped(files: dict[str, str]) -> bytes:
         ("Art.lrcat", b"SQLite format 3\0" + bytes(20), "sidecar", ".lrcat"),
         ("Art.cocatalogdb", b"SQLite format 3\0" + bytes(20), "sidecar", "database"),
         ("a.lrprev", bytes(20), "sidecar", ".lrprev"),
+        ("a.html", b"<html><body>", "sidecar", ".html"),
+        ("a.vrd", b"CANON OPTIONAL DATA\0", "sidecar", ".vrd"),
         ("a.jpg", b"", "empty", "empty"),
         ("a.jpg", b"404 not found", "not_a_picture", "text"),
         ("a.jpg", bytes(50), "not_a_picture", "no known"),
