@@ -52,6 +52,7 @@ def clean_data(
         settings.append(f"data.near_duplicates={near_duplicates}")
     if not dry_run:
         require_place(out)
+    from latentart.config.denoiser import expect_of_few
     from latentart.config.workspace import CONFIG_NAME, resolve
     from latentart.data.cleaning.clean import NothingKeptError
     from latentart.workspace.clean_data import READ, clean_into
@@ -76,6 +77,8 @@ def clean_data(
         write_json(report.to_json())
         return
     show_report(report)
+    if few := expect_of_few(report.kept):
+        say(f"warning: {few}")
     if dry_run:
         say("Nothing was written: --dry-run.")
     else:

@@ -279,6 +279,9 @@ def test_the_nearest_name_is_offered(name: str, offered: str | None) -> None:
 def test_printable_text_stays_one_line_of_the_same_letters() -> None:
     """Letters of any script pass; what moves a cursor, turns or breaks the line is escaped."""
     assert printable("Ünïcode 日本 [x] 'y' \\n") == "Ünïcode 日本 [x] 'y' \\n"
+    whole = "👩‍🎨 می‌خواهم 日本　画 🏴󠁧󠁢󠁥󠁮󠁧󠁿"
+    assert printable(whole) == whole
+    assert printable("Cu\u200dbism \u200d日\u202e \U000e0067") == r"Cu\u200dbism \u200d日\u202e \U000e0067"
     assert printable("a\nb\tc\x00\x9b\u2028\u200b\ud800") == r"a\nb\tc\x00\x9b\u2028\u200b\ud800"
 
 
