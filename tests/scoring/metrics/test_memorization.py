@@ -109,6 +109,15 @@ def test_few_new_pictures_give_no_limits() -> None:
     assert CopyLimits.from_new(Neighbors(row, row, row.long())) is not None
 
 
+def test_twins_do_not_count_among_the_fewest_that_say_what_is_near() -> None:
+    """Fifteen new pictures are too few, with a twin beside them too."""
+    ratio = torch.tensor([0.9] * 15 + [0.01])
+    new = Neighbors(torch.ones(16), ratio, torch.arange(16))
+
+    assert CopyLimits.from_new(new) is None
+    assert CopyLimits.from_new(Neighbors(torch.ones(16), torch.full((16,), 0.9), torch.arange(16))) is not None
+
+
 def test_a_bank_of_one_is_refused() -> None:
     """There is no next one to compare to."""
     with pytest.raises(ValueError, match="bank: got 1 pictures"):
