@@ -16,6 +16,7 @@ from starlette.routing import Route
 from latentart.errors import DataError, UsageError
 from latentart.studio.answers import aside, ask, read_body, stream
 from latentart.studio.asked import Asked, AskedWalk, read_asked
+from latentart.studio.kept import Gallery
 from latentart.studio.painter import Event, Job, Painter
 from latentart.studio.uploads import MOST_BYTES, Uploads
 
@@ -23,20 +24,22 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from latentart.studio.easel import Easel
-    from latentart.studio.kept import Gallery
 
 
 @dataclass
 class Desk:
-    """Where drawing happens: easel and gallery are made on first use, as PyTorch takes seconds to load."""
+    """Where drawing happens: the easel is made on first use, as PyTorch takes seconds to load."""
 
     make_easel: Callable[[], Easel]
     samples: Path
     painter: Painter = field(default_factory=Painter)
     uploads: Uploads = field(default_factory=Uploads)
     _easel: Easel | None = None
-    _gallery: Gallery | None = None
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
+
+    def __post_init__(self) -> None:
+        """Open the folder of kept pictures."""
+        self.gallery = Gallery(self.samples)
 
     def routes(self) -> list[Route]:
         """Return the addresses of the tab."""
@@ -65,14 +68,6 @@ class Desk:
             self.easel().studio()
 
         self.painter.ask("warming", work, lambda _: None)
-
-    def gallery(self) -> Gallery:
-        """Return the gallery."""
-        if self._gallery is None:
-            from latentart.studio.kept import Gallery
-
-            self._gallery = Gallery(self.samples)
-        return self._gallery
 
     async def show_model(self, _request: Request) -> Response:
         """Say what the model can draw, or in a sentence why there is none."""
@@ -112,9 +107,9 @@ class Desk:
         asked = read_asked(AskedWalk, await read_body(request))
 
         def work(job: Job) -> None:
-            start, end = (self.gallery().find(name).path for name in (asked.start, asked.end))
+            start, end = (self.gallery.find(name).path for name in (asked.start, asked.end))
             path = self.easel().walk(start, end, asked.frames, job)
-            job.tell({"kept": self._kept_at(path)["id"]})
+            job.tell({"kept": self._kept_at(path)})
 
         return stream(self.painter, f"walk {asked.window}", work)
 
@@ -134,14 +129,14 @@ class Desk:
         """Take what a kept picture was begun from, and its mask, as if they were sent again."""
         return JSONResponse(await aside(partial(self._take_up, request.path_params["id"])))
 
-    async def list_kept(self, _request: Request) -> Response:
-        """List the kept pictures, newest first."""
-        found = await aside(lambda: [one.to_json(self.samples) for one in self.gallery().list()])
-        return JSONResponse({"kept": found})
+    async def list_kept(self, request: Request) -> Response:
+        """List some kept pictures, newest first, and where to go on."""
+        found, mark = await aside(partial(self.gallery.page, request.query_params.get("after", "")))
+        return JSONResponse({"kept": [one.to_json(self.samples) for one in found], "next": mark})
 
     async def show_kept(self, request: Request) -> Response:
         """Send a kept picture's file."""
-        found = await aside(partial(self.gallery().find, request.path_params["id"]))
+        found = await aside(partial(self.gallery.find, request.path_params["id"]))
         headers = {"cache-control": "private, max-age=31536000, immutable"}
         return FileResponse(found.path, media_type=found.media_type, headers=headers)
 
@@ -153,7 +148,7 @@ class Desk:
     def _take_up(self, name: str) -> dict[str, Any]:
         from latentart.sampling.settings import read_origin
 
-        origin = read_origin(self.gallery().find(name).path)
+        origin = read_origin(self.gallery.find(name).path)
         if origin is None:
             raise UsageError("That picture was begun from no other.")
         for path in filter(None, (origin.picture, origin.mask)):
@@ -167,8 +162,7 @@ class Desk:
         return {"id": name, "width": width, "height": height}
 
     def _kept_at(self, path: Path) -> Event:
-        found = next(one for one in self.gallery().list() if one.path == path)
-        return found.to_json(self.samples)
+        return self.gallery.at(path).to_json(self.samples)
 
     def _once(self, what: str) -> str:
         """Return an owner whose wish nobody replaces."""

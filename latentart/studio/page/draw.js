@@ -13,7 +13,6 @@ let model, plane, origin, gallery, running, isDirty = false, isMoving = false, f
 
 export async function openDraw() {
   gallery = openGallery({ onOpen: reopen, say });
-  gallery.refresh().catch((error) => say(error.message));
   try {
     model = await get("/api/model");
   } catch (error) {
