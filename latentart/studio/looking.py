@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from latentart.data.index import IndexEntry, index_fingerprint, read_index
+from latentart.data.index import IndexEntry, index_fingerprint, iterate_index, read_entry, scan_index
 from latentart.data.pictures.decode import decode_image
 from latentart.data.pictures.formats import BadImage
 from latentart.errors import DataError, LatentArtError
@@ -44,36 +44,51 @@ FOR_EVER = {"cache-control": "private, max-age=31536000, immutable"}
 class CleanSet:
     """A clean set as the page asks for it: pictures by style and place; place 3 of style 1 is its fourth.
 
+    Entries are read when they are asked for: what a million pictures need is where each line of the index begins.
+
     Attributes:
         version: changes with the set, so that a browser may keep what it has seen.
         rows: of each style, the places of its pictures in the index.
+        starts: of the index's lines, in bytes. numbers: those of its lines, by source.
     """
 
+    path: Path
     version: str
-    entries: list[IndexEntry]
     styles: list[str]
     rows: list[array[int]]
+    starts: array[int]
+    numbers: dict[str, int]
 
     @classmethod
     def read(cls, path: Path) -> CleanSet:
         """Read an index; raises as ``read_index`` does."""
-        entries = read_index(path)
-        styles = sorted({entry.style for entry in entries})
-        rows, number = [array("L") for _ in styles], {style: i for i, style in enumerate(styles)}
-        for row, entry in enumerate(entries):
-            rows[number[entry.style]].append(row)
-        return cls(f"{path.stat().st_mtime_ns:x}", entries, styles, rows)
+        of_style: dict[str, array[int]] = {}
+        starts, numbers = array("Q"), {}
+        for row, (start, style, source) in enumerate(scan_index(path)):
+            of_style.setdefault(style, array("L")).append(row)
+            starts.append(start)
+            numbers[source] = row
+        styles = sorted(of_style)
+        return cls(path, version_of(path), styles, [of_style[style] for style in styles], starts, numbers)
 
     def find(self, style: int, place: int) -> IndexEntry | None:
-        """Return a picture, None where there is none."""
+        """Return a picture, None where there is none; raises as ``read_index`` does."""
         if style >= len(self.rows) or place >= len(self.rows[style]):
             return None
-        return self.entries[self.rows[style][place]]
+        return read_entry(self.path, self.starts[self.rows[style][place]])
 
     def place_of(self, row: int) -> list[int]:
         """Return style and place of a picture of the index."""
-        style = bisect_left(self.styles, self.entries[row].style)
-        return [style, bisect_left(self.rows[style], row)]
+        for style, rows in enumerate(self.rows):
+            place = bisect_left(rows, row)
+            if place < len(rows) and rows[place] == row:
+                return [style, place]
+        raise IndexError(row)
+
+
+def version_of(path: Path) -> str:
+    """Return what changes with a file."""
+    return f"{path.stat().st_mtime_ns:x}"
 
 
 @dataclass
@@ -106,7 +121,7 @@ class Pictures:
         """
         path = self.data / "index.jsonl"
         with self._turn:
-            if self._set is None or not path.exists() or self._set.version != f"{path.stat().st_mtime_ns:x}":
+            if self._set is None or not path.exists() or self._set.version != version_of(path):
                 self._set = None
                 self._set = CleanSet.read(path)
             return self._set
@@ -173,11 +188,10 @@ class Pictures:
 
     def _overview(self) -> dict[str, Any]:
         found, report = self.read(), read_object(self.data / "report.json")
-        rows = {entry.source: row for row, entry in enumerate(found.entries)}
         listed = {name: _list_of(report, name)[:MOST_LISTED] for name in ("flagged", "dropped")}
 
         def place_of(source: str) -> list[int] | None:
-            return found.place_of(rows[source]) if source in rows else None
+            return found.place_of(found.numbers[source]) if source in found.numbers else None
 
         def show(item: dict[str, Any]) -> dict[str, Any]:
             detail = str(item.get("detail", ""))
@@ -218,18 +232,13 @@ class Pictures:
             if found.version not in self._maps:
                 from latentart.studio.mapping import map_latents
 
-                fingerprint = index_fingerprint(found.entries)
+                fingerprint = index_fingerprint(iterate_index(found.path))
                 try:
-                    rows, places = map_latents(self.cache, fingerprint, len(found.entries), MOST_MAPPED)
+                    rows, places = map_latents(self.cache, fingerprint, len(found.starts), MOST_MAPPED)
                 except LatentArtError as error:
                     logger.info("no map: %s", error)
                     rows, places = [], []
-                numbers = {style: i for i, style in enumerate(found.styles)}
-                of_style = {row: place for rows_of in found.rows for place, row in enumerate(rows_of)} if rows else {}
-                points = [
-                    [x, y, numbers[found.entries[row].style], of_style[row]]
-                    for row, (x, y) in zip(rows, places, strict=True)
-                ]
+                points = [[x, y, *found.place_of(row)] for row, (x, y) in zip(rows, places, strict=True)]
                 self._maps = {found.version: {"version": found.version, "points": points}}
             answer: dict[str, Any] = self._maps[found.version]
             return answer

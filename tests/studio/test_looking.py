@@ -123,6 +123,18 @@ def test_no_clean_set_is_a_sentence(tmp_path: Path) -> None:
     assert "latentart clean-data" in answer.json()["error"]
 
 
+@pytest.mark.parametrize("line", ["{", '{"style": 1, "source": "a"}', "[]", "\xff", '{"source": "a"}'])
+def test_a_damaged_set_is_a_sentence(workspace: Path, line: str) -> None:
+    """That names the line."""
+    with (workspace / "data/index.jsonl").open("a", encoding="latin-1") as index:
+        index.write(line + "\n")
+    with looking(workspace) as client:
+        answer = client.get("/api/pictures")
+
+    assert answer.status_code == 400
+    assert "line 16: the index is damaged" in answer.json()["error"]
+
+
 def test_many_rows_are_read_once(story: Any, tmp_path: Path) -> None:
     """A later look takes a small part of the first one's time."""
     entry = asdict(read_index(story.folder / "data/index.jsonl")[0])
