@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from latentart.errors import DataError, UsageError
-from latentart.studio.answers import aside, ask, read_body, stream
+from latentart.studio.answers import Json, aside, ask, read_body, stream
 from latentart.studio.asked import Asked, AskedWalk, read_asked
 from latentart.studio.kept import Gallery
 from latentart.studio.painter import Event, Job, Painter
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from latentart.studio.easel import Easel
+
+
+SENT_AT_ONCE = 4  # uploads that are held and decoded; others wait, without a thread
 
 
 @dataclass
@@ -36,6 +40,7 @@ class Desk:
     uploads: Uploads = field(default_factory=Uploads)
     _easel: Easel | None = None
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
+    _sending: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, SENT_AT_ONCE))
 
     def __post_init__(self) -> None:
         """Open the folder of kept pictures."""
@@ -71,7 +76,7 @@ class Desk:
 
     async def show_model(self, _request: Request) -> Response:
         """Say what the model can draw, or in a sentence why there is none."""
-        return JSONResponse(await ask(self.painter, self._once("model"), lambda job: self.easel().describe(job)))
+        return Json(await ask(self.painter, self._once("model"), lambda job: self.easel().describe(job)))
 
     async def draw(self, request: Request) -> Response:
         """Draw; the same window's former wish of the same kind is given up."""
@@ -87,7 +92,7 @@ class Desk:
         def work(job: Job) -> None:
             job.tell(self._kept_at(self.easel().keep(asked, paths, job)))
 
-        return JSONResponse(await ask(self.painter, self._once("keep"), work))
+        return Json(await ask(self.painter, self._once("keep"), work))
 
     async def drawn(self, request: Request) -> Image.Image:
         """Return the picture that a request asks for."""
@@ -115,8 +120,9 @@ class Desk:
 
     async def upload(self, request: Request) -> Response:
         """Take a picture to begin from, or a mask."""
-        content = await read_body(request, MOST_BYTES)
-        return JSONResponse(await aside(lambda: self._take(content)))
+        async with self._sending:
+            content = await read_body(request, MOST_BYTES)
+            return Json(await aside(lambda: self._take(content)))
 
     async def show_upload(self, request: Request) -> Response:
         """Send a picture that was sent, as it was cleaned."""
@@ -127,12 +133,13 @@ class Desk:
 
     async def take_up(self, request: Request) -> Response:
         """Take what a kept picture was begun from, and its mask, as if they were sent again."""
-        return JSONResponse(await aside(partial(self._take_up, request.path_params["id"])))
+        async with self._sending:
+            return Json(await aside(partial(self._take_up, request.path_params["id"])))
 
     async def list_kept(self, request: Request) -> Response:
         """List some kept pictures, newest first, and where to go on."""
         found, mark = await aside(partial(self.gallery.page, request.query_params.get("after", "")))
-        return JSONResponse({"kept": [one.to_json(self.samples) for one in found], "next": mark})
+        return Json({"kept": [one.to_json(self.samples) for one in found], "next": mark})
 
     async def show_kept(self, request: Request) -> Response:
         """Send a kept picture's file."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import logging
 from array import array
@@ -14,7 +15,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from latentart.data.index import IndexEntry, index_fingerprint, iterate_index, read_entry, scan_index
@@ -22,7 +23,7 @@ from latentart.data.pictures.decode import decode_image
 from latentart.data.pictures.formats import BadImage
 from latentart.errors import DataError, LatentArtError
 from latentart.reporting.report import read_object
-from latentart.studio.answers import aside, shown
+from latentart.studio.answers import Json, aside, shown
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -101,7 +102,7 @@ class Pictures:
     _maps: dict[str, Any] = field(default_factory=dict)
     _banks: dict[str, RealPictures] = field(default_factory=dict)
     _turn: Lock = field(default_factory=Lock)
-    _measuring: Lock = field(default_factory=Lock)  # of maps and banks: thumbnails do not wait for them
+    _measuring: asyncio.Lock = field(default_factory=asyncio.Lock)  # maps and banks; whoever waits holds no thread
 
     def routes(self) -> list[Route]:
         """Return the addresses of the tab."""
@@ -128,7 +129,7 @@ class Pictures:
 
     async def show(self, _request: Request) -> Response:
         """Say how many pictures each style has, and what was flagged and dropped."""
-        return JSONResponse(await aside(self._overview))
+        return Json(await aside(self._overview))
 
     async def show_entry(self, request: Request) -> Response:
         """Say what the index has of a picture."""
@@ -142,7 +143,7 @@ class Pictures:
             "height": entry.height,
         }
         labels = {shown(name): shown(value) for name, value in entry.labels.items() if value}
-        return JSONResponse({**about, "labels": labels})
+        return Json({**about, "labels": labels})
 
     async def show_picture(self, request: Request) -> Response:
         """Send a picture as a small JPEG."""
@@ -153,13 +154,16 @@ class Pictures:
 
     async def show_map(self, _request: Request) -> Response:
         """Say where each of many pictures lies in the plane of the two widest directions of the cached latents."""
-        return JSONResponse(await aside(self._map))
+        async with self._measuring:
+            return Json(await aside(self._map))
 
     def nearest_to(self, workspace: Workspace, drawn: Callable[[Request], Awaitable[Image.Image]]) -> Route:
         """Return the address that tells which training pictures are nearest to a drawn one, by `evaluate`'s search."""
 
         async def show(request: Request) -> Response:
-            return JSONResponse(await aside(partial(self._nearest, workspace, await drawn(request))))
+            picture = await drawn(request)
+            async with self._measuring:
+                return Json(await aside(partial(self._nearest, workspace, picture)))
 
         return Route("/api/pictures/nearest", show, methods=["POST"])
 
@@ -170,10 +174,9 @@ class Pictures:
         from latentart.scoring.real_pictures import find_real
 
         found = self.read()
-        with self._measuring:
-            if found.version not in self._banks:
-                self._banks = {found.version: find_real(workspace, find_judge(workspace, quiet=True), quiet=True)}
-            real = self._banks[found.version]
+        if found.version not in self._banks:
+            self._banks = {found.version: find_real(workspace, find_judge(workspace, quiet=True), quiet=True)}
+        real = self._banks[found.version]
         if len(real.searched) < 2:
             raise DataError("There are too few training pictures to compare with.")
         thumbnail = to_thumbnails(pixels_from(picture)[None])
@@ -228,20 +231,19 @@ class Pictures:
 
     def _map(self) -> dict[str, Any]:
         found = self.read()
-        with self._measuring:
-            if found.version not in self._maps:
-                from latentart.studio.mapping import map_latents
+        if found.version not in self._maps:
+            from latentart.studio.mapping import map_latents
 
-                fingerprint = index_fingerprint(iterate_index(found.path))
-                try:
-                    rows, places = map_latents(self.cache, fingerprint, len(found.starts), MOST_MAPPED)
-                except LatentArtError as error:
-                    logger.info("no map: %s", error)
-                    rows, places = [], []
-                points = [[x, y, *found.place_of(row)] for row, (x, y) in zip(rows, places, strict=True)]
-                self._maps = {found.version: {"version": found.version, "points": points}}
-            answer: dict[str, Any] = self._maps[found.version]
-            return answer
+            fingerprint = index_fingerprint(iterate_index(found.path))
+            try:
+                rows, places = map_latents(self.cache, fingerprint, len(found.starts), MOST_MAPPED)
+            except LatentArtError as error:
+                logger.info("no map: %s", error)
+                rows, places = [], []
+            points = [[x, y, *found.place_of(row)] for row, (x, y) in zip(rows, places, strict=True)]
+            self._maps = {found.version: {"version": found.version, "points": points}}
+        answer: dict[str, Any] = self._maps[found.version]
+        return answer
 
 
 def _list_of(report: dict[str, Any], name: str) -> list[dict[str, Any]]:
