@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -63,8 +63,7 @@ class Visitor:
     """Someone who has the page of a process open."""
 
     def __init__(self, address: str, pid: int) -> None:
-        self.pid = pid
-        self._to = HTTPConnection(urlsplit(address).netloc, timeout=PATIENCE)
+        self.pid, self._place = pid, urlsplit(address).netloc
         self._seeds = itertools.count(5)
 
     def get(self, path: str) -> bytes:
@@ -73,9 +72,10 @@ class Visitor:
         Raises:
             ResourceError: it is an error.
         """
-        self._to.request("GET", path)
-        answer = self._to.getresponse()
-        content = answer.read()
+        with closing(HTTPConnection(self._place, timeout=PATIENCE)) as connection:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            content = answer.read()
         if answer.status != 200:
             raise ResourceError(f"the studio answered {path} with {answer.status}: {content[:200].decode()}.")
         return content
@@ -93,16 +93,16 @@ class Visitor:
             "frames": FRAMES if is_fine else 0,
         }
         began, times = time.perf_counter(), []
-        self._to.request("POST", "/api/draw", json.dumps(asked))
-        for line in self._to.getresponse():
-            event = json.loads(line.removeprefix(b"data: ")) if line.strip() else {}
-            if "error" in event:
-                raise ResourceError(f"the studio could not draw: {event['error']}")
-            if "address" in event:
-                times.append(time.perf_counter() - began)
-                if breaks_off:
-                    self._to.close()
-                    break
+        with closing(HTTPConnection(self._place, timeout=PATIENCE)) as connection:
+            connection.request("POST", "/api/draw", json.dumps(asked))
+            for line in connection.getresponse():
+                event = json.loads(line.removeprefix(b"data: ")) if line.strip() else {}
+                if "error" in event:
+                    raise ResourceError(f"the studio could not draw: {event['error']}")
+                if "address" in event:
+                    times.append(time.perf_counter() - began)
+                    if breaks_off:
+                        break
         return times[0], times[-1]
 
 

@@ -19,7 +19,7 @@ export async function openDraw() {
     $("waiting").textContent = "Nothing to draw with yet.";
     $("problem").textContent = error.message;
     $("problem").hidden = false;
-    for (const control of document.querySelectorAll("#draw .stage button, #draw .side :is(button, input, select)")) control.disabled = true;
+    for (const control of document.querySelectorAll("#draw .stage button:not(#copy), #draw .side :is(button, input, select)")) control.disabled = true;
     return;
   }
   plane = new Plane($("plane"), { moved, released });
@@ -350,7 +350,7 @@ async function reopen(kept) {
   const { about } = kept;
   const style = about.style ?? (about.styles?.length === 1 ? about.styles[0] : null);
   const place = placeOf(about.seed ?? about.seeds?.[0] ?? 0);
-  if (style === null || about.movie || !place || (about.seeds?.length ?? 1) > 1) {
+  if (!model || style === null || about.movie || !place || (about.seeds?.length ?? 1) > 1) {
     running?.stop.abort();
     running = null;
     show(`/api/kept/${kept.id}`);
