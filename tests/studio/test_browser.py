@@ -284,6 +284,17 @@ def test_a_drag_draws_coarsely_on_the_way_and_finely_at_its_end(
     assert driver.get_log("browser") == []
 
 
+def test_a_look_again_keeps_the_focus(studio: tuple[str, Path], browse: Callable[..., Any]) -> None:
+    """Who holds the slider over time by keyboard still does after the runs were asked for again."""
+    driver = browse(f"{studio[0]}#watch")
+    wait_for(driver, "return [...document.querySelectorAll('.run summary')].at(-1)?.focus() === undefined")
+    asked = "performance.getEntriesByType('resource').filter((one) => one.name.endsWith('/api/watch')).length"
+    before = driver.execute_script(f"return {asked}")
+    wait_for(driver, f"return {asked} > {before + 1}")
+
+    assert driver.execute_script("return document.activeElement.matches('.run summary')")
+
+
 def test_hostile_names_are_text(studio: tuple[str, Path], browse: Callable[..., Any]) -> None:
     """A run or a picture of any name adds no element to the page."""
     address, folder = studio
