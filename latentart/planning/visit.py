@@ -147,8 +147,8 @@ def visit(workspace: Workspace, names: list[str], device: str | None, seconds: f
     loads = [seconds_to_load(workspace.ldm_run / "model", device) for _ in range(2)]
     began = time.perf_counter()
     with visiting(workspace.folder, device) as visitor:
-        for path in ("/", *(f"/page/{name}" for name in ("studio.css", "studio.js", "draw.js")), "/api/place"):
-            visitor.get(path)
+        for address in ("/", *(f"/page/{name}" for name in ("studio.css", "studio.js", "draw.js")), "/api/place"):
+            visitor.get(address)
         page = time.perf_counter() - began
         visitor.get("/api/model")
         ready = time.perf_counter() - began
