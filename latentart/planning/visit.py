@@ -152,7 +152,8 @@ def visit(workspace: Workspace, names: list[str], device: str | None, seconds: f
         page = time.perf_counter() - began
         visitor.get("/api/model")
         ready = time.perf_counter() - began
-        found = [Wait("page ready, less the load", max(0.0, ready - min(loads)), "s", 2.0, f"the page in {page:.2g} s")]
+        note = f"the page in {page:.2g} s, ready in {ready:.2g} s, of which to load {min(loads):.2g} s"
+        found = [Wait("page ready, less the load", max(0.0, ready - min(loads)), "s", 2.0, note)]
         found += [*drags(visitor, names, seconds), *contact_sheet(visitor, workspace), watching(visitor, workspace)]
     return found
 
