@@ -6,6 +6,7 @@ import io
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -74,13 +75,19 @@ def test_the_map_holds_every_picture(story: Any) -> None:
 
 
 def test_pictures_are_shown_while_something_is_measured(story: Any) -> None:
-    """To train the judge for the nearest ones takes half a minute; no thumbnail waits for that."""
+    """To train the judge for the nearest ones takes half a minute; however many wait for it, no thumbnail does."""
     pictures = Pictures(story.folder / "data", story.folder / "cache")
-    with TestClient(Starlette(routes=pictures.routes())) as client, pictures._measuring:
+    with TestClient(Starlette(routes=pictures.routes())) as client, ThreadPoolExecutor(50) as crowd:
+        assert client.portal is not None
+        client.portal.call(pictures._measuring.acquire)
+        maps = [crowd.submit(client.get, "/api/pictures/map") for _ in range(50)]
         version = client.get("/api/pictures").json()["version"]
         shown = client.get(f"/api/pictures/160/{version}/0/0")
+        assert not any(one.done() for one in maps)
+        client.portal.call(pictures._measuring.release)
 
     assert shown.status_code == 200
+    assert {one.result().status_code for one in maps} == {200}
 
 
 def test_the_widest_directions_are_those_of_the_singular_values() -> None:
@@ -121,6 +128,18 @@ def test_no_clean_set_is_a_sentence(tmp_path: Path) -> None:
 
     assert answer.status_code == 400
     assert "latentart clean-data" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("line", ["{", '{"style": 1, "source": "a"}', "[]", "\xff", '{"source": "a"}'])
+def test_a_damaged_set_is_a_sentence(workspace: Path, line: str) -> None:
+    """That names the line."""
+    with (workspace / "data/index.jsonl").open("a", encoding="latin-1") as index:
+        index.write(line + "\n")
+    with looking(workspace) as client:
+        answer = client.get("/api/pictures")
+
+    assert answer.status_code == 400
+    assert "line 16: the index is damaged" in answer.json()["error"]
 
 
 def test_many_rows_are_read_once(story: Any, tmp_path: Path) -> None:

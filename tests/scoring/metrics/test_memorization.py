@@ -103,7 +103,7 @@ def test_neighbors_are_the_nearest_of_all(training: Tensor, monkeypatch: pytest.
 
 def test_few_new_pictures_give_no_limits() -> None:
     """Of fifteen nobody can say what is near."""
-    row = torch.linspace(0.1, 1, 16)
+    row = torch.linspace(0.5, 1, 16)
 
     assert CopyLimits.from_new(Neighbors(row[:15], row[:15], row[:15].long())) is None
     assert CopyLimits.from_new(Neighbors(row, row, row.long())) is not None
