@@ -43,14 +43,14 @@ class ReportResult:
 
 
 def find_run(runs: Path, asked: str | None) -> Path:
-    """Return the run that is meant: a path, ``vae`` or ``ldm`` in ``runs``, else the denoiser's, else the other.
+    """Return the run that is meant: by its name in ``runs``, a path, else the denoiser's, else the other.
 
     Raises:
         UsageError: there is none.
     """
     candidates = [runs / name for name in ("ldm", "vae")]
     if asked is not None:
-        candidates = [runs / asked] if asked in NETWORKS else [Path(asked)]
+        candidates = [runs / asked] if asked in NETWORKS else list(dict.fromkeys([Path(asked), runs / asked]))
     for folder in candidates:
         if any((folder / name).is_file() for name in (METRICS, "config.json", "log.txt")):
             return folder
@@ -100,6 +100,7 @@ def build_page(run: Path) -> Page:
     """Read a run, however damaged, and return what its page shows."""
     config = read_object(run / "config.json")
     what = network_of(run)
+    kept = "" if run.name in NETWORKS else f", {run.name}"
     history = RunHistory(run, what)
     with ThreadPoolExecutor(1) as beside:  # pictures are decoded while the numbers are read and drawn
         pictures = beside.submit(read_previews, run / "previews")
@@ -108,7 +109,7 @@ def build_page(run: Path) -> Page:
         previews, unreadable = pictures.result()
     planned = planned_steps(config, read_object(run / "model/model.json"), history)
     return Page(
-        title=f"{what.capitalize()}: {run.resolve().parent.parent.name}",
+        title=f"{what.capitalize()}: {run.resolve().parent.parent.name}{kept}",
         subtitle=f"{run} · {time.strftime('%Y-%m-%d %H:%M')}",
         verdict=verdict_of(history, planned),
         facts=describe_facts(history, planned),
@@ -228,13 +229,15 @@ def _flatten(entry: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def network_of(run: Path) -> ModelPart:
-    """Return what a run trains: by its name, else by whether its metrics have stages."""
+    """Return what a run trains: by its name, else by whether its metrics, or before these its log, have stages."""
     if run.resolve().name in NETWORKS:
         return NETWORKS[run.resolve().name]
-    with contextlib.suppress(OSError):
-        if (run / METRICS).is_file():
-            with (run / METRICS).open("rb") as file:
-                return "autoencoder" if b'"stage":' in file.read(2**16) else "denoiser"
+    for name, sign in ((METRICS, b'"stage":'), (LOG, b" stage ")):
+        with contextlib.suppress(OSError):
+            if (run / name).is_file():
+                with (run / name).open("rb") as file:
+                    if start := file.read(2**16):
+                        return "autoencoder" if sign in start else "denoiser"
     return "denoiser"
 
 

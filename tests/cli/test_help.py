@@ -72,7 +72,7 @@ def test_the_help_names_the_path_in_its_order(latentart: Callable[..., Any]) -> 
 
     assert listed == [
         *("demo", "init", "clean-data", "encode", "ema", "sample", "reconstruct", "plan", "schedule", "bench"),
-        *("studio", "report", "info", "doctor", "config", "find-lr", "train", "evaluate", "weights"),
+        *("studio", "report", "info", "doctor", "config", "find-lr", "train", "evaluate", "weights", "runs"),
     ]
 
 
