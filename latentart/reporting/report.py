@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import time
 from collections.abc import Mapping
@@ -13,15 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from latentart.errors import ResourceError, UsageError
+from latentart.errors import UsageError
 from latentart.kinds import ModelPart
 from latentart.printable import counted, duration
-from latentart.reporting.page import MARK, Page, Preview, render
+from latentart.reporting.page import Page, Preview, render, require_replaceable, write_page
 from latentart.reporting.run_charts import draw_charts
 from latentart.reporting.thumbnails import make_thumbnail, make_thumbnails, thin_evenly
 from latentart.scoring.run_history import HELD_OUT_LOSS, LOG, METRICS, RunHistory, Trace, read_end
 from latentart.scoring.verdict import judge_run
-from latentart.storage.whole import whole_file
 
 OUT = "report.html"
 NETWORKS: Mapping[str, ModelPart] = {"vae": "autoencoder", "ldm": "denoiser"}
@@ -67,33 +65,7 @@ def report(run: Path, out: Path | None = None) -> ReportResult:
     """
     path = out or run / OUT
     require_replaceable(path)
-    content = render(build_page(run)).encode("utf-8", "backslashreplace")
-    target = Path(os.path.realpath(path))  # a link stays one
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(target) as temporary:
-            temporary.write_bytes(content)
-    except OSError as error:
-        msg = f"{path} cannot be written: {error.strerror or error}."
-        raise ResourceError(msg, "Make room, or name another place with --out.") from None
-    return ReportResult(path, len(content))
-
-
-def require_replaceable(path: Path) -> None:
-    """Refuse to write over what is no report.
-
-    Raises:
-        UsageError: something else has that name.
-    """
-    if not os.path.lexists(path):
-        return
-    is_ours = False
-    with contextlib.suppress(OSError):
-        if path.is_file():
-            with path.open("rb") as file:
-                is_ours = MARK.encode() in file.read(200)
-    if not is_ours:
-        raise UsageError(f"{path} exists and is no report of ours; it is not overwritten.", "Name another with --out.")
+    return ReportResult(path, write_page(path, render("page.html.j2", build_page(run))))
 
 
 def build_page(run: Path) -> Page:

@@ -28,7 +28,7 @@ OPTIONS = {
     "": {"--version", "--verbose", "-v", "--install-completion", "--show-completion"},
     "demo": {"--quick", "--minutes", "--device", "--json", *QUIET},
     "init": {"--preset", "--data"},
-    "clean-data": {"--out", "--dry-run", "--near-duplicates", "--json", *CONFIG, *QUIET},
+    "clean-data": {"--out", "--dry-run", "--near-duplicates", "--sheet", "--sheet-only", "--json", *CONFIG, *QUIET},
     "encode": {"--device", "--json", *CONFIG, *QUIET},
     "sample": {"--style", "-s", "--grid", "--count", "-n", "--seed", "--steps", "--sampler", "--eta", "--guidance"}
     | {"--interval", "--autoguidance", "--label", "--size", "--walk", "--movie", "--init-image", "--strength", "--mask"}
