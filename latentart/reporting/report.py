@@ -53,7 +53,7 @@ def find_run(runs: Path, asked: str | None) -> Path:
         if any((folder / name).is_file() for name in (METRICS, "config.json", "log.txt")):
             return folder
     msg = f"there is no run at {' or '.join(map(str, candidates))}."
-    raise UsageError(msg, "Name a run's folder, as runs/ldm, or train first.")
+    raise UsageError(msg, "Name a run, as `latentart runs ls` lists them, or its folder; or train first.")
 
 
 def report(run: Path, out: Path | None = None) -> ReportResult:

@@ -97,6 +97,7 @@ def test_a_kept_run_is_whole_and_makes_room_for_another(run: Run, workspace: Pat
     opened = Workspace.open(workspace / "latentart.json")
     assert opened.run_of(runs / "first try/model", opened.ldm_run) == opened.runs / "first try"
     assert opened.run_of(runs / "vae/model", opened.ldm_run) == opened.ldm_run
+    assert "as runs/NAME/model" in run(workspace, "sample", "-s", "Cubism").error(6)
 
     shutil.copytree(runs / "first try", runs / "ldm")
     assert "Keep it first" in run(workspace, "runs", "restore", "first try").error(2)
