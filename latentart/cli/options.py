@@ -204,6 +204,19 @@ def write_error(message: str, hint: str, *, is_stop: bool = False) -> None:
     _draw(line, stderr=True)
 
 
+def ask(question: str, hint: str) -> str:
+    """Return what a person types as the answer to a question on stderr; ``hint`` is what a program does instead.
+
+    Raises:
+        UsageError: nobody sits there.
+    """
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError("this asks back, and nobody is there to answer.", hint)
+    sys.stderr.write("\n".join(map(printable, question.split("\n"))))
+    sys.stderr.flush()
+    return sys.stdin.readline().strip()
+
+
 def say(text: str) -> None:
     """Write one line for people on stderr."""
     _draw(printable(text), stderr=True)
@@ -213,7 +226,7 @@ SECTIONS = {
     "Begin": ("demo", "init", "clean-data"),
     "Train": ("plan", "train", "encode", "find-lr", "schedule", "ema"),
     "Draw": ("sample", "reconstruct", "studio"),
-    "Judge": ("report", "evaluate", "info"),
+    "Judge": ("report", "runs", "evaluate", "info"),
     "More": ("config", "weights", "bench", "doctor"),
 }
 KINDS = {"str": "TEXT", "path": "PATH", "int": "N", "float": "X"}  # what a value is called, but not by Python's name

@@ -96,7 +96,7 @@ class Bench:
 
 
 def bench(workspace: Workspace, device: str | None, minutes: float, parts: Sequence[str] = ()) -> Bench:
-    """Measure the named parts, else all: clean, encode, vae, ldm, sample, studio; it measures for about so many minutes.
+    """Measure the named parts, else all: clean, encode, vae, ldm, sample, studio; for about so many minutes.
 
     A part that is begun in time is measured to its end, and the start of its process is no part of it: on a busy
     machine the whole lasts longer.

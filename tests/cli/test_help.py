@@ -74,7 +74,7 @@ def test_the_help_names_the_path_in_its_order(latentart: Callable[..., Any]) -> 
         "Begin": ["demo", "init", "clean-data"],
         "Train": ["plan", "train", "encode", "find-lr", "schedule", "ema"],
         "Draw": ["sample", "reconstruct", "studio"],
-        "Judge": ["report", "evaluate", "info"],
+        "Judge": ["report", "runs", "evaluate", "info"],
         "More": ["config", "weights", "bench", "doctor"],
     }
 
