@@ -7,9 +7,10 @@ import io
 import logging
 from array import array
 from bisect import bisect_left
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -18,11 +19,11 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from latentart.data.cleaning.report import read_rows
 from latentart.data.index import IndexEntry, index_fingerprint, iterate_index, read_entry, scan_index
 from latentart.data.pictures.decode import decode_image
 from latentart.data.pictures.formats import BadImage
 from latentart.errors import DataError, LatentArtError
-from latentart.reporting.report import read_object
 from latentart.studio.answers import Json, aside, shown
 
 if TYPE_CHECKING:
@@ -190,17 +191,17 @@ class Pictures:
         return {"version": found.version, "near": near, "is_copy": is_copy}
 
     def _overview(self) -> dict[str, Any]:
-        found, report = self.read(), read_object(self.data / "report.json")
-        listed = {name: _list_of(report, name)[:MOST_LISTED] for name in ("flagged", "dropped")}
+        found = self.read()
+        listed = {name: list(_listed(self.data / "report.json", name)) for name in ("flagged", "dropped")}
 
         def place_of(source: str) -> list[int] | None:
             return found.place_of(found.numbers[source]) if source in found.numbers else None
 
-        def show(item: dict[str, Any]) -> dict[str, Any]:
-            detail = str(item.get("detail", ""))
+        def show(item: dict[str, str]) -> dict[str, Any]:
+            detail = item["detail"]
             other = detail.removeprefix("looks like ") if detail.startswith("looks like ") else ""
-            told = {name: shown(str(item.get(name, ""))) for name in ("source", "reason", "detail")}
-            return {**told, "place": place_of(str(item.get("source", ""))), "twin": place_of(other)}
+            told = {name: shown(text) for name, text in item.items()}
+            return {**told, "place": place_of(item["source"]), "twin": place_of(other)}
 
         return {
             "version": found.version,
@@ -246,6 +247,9 @@ class Pictures:
         return answer
 
 
-def _list_of(report: dict[str, Any], name: str) -> list[dict[str, Any]]:
-    found = report.get(name)
-    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+def _listed(report: Path, name: str) -> Iterator[dict[str, str]]:
+    """Yield what a report lists, as far as it can be read."""
+    try:
+        yield from islice(read_rows(report, name), MOST_LISTED)
+    except DataError as error:
+        logger.info("%s", error)

@@ -18,6 +18,7 @@ from PIL import Image
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
+from latentart.data.cleaning.report import CleanReport, Dropped, write_report
 from latentart.data.index import read_index
 from latentart.errors import LatentArtError
 from latentart.studio.answers import explain
@@ -50,17 +51,30 @@ def test_pictures_are_shown_by_style_and_place(story: Any) -> None:
 
 
 def test_what_was_flagged_stands_beside_its_twin(workspace: Path) -> None:
-    """And what was dropped has its reason; names are text."""
+    """And what was dropped has its reason, in a report of any size; names are text."""
     entries = read_index(workspace / "data/index.jsonl")
     cubism = [entry.source for entry in entries if entry.style == "Cubism"]
-    flagged = [{"source": cubism[0], "reason": "near_duplicate", "detail": f"looks like {cubism[3]}"}]
-    dropped = [{"source": "a/<b>.jpg", "reason": "truncated", "detail": "x"}, "damaged", {"source": 7}]
-    (workspace / "data/report.json").write_text(json.dumps({"flagged": flagged, "dropped": dropped}))
+    flagged = [Dropped(cubism[0], "Cubism", "near_duplicate", f"looks like {cubism[3]}")]
+    dropped = [Dropped(f"a/<b>{number}.jpg", "a", "truncated", 100 * "x") for number in range(3000)]
+    report = CleanReport(kept=15, styles={}, dropped=dropped, flagged=flagged, conflicts=[], warnings=[])
+    write_report(workspace / "data", report)
     with looking(workspace) as client:
         told = client.get("/api/pictures").json()
 
+    assert (workspace / "data/report.json").stat().st_size > 400_000
     assert [(item["place"], item["twin"]) for item in told["flagged"]] == [([0, 0], [0, 3])]
-    assert [item["source"] for item in told["dropped"]] == ["a/<b>.jpg", "7"]
+    assert [item["source"] for item in told["dropped"]] == [item.source for item in dropped]
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"dropped": 7}', '{"dropped": [\n "damaged"\n]}'])
+def test_a_report_that_cannot_be_read_lists_nothing(workspace: Path, text: str) -> None:
+    """The pictures are there all the same."""
+    (workspace / "data/report.json").write_text(text)
+    with looking(workspace) as client:
+        told = client.get("/api/pictures").json()
+
+    assert (told["flagged"], told["dropped"]) == ([], [])
+    assert len(told["styles"]) == 3
 
 
 def test_the_map_holds_every_picture(story: Any) -> None:
