@@ -48,14 +48,25 @@ class Workspace:
         return self.folder / CONFIG_NAME
 
     @property
+    def runs(self) -> Path:
+        """Where the two runs lie, and kept ones beside them."""
+        return self.folder / "runs"
+
+    @property
     def vae_run(self) -> Path:
         """The autoencoder's run."""
-        return self.folder / "runs" / "vae"
+        return self.runs / "vae"
 
     @property
     def ldm_run(self) -> Path:
         """The denoiser's run."""
-        return self.folder / "runs" / "ldm"
+        return self.runs / "ldm"
+
+    def run_of(self, model: Path, usual: Path) -> Path:
+        """Return the run that what is found out about a model goes into: its own, if that is a kept one."""
+        run = model.resolve().parent
+        is_kept = run.parent == self.runs.resolve() and run.name not in (self.vae_run.name, self.ldm_run.name)
+        return self.runs / run.name if is_kept else usual
 
     @property
     def cache(self) -> Path:

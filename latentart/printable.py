@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import re
+
+WITHIN = re.compile(  # part of what it stands in: joiners of Persian, Hindi and emoji, flags made of tags
+    r"(?<=[^\0-\x7f])[\u200c\u200d](?=[^\0-\x7f])|(?<=\U0001f3f4)[\U000e0020-\U000e007e]+\U000e007f"
+)
+
 
 def printable(text: str) -> str:
     """Escape what could move a cursor, turn the text around, break a line or not be encoded."""
     if text.isprintable():  # nearly always; a page of charts has millions of letters
         return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    whole = {i for found in WITHIN.finditer(text) for i in range(*found.span())}
+    return "".join(c if c.isprintable() or c == "\u3000" or i in whole else _escape(c) for i, c in enumerate(text))
+
+
+def _escape(letter: str) -> str:
+    return letter.encode("unicode_escape").decode("ascii")
 
 
 def counted(number: int, noun: str) -> str:

@@ -27,7 +27,7 @@ from latentart.data.synthetic.art import draw_picture
 Run = Callable[..., Any]
 HEAVY = ("torch", "numpy", "PIL", "pydantic", "rich", "latentart.api.model", "latentart.errors")
 GAP = 2
-README = Path(__file__).parents[1] / "README.md"
+GUIDE = Path(__file__).parents[1] / "examples/guides/sampling.md"
 
 
 def values(picture: Image.Image) -> Any:
@@ -164,6 +164,18 @@ def test_a_model_is_refused_as_the_command_refuses_it(story: Any, tmp_path: Path
         latentart.load(folder).sample("Cubism")
 
 
+def test_what_is_wrong_is_said_in_words_of_python(story: Any) -> None:
+    """No command line, and no option that has no argument: a setting, a folder of data, data that changed."""
+    with pytest.raises(latentart.errors.ConfigError, match=r"^the settings: sample\.steps: must be at least 1 "):
+        latentart.open_workspace(story.folder, settings={"sample.steps": 0})
+    with pytest.raises(latentart.errors.ConfigError, match=r"Set data\.root to a folder of its own"):
+        latentart.open_workspace(story.folder, settings={"data.root": str(story.raw)}, device="cpu").clean()
+    with pytest.raises(
+        latentart.errors.DataError, match="go on all the same by `latentart train` with --allow-changed-data"
+    ):
+        latentart.open_workspace(story.folder, settings={"data.held_out": 0.4}, device="cpu").train_ldm()
+
+
 def test_a_model_says_what_it_is(model: latentart.LoadedModel) -> None:
     """Its styles, its size, and where it is from."""
     assert model.style_names == ["Cubism", "High_Renaissance", "Minimalism"]
@@ -298,10 +310,10 @@ def test_the_whole_path_with_labels(story: Any, pictures: Run, run: Run, tmp_pat
     assert np.array_equal(values(picture), values_of(drawn))
 
 
-def test_the_lines_of_the_readme_run(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_lines_of_the_guide_run(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As they stand, in a workspace."""
     monkeypatch.chdir(workspace)
-    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    (code,) = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
     found: dict[str, Any] = {}
 
     exec(code, found)

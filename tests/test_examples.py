@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import runpy
 import shutil
 import signal
@@ -179,3 +180,44 @@ def test_letters_are_drawn_once_for_each_font_that_has_them(tmp_path: Path) -> N
     assert picture.size == (64, 64)
     assert max(right - left, bottom - top) == pytest.approx(48, abs=2)
     assert (left + right, top + bottom) == pytest.approx((64, 64), abs=2)
+
+
+NOTEBOOK = EXAMPLES / "latentart.ipynb"
+MAX_NOTEBOOK_BYTES = 300_000
+DRAGGED = """
+before = list(drawn)
+sliders["Cubism"].value, sliders[model.style_names[0]].value = 1.0, 0.5
+assert drawn[0].tobytes() == model.sample(f"{model.style_names[0]}:0.5+Cubism:1", [0], guidance=2.0)[0].tobytes()
+assert drawn[0].tobytes() != before[0].tobytes()
+"""
+
+
+def test_the_notebook_is_small_and_of_nobody() -> None:
+    """It holds what it drew, and no path of the machine that drew it; of the package it takes the public interface."""
+    text = NOTEBOOK.read_text(encoding="utf-8")
+    cells = json.loads(text)["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+
+    assert len(text) < MAX_NOTEBOOK_BYTES
+    assert text.count('"image/jpeg"') >= 5
+    assert not [word for word in ("/tmp", "/home", "/root", "index-url", "http:") if word in text]
+    assert [line for line in code.splitlines() if re.match(r"(from|import) latentart", line)] == ["import latentart"]
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From its first cell to the report, on a demo of a few steps; a slider that is dragged draws the blend."""
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    monkeypatch.setenv("PYTHONPATH", str(EXAMPLES.parent))
+    assert run(tmp_path, "demo", "latentart-demo", "--quick", "--quiet").code == 0
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    sliders = next(i for i, cell in enumerate(notebook.cells) if "interactive_output" in cell.source)
+    notebook.cells.insert(sliders + 1, nbformat.v4.new_code_cell(DRAGGED))
+    for cell in notebook.cells:
+        cell.pop("outputs", None) if cell.cell_type == "markdown" else cell.update(outputs=[])
+
+    nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+
+    told = next(cell.outputs for cell in notebook.cells if cell.source.startswith("!"))
+    assert "Done in" in "".join(one.text for one in told)
+    assert "srcdoc" in notebook.cells[-1].outputs[0].data["text/html"]

@@ -1,4 +1,4 @@
-"""`.ci/gpu` as it is rehearsed on a CPU: parts that work, fail and hang, the table, and the README's hours."""
+"""`.ci/gpu` as it is rehearsed on a CPU: parts that work, fail and hang, the table, and the hours of a guide."""
 
 from __future__ import annotations
 
@@ -113,11 +113,11 @@ def test_without_a_gpu_it_says_so(tmp_path: Path) -> None:
     assert "there is no CUDA device here" in done.stderr
 
 
-def test_the_readme_has_the_hours_of_the_script(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_guide_has_the_hours_of_the_script(capsys: pytest.CaptureFixture[str]) -> None:
     """Both tables follow from the preset and the networks as they are now."""
     runpy.run_path(str(ROOT / ".ci/gpu_parts/hours.py"), run_name="__main__")
 
-    readme = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    guide = (ROOT / "examples/guides/hardware.md").read_text(encoding="utf-8").splitlines()
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert len(rows) > 10
-    assert [row for row in rows if row not in readme] == []
+    assert [row for row in rows if row not in guide] == []

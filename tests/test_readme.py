@@ -18,8 +18,9 @@ from latentart.errors import LatentArtError
 from latentart.model.weights.perceptual import BACKBONES
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "examples/guides").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "examples/guides").glob("*.md"))]
 README, *_ = TEXTS = [page.read_text(encoding="utf-8") for page in PAGES]
+ALL = "\n".join(TEXTS)
 MAIN_LINE = "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/latentart demo"
 TEST_LINE = 'python3 -m venv .venv && .venv/bin/pip install ".[test]" && .venv/bin/python -m pytest'
 
@@ -41,6 +42,7 @@ def test_the_two_lines_of_a_fresh_machine() -> None:
     assert re.findall(r"```sh\n(.*?)\n```", opening, re.DOTALL) == [MAIN_LINE, TEST_LINE]
     assert opening.startswith("# latentart\n\nlatentart turns your own folder of pictures into")
     assert opening.index("![") < opening.index(MAIN_LINE)
+    assert len(README.splitlines()) <= 200
 
 
 def test_ci_runs_the_test_line_as_it_stands() -> None:
@@ -102,15 +104,34 @@ def test_presets_backbones_and_exit_codes_are_those_of_the_code() -> None:
     for name in PRESETS:
         assert f"| `{name}` |" in README
     for known in BACKBONES.values():
-        assert f"| `{known.file_name}` | {known.megabytes:g} MB |" in README
-    assert [reason for reason in REMEDIES if f"`{reason}`" not in README] == []
+        assert f"| `{known.file_name}` | {known.megabytes:g} MB |" in ALL
+    assert [reason for reason in REMEDIES if f"`{reason}`" not in ALL] == []
     codes = [kind.exit_code for kind in LatentArtError.__subclasses__() if 1 < kind.exit_code < 128]
-    assert all(f"\n| {code} |" in README for code in codes)
+    assert all(f"\n| {code} |" in ALL for code in codes)
 
 
 def test_the_layout_names_every_module() -> None:
     """The tree shows each folder and file of the package's top level, but for what every package has."""
-    tree = README.partition("## The package")[2].partition("## ")[0]
+    tree = ALL.partition("## The package")[2].partition("## ")[0]
     paths = [path for path in (ROOT / "latentart").iterdir() if not path.name.startswith(("_", ".", "py.typed"))]
 
     assert [path.name for path in paths if path.name not in tree] == []
+
+
+def test_every_setting_that_is_named_exists() -> None:
+    """A full key in the text, with or without a value, is one of the config's."""
+    named = set(re.findall(r"`((?:data|vae|ldm|sample|tracking)\.(?!py`)[a-z_0-9.]+)(?:=[^`]*)?`", ALL))
+    config = resolve({})
+
+    assert len(named) > 20
+    assert [key for key in sorted(named) if not _leads_to_a_setting(config, key)] == []
+    assert not _leads_to_a_setting(config, "vae.stages.l1.speed")
+
+
+def _leads_to_a_setting(node: Any, key: str) -> bool:
+    for name in key.split("."):
+        items = {item.name: item for item in node} if isinstance(node, tuple) else vars(node)
+        if name not in items:
+            return False
+        node = items[name]
+    return True

@@ -1,6 +1,6 @@
 """Hours and energy of the preset wikiart-256 from rates: measured ones, or those that counted operations would allow.
 
-``python .ci/gpu_parts/hours.py`` prints the two tables of the README, with PYTHONPATH at the root of the sources.
+``python .ci/gpu_parts/hours.py`` prints the two tables of the guide on hardware, with PYTHONPATH at the root.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def describe_hours(counted: Counted, rates: Mapping[str, float]) -> str:
 
 
 def hours_table(counted: Counted) -> list[str]:
-    """Return the README's table of cards."""
+    """Return that guide's table of cards."""
     low, high = (f"{share:.0%}".replace("%", " %") for share in SHARES)
     lines = [
         f"| card | matrix rate, bf16 | hours at {low} of it | at {high} | energy at full power |",
@@ -180,7 +180,7 @@ def hours_table(counted: Counted) -> list[str]:
 
 
 def groups_table(counted: Counted) -> list[str]:
-    """Return the README's table of GPUs that train the denoiser together, each with the preset's batch."""
+    """Return that guide's table of GPUs that train the denoiser together, each with the preset's batch."""
     lines = [
         "| GPUs | step | of it exchange that shows | images per hour | of so many alone |",
         "|---|---|---|---|---|",

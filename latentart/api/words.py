@@ -16,6 +16,12 @@ _ARGUMENTS = {"model": "folder", "config": "path"} | {
 _OPTION = re.compile(
     r"`latentart [^`]*`|--(" + "|".join(_ARGUMENTS) + r")\b(?: (?:(\d+)x(\d+)|(\d+)|(cpu|all)|[A-Z]+\b))?"
 )
+# what has no argument here
+_PHRASES = (
+    ("the command line:", "the settings:"),
+    (", or --out,", ""),
+    ("with --allow-changed-data", "by `latentart train` with --allow-changed-data"),
+)
 
 
 @contextlib.contextmanager
@@ -29,9 +35,15 @@ def speaking_of_arguments() -> Iterator[None]:
         with explaining_memory():
             yield
     except LatentArtError as error:
-        error.message, error.hint = (_OPTION.sub(_to_argument, text) for text in (error.message, error.hint))
+        error.message, error.hint = map(_in_words, (error.message, error.hint))
         error.args = (f"{error.message} {error.hint}".strip(),)
         raise
+
+
+def _in_words(text: str) -> str:
+    for phrase, ours in _PHRASES:
+        text = text.replace(phrase, ours)
+    return _OPTION.sub(_to_argument, text)
 
 
 def _to_argument(option: re.Match[str]) -> str:

@@ -154,6 +154,18 @@ class OpenWorkspace:
         """
         return self.model().sample(style, seeds, labels=labels, size=size, progress=progress, **options)
 
+    @speaking_of_arguments()
+    def report(self, run: str | None = None) -> Path:
+        """Write a run as one HTML page, as `latentart report`, and return its path; else that of the denoiser.
+
+        Raises:
+            UsageError: there is no such run, or something else lies where the page would go.
+            ResourceError: the disk does not take it.
+        """
+        from latentart.reporting.report import find_run, report
+
+        return report(find_run(self._workspace.runs, run)).path
+
 
 def _overrides(settings: Mapping[str, Any] | None) -> list[str]:
     """Return settings as the command line has them."""

@@ -9,6 +9,7 @@ import io
 import os
 import re
 import sys
+from pathlib import Path
 
 import typer
 
@@ -27,17 +28,20 @@ from latentart.cli import (
     weights,
 )
 from latentart.cli.endings import end, end_wrong_words, is_one_of_many
-from latentart.cli.options import refuse_empty, tell
+from latentart.cli.options import Commands, refuse_empty, tell
 from latentart.errors import LatentArtError, ResourceError, shortened
 from latentart.process.signals import ToldToEnd, raising_when_told
 
+MEND_LINK = "Mend that link, or name what it should lead to."
 NO_ROOM_OR_NO_RIGHT = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+WRONG_NAMES = {errno.ENAMETOOLONG: "Give it a shorter name.", errno.ELOOP: MEND_LINK}
 NO_ROOM_TO_LOAD = re.compile("failed to map segment|[Cc]annot allocate memory")
 
 WrongWords: type[Exception] = typer.BadParameter.__mro__[1]  # typer's error of usage, which it does not export itself
 
 app = typer.Typer(
     name="latentart",
+    cls=Commands,
     help="Turn your own folder of pictures into your own class-conditional latent diffusion model.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -45,12 +49,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Start with `latentart demo`, or with `latentart init my-art --data PICTURES`.",
 )
-train_app = typer.Typer(help="Train the autoencoder in stages, then the denoiser.", no_args_is_help=True)
-config_app = typer.Typer(help="Look at configs and presets.", no_args_is_help=True)
-find_lr_app = typer.Typer(help="Find the peak learning rate by a range test.", no_args_is_help=True)
-evaluate_app = typer.Typer(help="Score the autoencoder, or the samples of the denoiser.", no_args_is_help=True)
-weights_app = typer.Typer(help="Fetch, check and import trained networks.", no_args_is_help=True)
-export_app = typer.Typer(help="Take a model elsewhere: as ONNX.", no_args_is_help=True)
+train_app = typer.Typer(cls=Commands, help="Train the autoencoder in stages, then the denoiser.", no_args_is_help=True)
+config_app = typer.Typer(cls=Commands, help="Look at configs and presets.", no_args_is_help=True)
+find_lr_app = typer.Typer(cls=Commands, help="Find the peak learning rate by a range test.", no_args_is_help=True)
+evaluate_app = typer.Typer(
+    cls=Commands, help="Score the autoencoder, or the samples of the denoiser.", no_args_is_help=True
+)
+runs_app = typer.Typer(cls=Commands, help="List, keep, compare and delete runs.", no_args_is_help=True)
+weights_app = typer.Typer(cls=Commands, help="Fetch, check and import trained networks.", no_args_is_help=True)
+export_app = typer.Typer(cls=Commands, help="Take a model elsewhere: as ONNX.", no_args_is_help=True)
 
 app.command()(start.demo)
 app.command()(start.init)
@@ -69,6 +76,7 @@ app.command()(planning.plan)
 app.command()(planning.schedule)
 app.command()(measuring.bench)
 app.command()(studio.studio)
+app.add_typer(runs_app, name="runs")
 app.command()(reporting.report)
 app.command()(start.info)
 app.command()(start.doctor)
@@ -78,6 +86,11 @@ find_lr_app.command("vae")(planning.find_vae_rate)
 find_lr_app.command("ldm")(planning.find_ldm_rate)
 evaluate_app.command("vae")(evaluating.evaluate_vae)
 evaluate_app.command("ldm")(evaluating.evaluate_ldm)
+runs_app.command("ls")(reporting.list_runs)
+runs_app.command("keep")(reporting.keep)
+runs_app.command("restore")(reporting.restore)
+runs_app.command("compare")(reporting.compare)
+runs_app.command("rm")(reporting.remove)
 weights_app.command("list")(weights.list_files)
 weights_app.command("fetch")(weights.fetch)
 weights_app.command("verify")(weights.verify)
@@ -126,8 +139,16 @@ def bytes_of_paths(error: UnicodeError) -> tuple[bytes, int]:
         return letters.encode("ascii", "backslashreplace"), error.end
 
 
+def open_streams() -> None:
+    """Let what a closed stream should take or give vanish; its number would go to the next file that is opened."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - it stays open
+
+
 def main() -> None:
     """Run the command line; known errors end in one line and their exit code, others keep their traceback."""
+    open_streams()
     # read as torch is loaded, by this process and those it starts: a thread that waits leaves its core to others, but
     # not before the next small operation is likely to have come, as to wake it costs more than some of them
     if "OMP_WAIT_POLICY" not in os.environ:
@@ -156,18 +177,19 @@ def main() -> None:
     except (RuntimeError, MemoryError) as error:
         from latentart.process.memory import explain_out_of_memory
 
+        if str(error).startswith("Symlink loop"):  # Python's own before 3.13, for what is a fault of the disk
+            end(f"{error}: a link leads to itself.", MEND_LINK, ResourceError.exit_code)
         explained = explain_out_of_memory(error, sys.argv[1:])
         if explained is None:
             raise
         end(explained.message, explained.hint, explained.exit_code)
     except OSError as error:  # the disk's or the owner's, wherever it came up
         where = f"{shortened(os.fsdecode(error.filename))}: " if error.filename else ""
-        if error.errno == errno.ENAMETOOLONG:
-            end(f"{where}{error.strerror}.", "Give it a shorter name.", ResourceError.exit_code)
+        if error.errno in WRONG_NAMES:
+            end(f"{where}{error.strerror}.", WRONG_NAMES[error.errno], ResourceError.exit_code)
         if error.errno not in NO_ROOM_OR_NO_RIGHT:
             raise
-        hint = "Make room or mend the rights, then run the same command again."
-        end(f"{where}{error.strerror}.", hint, ResourceError.exit_code)
+        end(f"{where}{error.strerror}.", "", ResourceError.exit_code)
     except SystemExit as done:  # typer's way to end after a broken pipe
         if isinstance(done.__context__, BrokenPipeError):
             sys.exit(141)

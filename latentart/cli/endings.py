@@ -7,7 +7,14 @@ import sys
 from typing import Any, NoReturn
 
 from latentart.cli.options import write_error
-from latentart.errors import plain
+from latentart.errors import DataError, ModelError, ResourceError, plain
+
+NEXT = {
+    DataError.exit_code: "Bring back a sound copy, or name another.",
+    ResourceError.exit_code: "Make room or mend the rights, then run the same command again.",
+    ModelError.exit_code: "Bring back a sound copy, or train it anew.",
+}
+"""What to do next, by exit code, where an error that came up deep below does not say."""
 
 
 def end_wrong_words(error: Any) -> NoReturn:
@@ -34,5 +41,5 @@ def end(message: str, hint: str, exit_code: int) -> NoReturn:
         is_first, exit_code = first_to_end(exit_code)
         if not is_first:
             sys.exit(exit_code)
-    write_error(message, hint, is_stop=exit_code > 128)
+    write_error(message, hint or NEXT.get(exit_code, ""), is_stop=exit_code > 128)
     sys.exit(exit_code)

@@ -38,6 +38,7 @@ class Part(StrEnum):
     VAE = "vae"
     LDM = "ldm"
     SAMPLE = "sample"
+    STUDIO = "studio"
 
 
 def bench(
@@ -45,7 +46,8 @@ def bench(
     preset: Annotated[str | None, typer.Option("--preset", help="A preset, in place of the workspace.")] = None,
     only: Annotated[list[Part] | None, typer.Option("--only", help="This part alone; may be repeated.")] = None,
     minutes: Annotated[
-        float, typer.Option("--minutes", min=0.1, max=1440, help="How long it may last, about, in all.")
+        float,
+        typer.Option("--minutes", min=0.1, max=1440, help="How long it measures, about; slow starts come on top."),
     ] = 3,
     config: ConfigOption = None,
     device: DeviceOption = None,
@@ -66,6 +68,10 @@ def bench(
     )
     for row in [("part", "images/s", "pixels", "batch", "waiting", "memory"), *map(row_of, found.rates)]:
         tell(f"{row[0]:24}{row[1]:>10}{row[2]:>8}{row[3]:>7}{row[4]:>9}{row[5]:>10}".rstrip())
+    for wait in found.waits:
+        tell(f"{wait.name:28}{amount(wait.value, wait.unit):>10}  {wait.note}".rstrip())
+        if wait.value is not None and wait.value > wait.wanted:
+            say(f"- {wait.name}: more than the {amount(wait.wanted, wait.unit)} of a small model on two idle cores")
     for line in found.notes:
         say(f"- {line}")
     say("- waiting: the share of a training step that is spent on waiting for pictures; ~: reckoned from less")
@@ -95,6 +101,13 @@ def choose_workspace(preset: str | None, config: Path | None, overrides: list[st
 
     with tempfile.TemporaryDirectory(prefix="latentart-bench-", ignore_cleanup_errors=True) as folder:
         yield Workspace(Path(folder), settings)
+
+
+def amount(value: float | None, unit: str) -> str:
+    """Return a number of seconds, bytes or a share as text."""
+    if value is None:
+        return "-"
+    return f"{value:.2f} s" if unit == "s" else size(int(value)) if unit == "bytes" else f"{value:.1%}"
 
 
 def row_of(rate: Rate) -> tuple[str, ...]:

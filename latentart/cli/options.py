@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from latentart.errors import UsageError
 from latentart.printable import printable
@@ -38,6 +39,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on std
 ModelOption = Annotated[Path | None, typer.Option("--model", help="A model folder; else the workspace's newest.")]
 
 MOST_ROWS = 1000  # of a table on the terminal
+_WALL = re.compile(r"(\S{300})\S+")  # a path of thousands of letters
 _OVERRIDE = re.compile(r"[A-Za-z_$][\w$]*(\.[\w-]+)*=")
 
 
@@ -197,10 +199,68 @@ def write_error(message: str, hint: str, *, is_stop: bool = False) -> None:
     from rich.text import Text
 
     kind = ("", "") if is_stop else ("error: ", "bold red")
+    message = _WALL.sub(r"\1…", message)
     line = Text.assemble(kind, printable(message), (printable(f" {hint}" if hint else ""), "cyan"))
     _draw(line, stderr=True)
+
+
+def ask(question: str, hint: str) -> str:
+    """Return what a person types as the answer to a question on stderr; ``hint`` is what a program does instead.
+
+    Raises:
+        UsageError: nobody sits there.
+    """
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError("this asks back, and nobody is there to answer.", hint)
+    sys.stderr.write("\n".join(map(printable, question.split("\n"))))
+    sys.stderr.flush()
+    return sys.stdin.readline().strip()
 
 
 def say(text: str) -> None:
     """Write one line for people on stderr."""
     _draw(printable(text), stderr=True)
+
+
+SECTIONS = {
+    "Begin": ("demo", "init", "clean-data"),
+    "Train": ("plan", "train", "encode", "find-lr", "schedule", "ema"),
+    "Draw": ("sample", "reconstruct", "studio"),
+    "Judge": ("report", "runs", "evaluate", "info"),
+    "More": ("config", "weights", "export", "bench", "doctor"),
+}
+KINDS = {"str": "TEXT", "path": "PATH", "int": "N", "float": "X"}  # what a value is called, but not by Python's name
+
+
+class Commands(TyperGroup):
+    """Commands whose help speaks to people; those of the whole program stand in sections, in the order of the path."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a command that shows TEXT for a str."""
+        command = super().get_command(ctx, cmd_name)
+        for param in command.params if command is not None else ():
+            if hasattr(param, "display_type_rich"):
+                param.display_type_rich = _kind_of(param)  # type: ignore[method-assign]
+        return command
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the list of commands, one section after the other."""
+        if "demo" not in self.commands:
+            super().format_commands(ctx, formatter)
+            return
+        width = max(map(len, self.commands))
+        for title, names in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(f"{name:{width}}", self.commands[name].get_short_help_str(80)) for name in names])
+
+
+def _kind_of(param: Any) -> Any:
+    shown = param.display_type_rich
+
+    def kind(ctx: Any) -> str:
+        if param.param_type_name == "argument":
+            return ""  # its name says all
+        words = shown(ctx).strip("<>").removeprefix("list[").removesuffix("]").removesuffix(" range")
+        return KINDS.get(words, words)
+
+    return kind

@@ -24,6 +24,7 @@ from latentart.cli.options import (
     tell,
     write_json,
 )
+from latentart.errors import UsageError
 from latentart.kinds import NearDuplicates
 
 if TYPE_CHECKING:
@@ -42,16 +43,21 @@ def clean_data(
         NearDuplicates | None,
         typer.Option("--near-duplicates", help="Pictures that look the same; else the config's data.near_duplicates."),
     ] = None,
+    sheet: Annotated[bool, typer.Option("--sheet", help="Also a page: what was kept, flagged, dropped.")] = False,
+    sheet_only: Annotated[bool, typer.Option("--sheet-only", help="That page of what is cleaned already.")] = False,
     config: ConfigOption = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Turn the raw folder into a clean data set. The raw folder stays as it is."""
     raw, settings = split_folder(arguments, "The clean folder is named with --out.")
+    if dry_run and (sheet or sheet_only):
+        raise UsageError("--dry-run writes nothing, and so no sheet.", "Give one of them.")
     if near_duplicates:
         settings.append(f"data.near_duplicates={near_duplicates}")
     if not dry_run:
         require_place(out)
+    from latentart.config.denoiser import expect_of_few
     from latentart.config.workspace import CONFIG_NAME, resolve
     from latentart.data.cleaning.clean import NothingKeptError
     from latentart.workspace.clean_data import READ, clean_into
@@ -64,6 +70,14 @@ def clean_data(
         data, following = workspace.config.data, "latentart train vae"
         workspace.name_outside(*READ, raw=raw)
         raw, out = raw or workspace.raw, out or workspace.data
+    if sheet or sheet_only:
+        from latentart.reporting.sheet import require_place_for_sheet, write_sheet
+
+        require_place_for_sheet(out)
+    if sheet_only:
+        drawn = write_sheet(out, raw)
+        write_json({"sheet": str(drawn)}) if as_json else tell(drawn)
+        return
     try:
         report = clean_into(raw, out, data, dry_run=dry_run, quiet=quiet)
     except NothingKeptError as error:
@@ -72,10 +86,15 @@ def clean_data(
         else:
             show_report(error.report)
         raise
+    page = write_sheet(out, raw) if sheet else None
     if as_json:
-        write_json(report.to_json())
+        write_json(report.to_json() | ({"sheet": str(page)} if page else {}))
         return
     show_report(report)
+    if few := expect_of_few(report.kept):
+        say(f"warning: {few}")
+    if page:
+        tell(page)
     if dry_run:
         say("Nothing was written: --dry-run.")
     else:

@@ -10,14 +10,17 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, field_validator
 
 from latentart.errors import ConfigError, nearest, plain
 from latentart.storage import json_files
+from latentart.storage.whole import require_file
 
 MAX_FILE_BYTES = 4 * 1024 * 1024
 SAME_SETTINGS = {"kl", "vq", "adamw", "muon"}  # kinds of one group: a change of kind keeps what else is set
 MAX_OFFERED = 3  # paths of a name that stands in several places
+_FORM = "A config is a JSON file, such as `latentart init` writes."
+MOST = 1e30  # of a number with a fraction; 3.4e38 is the end of 32 bits
 MAX_DIGITS = 100  # longer whole numbers are read as infinity, which no field takes
 
 
@@ -49,6 +52,14 @@ class StrictConfig(BaseModel):
         frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, validate_default=True
     )
 
+    @field_validator("*")
+    @classmethod
+    def _fits_networks(cls, value: Any) -> Any:
+        """Refuse a number that is infinite for networks, which reckon in 32 bits."""
+        if isinstance(value, float) and abs(value) > MOST:
+            raise ValueError(f"must be at most {MOST:g}")
+        return value
+
 
 def require_divisor(name: str, divisor: int, of: str, number: int, most: int) -> None:
     """Refuse a number that does not divide another, and say which up to ``most`` would.
@@ -68,6 +79,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
         ConfigError: no such file, too large, not UTF-8, not JSON, not an object, or a duplicate key.
     """
     try:
+        require_file(path)
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
         text = content.decode("utf-8-sig")
@@ -76,17 +88,18 @@ def read_json_object(path: Path) -> dict[str, Any]:
         raise ConfigError(msg, "Make a workspace with `latentart init`, or name a file with --config.") from None
     except OSError as error:
         msg = f"{path} cannot be read: {error.strerror}."
-        raise ConfigError(msg) from None
+        raise ConfigError(msg, _FORM) from None
     except UnicodeDecodeError:
         msg = f"{path} is not UTF-8 text."
-        raise ConfigError(msg, "A config is a JSON file, such as `latentart init` writes.") from None
+        raise ConfigError(msg, _FORM) from None
     if len(content) > MAX_FILE_BYTES:
         msg = f"{path} is larger than {MAX_FILE_BYTES} bytes, too large for a config."
-        raise ConfigError(msg)
+        raise ConfigError(msg, _FORM)
     value = parse_json(text, str(path))
     if not isinstance(value, dict):
-        msg = f"{path} holds a {type(value).__name__}, expected a JSON object."
-        raise ConfigError(msg)
+        held = "a list" if isinstance(value, list) else "a single value"
+        msg = f"{path} holds {held}, expected a JSON object."
+        raise ConfigError(msg, _FORM)
     return value
 
 
@@ -99,9 +112,10 @@ def parse_json(text: str, where: str) -> Any:
     try:
         return _json_value(text, where)
     except RecursionError:
-        raise ConfigError(f"{where} is nested too deep.") from None
+        raise ConfigError(f"{where} is nested too deep.", _FORM) from None
     except json.JSONDecodeError as error:
-        raise ConfigError(f"{where} is not valid JSON: {error.msg} in line {error.lineno}.") from None
+        msg = f"{where} is not valid JSON: {error.msg} in line {error.lineno}."
+        raise ConfigError(msg, _FORM) from None
 
 
 def _json_value(text: str, where: str) -> Any:

@@ -98,7 +98,8 @@ class EmaConfig(StrictConfig):
     """Width of the power-function average, as a share of the run (Karras et al. 2312.02696)."""
 
     decay: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """A constant decay instead, as in the ema-pytorch that the seed used; null takes the power function."""
+    """A constant decay instead, as in the ema-pytorch that the seed names, but at every step, not every tenth; null
+    takes the power function."""
 
 
 class LdmEmaConfig(EmaConfig):

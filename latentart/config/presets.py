@@ -226,8 +226,16 @@ _WIKIART: dict[str, Any] = {
 # stages at 256, 256, 256 and 512 px with one epoch of the last, files under 5 kB dropped, linear attention in every
 # UNet stage and in the middle. Open in the seed, chosen here: widths, latent channels and loss weights (latent
 # diffusion's), step counts and autoencoder batch sizes (about ten days on one RTX 3090, as the seed reports),
-# the moving average (ema-pytorch's defaults), guidance. Left at its β1 of 0.5, though torch's OneCycleLR, unless told
-# not to, cycles it from 0.95 to 0.85 and back, and the seed may have been trained so: schedule.cycle_momentum=true.
+# guidance and its label dropout. Where a library that the seed names does otherwise unless told, and the seed does not
+# say what it was told:
+# - torch's OneCycleLR cycles β1 from 0.95 to 0.85 and back; here it stays 0.5. schedule.cycle_momentum=true is torch's.
+# - torch's AdamW decays every weight; here no bias and no norm.
+# - torch clips no gradient; here its norm is at most 1. optimizer.clip_norm=0 is torch's.
+# - torch starts layers by its own rule; here layers on the trunk keep variance, and the last of a branch is zero.
+# - ema-pytorch begins after 100 steps and moves every 10th, by 0.9999; here it moves at every step, so it is a tenth as
+#   long. run.ema.decay=0.99999 comes nearest.
+# - LPIPS and TorchMetrics compare by alexnet; here by vgg16. perceptual.backbone=alexnet is theirs.
+# - pix2pix's PatchGAN normalizes by batch; here by groups, so that no picture depends on its batch.
 _SEED: dict[str, Any] = {
     "vae": {
         "optimizer": {"lr": 8e-3, "betas": [0.5, 0.9], "weight_decay": 1e-4, "schedule": {"kind": "onecycle"}},

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from latentart.errors import DataError
-from latentart.storage.whole import whole_file
+from latentart.storage.whole import require_file, whole_file
 
 MAX_NAME = 1000  # letters of a style or label, wherever one comes in
 
@@ -69,14 +69,44 @@ def read_index(path: Path) -> list[IndexEntry]:
 
 def iterate_index(path: Path) -> Iterator[IndexEntry]:
     """Yield the entries of an index in their order; raises as ``read_index`` does."""
+    for number, line in enumerate(_lines(path), start=1):
+        yield _entry_from_line(line, f"{path}, line {number}")
+
+
+def scan_index(path: Path) -> Iterator[tuple[int, str, str]]:
+    """Yield where each line begins, in bytes, with its style and source: faster than entries, which are checked more.
+
+    Raises as ``read_index`` does.
+    """
+    offset, decode = 0, json.JSONDecoder().decode
+    for number, line in enumerate(_lines(path), start=1):
+        try:
+            values = decode(line.decode())
+            style, source = values["style"], values["source"]
+            if type(style) is not str or type(source) is not str:
+                raise TypeError
+        except (ValueError, TypeError, LookupError, RecursionError) as error:
+            raise _damaged(f"{path}, line {number}") from error
+        yield offset, sys.intern(style), source
+        offset += len(line)
+
+
+def read_entry(path: Path, offset: int) -> IndexEntry:
+    """Return the entry of the line that begins so many bytes from an index's start; raises as ``read_index`` does."""
+    return _entry_from_line(next(_lines(path, offset), b""), f"{path}, byte {offset}")
+
+
+def _lines(path: Path, offset: int = 0) -> Iterator[bytes]:
     try:
+        require_file(path)
         with path.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                yield _entry_from_line(line, f"{path}, line {number}")
+            lines.seek(offset)
+            yield from lines
     except FileNotFoundError:
         raise DataError(f"no clean data set at {path.parent}:", "run `latentart clean-data`") from None
     except OSError as error:
-        raise DataError(f"{path}: cannot read the index: {error.strerror}.") from error
+        msg = f"{path}: cannot read the index: {error.strerror}."
+        raise DataError(msg, "Move it away, then run `latentart clean-data`.") from error
 
 
 def index_fingerprint(entries: Iterable[IndexEntry]) -> str:

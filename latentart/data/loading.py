@@ -13,7 +13,7 @@ import queue
 import signal
 import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from multiprocessing import resource_tracker
+from multiprocessing import connection, resource_tracker
 from typing import Any, TypeVar
 
 import torch
@@ -32,6 +32,11 @@ Key = tuple[int, int]
 Batch = tuple[Tensor, Tensor, Tensor]
 Item = TypeVar("Item")
 
+LOST = (
+    "a process that loads data was ended from outside, most often for lack of memory.",
+    "Set data.workers=1, or make more memory (also /dev/shm) free.",
+)
+ENDING = 5.0  # seconds that the end of a process may take on a busy machine
 LOADER_BYTES = 3 * 10**8  # of a process that loads, with its own copy of the libraries
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 PARENTS_SIGNALS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
@@ -165,6 +170,11 @@ def _draw(loader: Iterable[Item]) -> Iterator[Item]:
             items = iter(loader)
         try:
             yield from items
+        except (EOFError, OSError, RuntimeError):  # of what a process was sending that is about to be gone
+            ends = [process.sentinel for process in getattr(items, "_workers", ())]
+            if ends and connection.wait(ends, ENDING):
+                raise ResourceError(*LOST) from None
+            raise
         finally:  # an error's traceback keeps the loader alive, and the garbage collector ends it in 5 s a process
             getattr(items, "_shutdown_workers", lambda: None)()
 
@@ -277,5 +287,4 @@ def _one_line_errors() -> Iterator[None]:
     except RuntimeError as error:
         if "DataLoader worker (pid" not in str(error):
             raise
-        msg = "a process that loads data was ended from outside, most often for lack of memory."
-        raise ResourceError(msg, "Set data.workers=1, or make more memory (also /dev/shm) free.") from None
+        raise ResourceError(*LOST) from None

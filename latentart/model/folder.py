@@ -155,7 +155,10 @@ def load_model(folder: Path, placement: Placement) -> Model:
     recover_folder(folder)
     if not (folder / MODEL_FILE).is_file():
         msg = f"there is no model at {folder}."
-        raise ModelError(msg, "Train one with `latentart train vae` and `latentart train ldm`, or give --model DIR.")
+        hint = (
+            "Train one with `latentart train vae` and `latentart train ldm`, or give --model DIR, as runs/NAME/model."
+        )
+        raise ModelError(msg, hint)
     about = read_json(folder / MODEL_FILE)
     description = read_description(about, folder / MODEL_FILE)
     require_fitting_files(folder, description)

@@ -72,7 +72,7 @@ def settle_data(
         raise _refusal(saved, now, run, changed, may_change=may_change)
     if not may_grow and (new := _new_names(saved, settled)):
         msg = f"the denoiser in {run} has no room for what is new: {', '.join(new)}."
-        raise DataError(msg, f"Leave these out of the clean set, or move {run} away to begin anew.")
+        raise DataError(msg, f"Leave these out of the clean set, or {begin_anew(run)}.")
     said = f"warning: the data have changed, as {ALLOW} allows: {_differences(saved, now)}"
     return settled, [f"{said}; {flatter}"]
 
@@ -92,6 +92,11 @@ def warn_if_held_out_was_seen(workspace: Workspace, run: Path, model: Path) -> N
                 run,
                 _differences(saved, now),
             )
+
+
+def begin_anew(run: Path) -> str:
+    """Return in words what makes room for a run that begins anew."""
+    return f"move {run} away (`latentart runs keep NAME {run.name}`) to begin anew"
 
 
 def _in_order(before: Sequence[str], now: Sequence[str]) -> list[str]:
@@ -115,7 +120,7 @@ def _refusal(
     saved: Mapping[str, Any], now: Mapping[str, Any], run: Path, changed: set[str], *, may_change: bool
 ) -> LatentArtError:
     """Say what has changed that may not, and what there is to do."""
-    away = f"move {run} away to begin anew"
+    away = begin_anew(run)
     columns = [", ".join(_columns(data)) or "none" for data in (saved, now)]
     allow = f"go on all the same with {ALLOW}"
     if columns[0] != columns[1] and (may_change or changed <= {"labels", "labels_fingerprint"}):

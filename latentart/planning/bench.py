@@ -26,12 +26,20 @@ from latentart.planning.plan import scratch_folder
 from latentart.planning.process import call_apart
 from latentart.planning.rates import MachineRates, Measured, measure_drawing, measure_encoding, measure_machine
 from latentart.planning.trial import WARMING, Trial, try_training
+from latentart.planning.visit import FINE_PICTURE, Wait, visit
 from latentart.process.host_memory import file_bytes
 from latentart.training.run import describe_machine
 
 logger = logging.getLogger(__name__)
 
-SHARES = {"clean": 1, "encode": 1, "sample": 2, "ldm": 2, "vae": 1}  # of the time, each line's; those of a stage last
+SHARES = {
+    "clean": 1,
+    "encode": 1,
+    "sample": 2,
+    "studio": 2,
+    "ldm": 2,
+    "vae": 1,
+}  # of the time, each line's; those of a stage last
 FEWEST, MOST = 16, 256  # pictures that are encoded
 LARGEST_DRAWN = 256  # pixels
 TRIED = 0.6  # of a training's time; the rest is a start of its process and of its networks
@@ -71,22 +79,27 @@ class Bench:
     """What a machine does.
 
     Attributes:
-        machine: the most that its device does. rates: of each part. notes: sentences, as on where pictures come from.
+        machine: the most that its device does. rates: of each part. waits: of the studio.
+        notes: sentences, as on where pictures come from.
     """
 
     machine: MachineRates
     rates: list[Rate] = field(default_factory=list)
+    waits: list[Wait] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Return all as plain values, with what it was measured on and when."""
         about = {"date": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **describe_machine()}
-        rates = [asdict(rate) for rate in self.rates]
-        return {"about": about, "machine": asdict(self.machine), "rates": rates, "notes": self.notes}
+        rates, waits = ([asdict(one) for one in found] for found in (self.rates, self.waits))
+        return {"about": about, "machine": asdict(self.machine), "rates": rates, "waits": waits, "notes": self.notes}
 
 
 def bench(workspace: Workspace, device: str | None, minutes: float, parts: Sequence[str] = ()) -> Bench:
-    """Measure the named parts, else all: clean, encode, vae, ldm, sample; it lasts about so many minutes at most.
+    """Measure the named parts, else all: clean, encode, vae, ldm, sample, studio; for about so many minutes.
+
+    A part that is begun in time is measured to its end, and the start of its process is no part of it: on a busy
+    machine the whole lasts longer.
 
     Raises:
         DataError: no picture is sound.
@@ -96,7 +109,7 @@ def bench(workspace: Workspace, device: str | None, minutes: float, parts: Seque
     with scratch_folder(workspace) as scratch:
         logger.info("measuring the machine")
         found = Bench(call_apart(measure_machine, Trial(scratch_workspace(workspace, scratch), None, device, 0.0)))
-        trials = Trials(workspace, device, scratch, found.notes)
+        trials = Trials(workspace, device, scratch, found.notes, found.waits)
         left = [(part, *work) for part, works in trials.works().items() for work in works if not parts or part in parts]
         while left:
             seconds = (deadline - time.monotonic()) * SHARES[left[0][0]] / sum(SHARES[part] for part, *_ in left)
@@ -108,10 +121,15 @@ def bench(workspace: Workspace, device: str | None, minutes: float, parts: Seque
 
 
 class Trials:
-    """Tries the parts of a path on some pictures, each apart; what people should know besides goes to ``notes``."""
+    """Tries the parts of a path on some pictures, each apart.
 
-    def __init__(self, workspace: Workspace, device: str | None, scratch: Path, notes: list[str]) -> None:
-        self.device, self.scratch = device, scratch
+    What people should know besides goes to ``notes``, what they wait for in the studio to ``waits``.
+    """
+
+    def __init__(
+        self, workspace: Workspace, device: str | None, scratch: Path, notes: list[str], waits: list[Wait]
+    ) -> None:
+        self.device, self.scratch, self.waits = device, scratch, waits
         if not _is_clean(workspace) and not _has_files(workspace.raw):
             workspace = draw_pictures(workspace, scratch)
             notes.append("there are no pictures yet: measured with the embedded ones, drawn")
@@ -131,6 +149,7 @@ class Trials:
             "clean": [("clean", self.clean)],
             "encode": [("encode", self.encode)],
             "sample": [(f"sample, {settings.steps} x {settings.sampler}", self.sample)],
+            "studio": [("studio", self.studio)],
             "ldm": [("train ldm", self.ldm)],
             "vae": [(f"train vae {stage.name}", partial(self.vae, stage)) for stage in stages],
         }
@@ -164,6 +183,16 @@ class Trials:
         parts: tuple[Part, ...] = ("whole",) if stage.weights.adversarial > 0 else ("before",)
         trial = replace(self._trial("vae", seconds, MOST_PICTURES), stage=stage.name, parts=parts)
         return self._train(name, stage.resolution, trial)
+
+    def studio(self, name: str, seconds: float) -> Rate:
+        """Open the page of a workspace apart, and draw one picture after the other on it."""
+        workspace, one = self._trial("studio", seconds, FEWEST).workspace, Rate(name, batch_size=1)
+        try:
+            self.waits += visit(workspace, style_names(self.pictures.entries), self.device, seconds)
+        except ResourceError as error:
+            return replace(one, note=error.message)
+        (fine,) = (wait.value for wait in self.waits if wait.name == FINE_PICTURE)
+        return replace(one, per_second=1 / (fine or 1), resolution=self.config.ldm.training.resolution)
 
     def _trial(self, name: str, seconds: float, number: int) -> Trial:
         """Return a trial on so many of the pictures, in a folder of its own, that ends before its training does."""

@@ -22,7 +22,7 @@ def peak_bytes(device: torch.device) -> int | None:
         import torch
 
         return int(torch.cuda.max_memory_allocated(device))
-    if (kilobytes := _read_field(Path("/proc/self/status"), "VmHWM")) is not None:
+    if (kilobytes := read_field(Path("/proc/self/status"), "VmHWM")) is not None:
         return kilobytes * 1024
     with contextlib.suppress(ImportError):
         import resource
@@ -42,7 +42,7 @@ def total_bytes() -> int | None:
 
 def file_bytes() -> int:
     """Return how much of this process's memory is files, as the libraries that it has loaded; 0 where nobody tells."""
-    return (_read_field(Path("/proc/self/status"), "RssFile") or 0) * 1024
+    return (read_field(Path("/proc/self/status"), "RssFile") or 0) * 1024
 
 
 def available_bytes(device: torch.device, root: Path = Path("/")) -> int | None:
@@ -61,7 +61,7 @@ def left_bytes(root: Path = Path("/")) -> int | None:
     """
     found = [_left_in_group(root / "sys/fs/cgroup", "memory.max", "memory.current")]
     found.append(_left_in_group(root / "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"))
-    if (kilobytes := _read_field(root / "proc/meminfo", "MemAvailable")) is not None:
+    if (kilobytes := read_field(root / "proc/meminfo", "MemAvailable")) is not None:
         found.append(kilobytes * 1024)
     return min((left for left in found if left is not None), default=None)
 
@@ -83,7 +83,7 @@ def growing_at_most(more: int) -> Iterator[None]:
 
     Only Linux holds to it; elsewhere nothing is bounded.
     """
-    size = _read_field(Path("/proc/self/status"), "VmSize")
+    size = read_field(Path("/proc/self/status"), "VmSize")
     if size is None:
         yield
         return
@@ -103,13 +103,13 @@ def _left_in_group(folder: Path, limit_name: str, usage_name: str) -> int | None
         limit, usage = ((folder / name).read_text(encoding="ascii").strip() for name in (limit_name, usage_name))
         if limit == "max" or int(limit) >= _UNLIMITED:
             return None
-        cached = _read_field(folder / "memory.stat", "inactive_file") or 0  # goes when memory is asked for
+        cached = read_field(folder / "memory.stat", "inactive_file") or 0  # goes when memory is asked for
         return max(0, int(limit) - int(usage) + cached)
     except (OSError, ValueError):
         return None
 
 
-def _read_field(path: Path, name: str) -> int | None:
+def read_field(path: Path, name: str) -> int | None:
     """Return the number after a name in a file of such lines."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         for line in path.read_text(encoding="utf-8").splitlines():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import time
 from collections.abc import Mapping
@@ -13,15 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from latentart.errors import ResourceError, UsageError
+from latentart.errors import UsageError
 from latentart.kinds import ModelPart
 from latentart.printable import counted, duration
-from latentart.reporting.page import MARK, Page, Preview, render
+from latentart.reporting.page import Page, Preview, render, require_replaceable, write_page
 from latentart.reporting.run_charts import draw_charts
 from latentart.reporting.thumbnails import make_thumbnail, make_thumbnails, thin_evenly
 from latentart.scoring.run_history import HELD_OUT_LOSS, LOG, METRICS, RunHistory, Trace, read_end
 from latentart.scoring.verdict import judge_run
-from latentart.storage.whole import whole_file
 
 OUT = "report.html"
 NETWORKS: Mapping[str, ModelPart] = {"vae": "autoencoder", "ldm": "denoiser"}
@@ -43,19 +41,19 @@ class ReportResult:
 
 
 def find_run(runs: Path, asked: str | None) -> Path:
-    """Return the run that is meant: a path, ``vae`` or ``ldm`` in ``runs``, else the denoiser's, else the other.
+    """Return the run that is meant: by its name in ``runs``, a path, else the denoiser's, else the other.
 
     Raises:
         UsageError: there is none.
     """
     candidates = [runs / name for name in ("ldm", "vae")]
     if asked is not None:
-        candidates = [runs / asked] if asked in NETWORKS else [Path(asked)]
+        candidates = [runs / asked] if asked in NETWORKS else list(dict.fromkeys([Path(asked), runs / asked]))
     for folder in candidates:
         if any((folder / name).is_file() for name in (METRICS, "config.json", "log.txt")):
             return folder
     msg = f"there is no run at {' or '.join(map(str, candidates))}."
-    raise UsageError(msg, "Name a run's folder, as runs/ldm, or train first.")
+    raise UsageError(msg, "Name a run, as `latentart runs ls` lists them, or its folder; or train first.")
 
 
 def report(run: Path, out: Path | None = None) -> ReportResult:
@@ -67,39 +65,14 @@ def report(run: Path, out: Path | None = None) -> ReportResult:
     """
     path = out or run / OUT
     require_replaceable(path)
-    content = render(build_page(run)).encode("utf-8", "backslashreplace")
-    target = Path(os.path.realpath(path))  # a link stays one
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(target) as temporary:
-            temporary.write_bytes(content)
-    except OSError as error:
-        msg = f"{path} cannot be written: {error.strerror or error}."
-        raise ResourceError(msg, "Make room, or name another place with --out.") from None
-    return ReportResult(path, len(content))
-
-
-def require_replaceable(path: Path) -> None:
-    """Refuse to write over what is no report.
-
-    Raises:
-        UsageError: something else has that name.
-    """
-    if not os.path.lexists(path):
-        return
-    is_ours = False
-    with contextlib.suppress(OSError):
-        if path.is_file():
-            with path.open("rb") as file:
-                is_ours = MARK.encode() in file.read(200)
-    if not is_ours:
-        raise UsageError(f"{path} exists and is no report of ours; it is not overwritten.", "Name another with --out.")
+    return ReportResult(path, write_page(path, render("page.html.j2", build_page(run))))
 
 
 def build_page(run: Path) -> Page:
     """Read a run, however damaged, and return what its page shows."""
     config = read_object(run / "config.json")
     what = network_of(run)
+    kept = "" if run.name in NETWORKS else f", {run.name}"
     history = RunHistory(run, what)
     with ThreadPoolExecutor(1) as beside:  # pictures are decoded while the numbers are read and drawn
         pictures = beside.submit(read_previews, run / "previews")
@@ -108,7 +81,7 @@ def build_page(run: Path) -> Page:
         previews, unreadable = pictures.result()
     planned = planned_steps(config, read_object(run / "model/model.json"), history)
     return Page(
-        title=f"{what.capitalize()}: {run.resolve().parent.parent.name}",
+        title=f"{what.capitalize()}: {run.resolve().parent.parent.name}{kept}",
         subtitle=f"{run} · {time.strftime('%Y-%m-%d %H:%M')}",
         verdict=verdict_of(history, planned),
         facts=describe_facts(history, planned),
@@ -228,13 +201,15 @@ def _flatten(entry: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def network_of(run: Path) -> ModelPart:
-    """Return what a run trains: by its name, else by whether its metrics have stages."""
+    """Return what a run trains: by its name, else by whether its metrics, or before these its log, have stages."""
     if run.resolve().name in NETWORKS:
         return NETWORKS[run.resolve().name]
-    with contextlib.suppress(OSError):
-        if (run / METRICS).is_file():
-            with (run / METRICS).open("rb") as file:
-                return "autoencoder" if b'"stage":' in file.read(2**16) else "denoiser"
+    for name, sign in ((METRICS, b'"stage":'), (LOG, b" stage ")):
+        with contextlib.suppress(OSError):
+            if (run / name).is_file():
+                with (run / name).open("rb") as file:
+                    if start := file.read(2**16):
+                        return "autoencoder" if sign in start else "denoiser"
     return "denoiser"
 
 

@@ -10,12 +10,13 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from latentart.data.pictures.figures import new_figure
+from latentart.data.pictures.figures import new_figure, save_figure
 from latentart.printable import printable
 from latentart.scoring.run_history import RunHistory, Trace
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+LARGE = (7.6, 4.2)  # inches, of a figure in a file
 SIZE = (5.2, 3.0)  # inches: at the width of a phone its letters are still to be read
 NOISE_PARTS = 8
 Names = Mapping[str, str]  # a line's name by the metric that it shows
@@ -168,26 +170,58 @@ def draw_chart(
     thing, and so are their colors.
     """
     from matplotlib import rc_context
-    from matplotlib.ticker import EngFormatter, MaxNLocator
 
     with new_figure(*SIZE) as figure, rc_context(_STYLE | {"svg.hashsalt": printable(alt)}):
-        figure.set_layout_engine("none")  # to fit the margins takes as long as to draw
-        is_beside = sum(bool(line.name) for line in lines) > MAX_ABOVE
-        axes = figure.add_axes((0.12, 0.15, 0.63 if is_beside else 0.86, 0.82 if is_beside else 0.76))
-        axes.set_xlabel(x_label, parse_math=False)
-        axes.set_yscale(y_scale)
-        _draw_lines(axes, lines, is_graded=is_graded)
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 2.5, 5, 10], integer=True, min_n_ticks=1))
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        if y_scale == "log":
-            _write_decades(axes)
+        axes = _draw_axes(figure, lines, x_label, y_scale, is_graded=is_graded)
         _draw_marks(axes, marks or {})
-        handles, names = axes.get_legend_handles_labels()
-        place: Any = {"loc": "upper left", "bbox_to_anchor": (0.75, 0.98) if is_beside else (0.1, 1.0)}
-        if names:
-            columns = 1 if is_beside else MAX_ABOVE
-            figure.legend(handles, names, **place, ncols=columns, frameon=False, fontsize=8, handlelength=1.5)
         return _to_svg(figure, alt)
+
+
+def write_chart(lines: Sequence[Line], path: Path, *, x_label: str = "", y_label: str = "") -> None:
+    """Write a line chart of at most four lines as a file, SVG or PNG by its name's ending.
+
+    Raises:
+        UsageError: something has that name.
+        ResourceError: the file cannot be written.
+    """
+    from matplotlib import rc_context
+
+    with new_figure(*LARGE) as figure, rc_context(_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # of a run's name
+        _draw_axes(figure, lines, x_label, columns=2).set_ylabel(y_label)
+        save_figure(figure, path)
+
+
+def _draw_axes(
+    figure: Figure,
+    lines: Sequence[Line],
+    x_label: str,
+    y_scale: Literal["linear", "log"] = "linear",
+    *,
+    is_graded: bool = False,
+    columns: int = MAX_ABOVE,
+) -> Axes:
+    """Draw lines and their names into an empty figure."""
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
+    figure.set_layout_engine("none")  # to fit the margins takes as long as to draw
+    is_beside = sum(bool(line.name) for line in lines) > MAX_ABOVE
+    axes = figure.add_axes((0.12, 0.15, 0.63 if is_beside else 0.86, 0.82 if is_beside else 0.76))
+    axes.set_xlabel(x_label, parse_math=False)
+    axes.set_yscale(y_scale)
+    _draw_lines(axes, lines, is_graded=is_graded)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 2.5, 5, 10], integer=True, min_n_ticks=1))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    if y_scale == "log":
+        _write_decades(axes)
+    handles, names = axes.get_legend_handles_labels()
+    place: Any = {"loc": "upper left", "bbox_to_anchor": (0.75, 0.98) if is_beside else (0.1, 1.0)}
+    if names:
+        ncols = 1 if is_beside else columns
+        legend = figure.legend(handles, names, **place, ncols=ncols, frameon=False, fontsize=8, handlelength=1.5)
+        for text in legend.get_texts():
+            text.set_parse_math(False)
+    return axes
 
 
 def _draw_lines(axes: Axes, lines: Sequence[Line], *, is_graded: bool) -> None:

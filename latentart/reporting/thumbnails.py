@@ -42,6 +42,11 @@ def make_thumbnail(path: Path, sides: tuple[int, int], max_bytes: int) -> Thumbn
             small = picture.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
+    return to_thumbnail(small, max_bytes)
+
+
+def to_thumbnail(small: Image.Image, max_bytes: int) -> Thumbnail:
+    """Return an RGB picture as a JPEG of at most so many bytes, made smaller where it has to be."""
     while True:
         for quality in QUALITIES:
             buffer = io.BytesIO()

@@ -80,7 +80,7 @@ def open_picture(path: Path, background: tuple[int, int, int] = WHITE) -> Image.
         return decode_image(path, background=background)
     except BadImage as error:
         msg = f"{path} is no picture that can be used: {error}."
-        raise DataError(msg) from None
+        raise DataError(msg, "Name a sound JPEG, PNG or TIFF of at most 89 million pixels.") from None
 
 
 def refuse_huge(path: Path | str, size: tuple[int, int], model: Model, placement: Placement) -> None:

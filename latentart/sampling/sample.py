@@ -297,7 +297,7 @@ def open_origin(request: OriginRequest | None) -> tuple[Image.Image, Image.Image
     mask = open_picture(request.mask, BLACK).convert("L")  # what is transparent stays
     if mask.size != picture.size:
         sizes = f"{mask.width}x{mask.height}, {request.picture} {picture.width}x{picture.height}"
-        raise UsageError(f"{request.mask} has {sizes}: they must be of one size.")
+        raise UsageError(f"{request.mask} has {sizes}: they must be of one size.", "Scale the mask.")
     return picture, mask
 
 
@@ -319,8 +319,10 @@ def load_origin(studio: Studio, plan: SamplePlan) -> Origin | None:
             blend = parse_blend(studio.model, request.from_style)
             inverted_as = labels_of(studio.model, studio.denoiser, [blend], plan.labels)
     shown = None if mask is None else (pixels_from(mask)[:1] >= 128).float()
-    if shown is not None and not shown.any():
-        raise UsageError(f"{request.mask} is white nowhere.", "White is what is painted anew, within the part drawn.")
+    if mask is not None and shown is not None and not shown.any():
+        gray = f"the lightest gray there is {mask.getextrema()[1]} of 255, and what is transparent stays"
+        hint = f"White is what is painted anew, within the part drawn: {gray}."
+        raise UsageError(f"{request.mask} is white nowhere.", hint)
     if shown is not None and shown.all() and read_ranks().is_first:
         logger.warning("%s is white everywhere: nothing of the picture stays, as only black does", request.mask)
     return Origin(pixels_from(picture), request.strength, shown, inverted_as)

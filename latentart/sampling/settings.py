@@ -31,6 +31,7 @@ from latentart.sampling.request import (
 from latentart.storage.checksums import sha256_of
 from latentart.storage.json_files import parse_json
 from latentart.storage.saved_values import Saved
+from latentart.storage.whole import require_file
 
 SETTINGS_KEY = "latentart"
 NOT_DESCRIBED = ("batch_size", "compile", "mark")  # they do not change the picture
@@ -111,6 +112,7 @@ def read_text(path: Path) -> str | None:
         OSError: the file cannot be opened.
     """
     try:
+        require_file(path)
         with strict_pillow(None), Image.open(path, formats=["PNG", "GIF", "WEBP", "JPEG"]) as picture:
             text = picture.info.get(SETTINGS_KEY) if picture.format == "PNG" else read_movie_text(picture)
     except (UnidentifiedImageError, SyntaxError, ValueError):
@@ -163,7 +165,8 @@ def read_drawing(path: Path, model: Model, settings_in: Callable[[Mapping[str, A
         settings = settings_in(found)
         plan = _read_plan(path, about, model)
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None
+        msg = f"{path} cannot be read: {error.strerror or error}."
+        raise DataError(msg, "Name a picture or movie that `latentart sample` wrote.") from None
     except (ValueError, RecursionError):
         msg = f"{path} holds no settings of `latentart sample`."
         hint = "Name a picture or movie as it was written; editors and messengers drop what is inside."

@@ -33,7 +33,7 @@ from latentart.scoring.ldm_scores import LdmScores, read_drawn, score_samples
 from latentart.scoring.real_pictures import RealPictures, find_real
 from latentart.storage.folders import write_json_atomic
 from latentart.storage.json_files import file_errors
-from latentart.storage.whole import require_folders
+from latentart.storage.whole import require_file, require_folders
 
 logger = logging.getLogger(__name__)
 
@@ -95,10 +95,10 @@ def evaluate_ldm(
         ResourceError: the disk or the memory does not suffice.
     """
     ranks = read_ranks()
-    names = require_real(workspace)
+    names, run = require_real(workspace), workspace.run_of(model_folder, workspace.ldm_run)
     with join_ranks(ranks, placement.device):
         if ranks.is_first:
-            require_place_for_evaluation(workspace.ldm_run, workspace.cache)
+            require_place_for_evaluation(run, workspace.cache)
         studio, settings = equip(load_model(model_folder, placement), model_folder, settings, placement)
         styles = tuple(style for style in studio.model.style_names if style in names)
         if not styles:
@@ -106,7 +106,7 @@ def evaluate_ldm(
             raise ModelError(msg, "Evaluate it in the workspace that it was trained in.")
         inception = load_if_there(placement, is_silent=not ranks.is_first)
         samples = SampleSet(
-            parent=workspace.ldm_run / "evaluations",
+            parent=run / "evaluations",
             styles=styles,
             per_style=per_style,
             seed=seed,
@@ -122,10 +122,10 @@ def evaluate_ldm(
         wait_for_all()
     if not ranks.is_first:
         return None
-    warn_if_held_out_was_seen(workspace, workspace.ldm_run, model_folder)
+    warn_if_held_out_was_seen(workspace, run, model_folder)
     found = score(workspace, model_folder, samples, names, inception, placement, quiet=quiet)
     write_json_atomic(samples.folder / "scores.json", found.to_json())
-    append_evaluation(workspace.ldm_run, found.to_json())
+    append_evaluation(run, found.to_json())
     return found
 
 
@@ -201,8 +201,9 @@ def require_place_for_evaluation(run: Path, *others: Path) -> None:
     require_folders(run, run / "evaluations", *others)
     path = run / EVALUATIONS
     if path.exists():
-        with file_errors("write", path), path.open("a"):
-            pass
+        with file_errors("write", path):
+            require_file(path)
+            path.open("a").close()
 
 
 def append_evaluation(run: Path, found: Mapping[str, Any]) -> None:

@@ -104,7 +104,9 @@ def evaluate_vae(
         DataError: there are no clean pictures, none is held out, or more than 1 % of them are gone.
         ResourceError: the disk or the memory does not take it.
     """
-    require_place_for_evaluation(workspace.vae_run)
+    has_own = not (model_folder / "denoiser.safetensors").is_file()  # else it was trained in another run
+    run = workspace.run_of(model_folder, workspace.vae_run) if has_own else workspace.vae_run
+    require_place_for_evaluation(run)
     entries, names = workspace.read_pictures()
     model = load_model(model_folder, placement)
     size = (model.resolution, model.resolution)
@@ -113,7 +115,7 @@ def evaluate_vae(
     if not evaluation.held_out:
         msg = f"no picture of {workspace.data} is held out of training, so there is nothing to score on."
         raise DataError(msg, "Set data.held_out=0.1 with at least 8 pictures, then train again.")
-    warn_if_held_out_was_seen(workspace, workspace.vae_run, model_folder)
+    warn_if_held_out_was_seen(workspace, run, model_folder)
     chosen = workspace.config.vae.perceptual
     perceptual = find_perceptual(chosen.backbone, chosen.weights, placement)
     inception = load_if_there(placement)
@@ -122,7 +124,7 @@ def evaluate_vae(
     with Progress("reconstruct", len(indexes), quiet=quiet) as progress:
         examination.run(indexes, progress)
     step, latents = trained_steps(model_folder, "vae"), examination.latents.result()
-    page = workspace.vae_run / "evaluations" / f"worst-step-{step:08d}.png"
+    page = run / "evaluations" / f"worst-step-{step:08d}.png"
     examination.draw_worst(indexes, page)
     pairs = zip(latents.channels, model.normalizer.std, strict=True)
     found = VaeEvaluation(
@@ -136,7 +138,7 @@ def evaluate_vae(
         inception=examination.inception_scores(),
         worst=page,
     )
-    append_evaluation(workspace.vae_run, found.to_json())
+    append_evaluation(run, found.to_json())
     return found
 
 

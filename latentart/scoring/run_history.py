@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import re
@@ -17,6 +16,7 @@ from typing import Any
 
 from latentart.kinds import ModelPart
 from latentart.scoring.evidence import KINDS, History, Verdict
+from latentart.storage.whole import require_file
 
 METRICS, LOG = "metrics.jsonl", "log.txt"
 # of each network, what its verdict goes by: of the training and of held-out pictures the same measure
@@ -50,8 +50,7 @@ class MetricsReader:
         Raises:
             OSError: it cannot be read; one that is not there has no lines.
         """
-        if self.path.exists() and not self.path.is_file():
-            raise IsADirectoryError(errno.EISDIR, "it is no file", str(self.path))  # a named pipe would keep us waiting
+        require_file(self.path)
         try:
             with self.path.open("rb") as file:
                 size = file.seek(0, 2)

@@ -7,7 +7,7 @@ import errno
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -139,3 +139,14 @@ def file_errors(doing: str, path: Path) -> Iterator[None]:
     except OSError as error:
         hint = _HINTS.get(error.errno or 0, "")
         raise ResourceError(f"Cannot {doing} {path}: {error.strerror or error}.", hint) from error
+
+
+def leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted path and the value of every setting; in a list of named groups each goes by its name."""
+    for name, value in tree.items():
+        if isinstance(value, list) and value and all(isinstance(one, dict) and "name" in one for one in value):
+            value = {str(one["name"]): one for one in value}
+        if isinstance(value, dict):
+            yield from leaves(value, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", value

@@ -62,6 +62,15 @@ def hold_lock(folder: Path) -> Iterator[None]:
         yield
 
 
+def find_holder(folder: Path) -> str | None:
+    """Return who works in a folder, or may on another machine; None for nobody. Nothing is written or waited for."""
+    try:
+        _require_free(folder / LOCK, is_sure=False)
+    except HeldError as error:
+        return str(error)
+    return None
+
+
 def take_file_lock(lock: Path, stack: contextlib.ExitStack) -> bool:
     """Take the system's lock of a file until ``stack`` ends; return whether the system has such locks.
 

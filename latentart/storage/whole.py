@@ -48,7 +48,8 @@ def require_place(path: Path, hint: str = "Name another place with --out.", show
         pass
     except OSError as error:
         raise ResourceError(f"{shown or path} cannot be written: {error.strerror}.", hint) from None
-    there = next(above for above in path.absolute().parents if above.exists())
+    above = path.absolute().parents or (path,)
+    there = next(folder for folder in above if os.path.lexists(folder))  # also a link to nowhere
     probe = temporary_beside(there / named(path).name)
     try:
         probe.write_bytes(b"\0")  # a full disk still takes a name
@@ -57,6 +58,18 @@ def require_place(path: Path, hint: str = "Name another place with --out.", show
     finally:
         with contextlib.suppress(OSError):
             probe.unlink()
+
+
+def require_file(path: Path) -> None:
+    """Refuse a named pipe, on which whoever opens it waits, or a device, which may never end.
+
+    Raises:
+        OSError: so it is, or a folder, or that cannot be told.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no plain file", str(path))
 
 
 def require_folders(*folders: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import logging
 import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -19,21 +20,36 @@ from latentart.errors import DataError, LatentArtError, ResourceError
 from latentart.printable import printable
 from latentart.studio.painter import Event, Job, Painter
 
+logger = logging.getLogger(__name__)
+
 MOST_WORDS = 64 * 2**10  # bytes of a body of JSON
+PATIENCE = 60.0  # seconds that a body may take to arrive
+
+
+class Json(JSONResponse):
+    """An answer whose names may be of any letters, also those that are no UTF-8."""
+
+    def render(self, content: Any) -> bytes:
+        """Return ASCII."""
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
 async def read_body(request: Request, most: int = MOST_WORDS) -> bytes:
     """Return a request's body.
 
     Raises:
-        DataError: it has more than ``most`` bytes; no more are read.
+        DataError: it has more than ``most`` bytes, of which no more are read, or does not end.
     """
     parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > most:
-            raise DataError(f"That is more than {most / 2**20:.3g} MiB, the most that is taken.")
-        parts.append(part)
+    try:
+        async with asyncio.timeout(PATIENCE):
+            async for part in request.stream():
+                size += len(part)
+                if size > most:
+                    raise DataError(f"That is more than {most / 2**20:.3g} MiB, the most that is taken.")
+                parts.append(part)
+    except TimeoutError:
+        raise DataError("That took too long to arrive.") from None
     return b"".join(parts)
 
 
@@ -90,10 +106,12 @@ async def aside(work: Callable[[], Any]) -> Any:
     return await run_in_threadpool(work)
 
 
-async def explain(_request: Request, error: Exception) -> JSONResponse:
-    """Answer a known error with its sentence."""
-    assert isinstance(error, LatentArtError)
-    return JSONResponse({"error": printable(f"{error.message} {error.hint}".strip())}, 400)
+async def explain(_request: Request, error: Exception) -> Json:
+    """Answer a known error with its sentence; one of ours goes to the log."""
+    if isinstance(error, LatentArtError):
+        return Json({"error": printable(f"{error.message} {error.hint}".strip())}, 400)
+    logger.error("a request failed", exc_info=error)
+    return Json({"error": "This could not be answered; the terminal says why."}, 500)
 
 
 def id_of(path: Path) -> str:

@@ -7,11 +7,11 @@ from pathlib import Path
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from latentart.errors import LatentArtError
-from latentart.studio.answers import explain
+from latentart.studio.answers import Json, explain
 from latentart.studio.drawing import Desk
 from latentart.studio.guard import Guard
 
@@ -34,11 +34,11 @@ def build_app(
 
     async def show_place(_request: Request) -> Response:
         """Say what the studio was opened on."""
-        return JSONResponse({"title": title, "tabs": ["draw", *sorted({one.path.split("/")[2] for one in others})]})
+        return Json({"title": title, "tabs": ["draw", *sorted({one.path.split("/")[2] for one in others})]})
 
     routes = [Route("/", show_file), Route("/page/{name}", show_file), Route("/api/place", show_place)]
     return Starlette(
         routes=[*routes, *desk.routes(), *others],
         middleware=[Middleware(Guard, hosts=hosts, token=token)],
-        exception_handlers={LatentArtError: explain},
+        exception_handlers={LatentArtError: explain, Exception: explain},
     )

@@ -6,17 +6,26 @@ import shlex
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator
 
 from latentart.core.seeds import LARGEST_WALKED, Seed, seed_from_json, seed_text
+from latentart.data.index import MAX_NAME
 from latentart.errors import UsageError
 from latentart.kinds import Sampler
 from latentart.storage.json_files import parse_json
 from latentart.storage.saved_values import Saved, fault_of
 
 MOST_SEEDS = 16  # at once
+
+
+def _is_short(name: str) -> str:
+    if len(name) > MAX_NAME:  # pydantic cannot count what is no Unicode
+        raise ValueError("it should be a name")
+    return name
+
+
 Weight = Annotated[float, Field(gt=0, le=1000)]
-Name = Annotated[str, Field(max_length=1000)]
+Name = Annotated[str, AfterValidator(_is_short)]
 Side = Annotated[int, Field(ge=1, le=8192)]
 Id = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from latentart.errors import DataError, UsageError
-from latentart.studio.answers import aside, ask, read_body, stream
+from latentart.studio.answers import Json, aside, ask, read_body, stream
 from latentart.studio.asked import Asked, AskedWalk, read_asked
+from latentart.studio.kept import Gallery
 from latentart.studio.painter import Event, Job, Painter
 from latentart.studio.uploads import MOST_BYTES, Uploads
 
@@ -23,20 +25,26 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from latentart.studio.easel import Easel
-    from latentart.studio.kept import Gallery
+
+
+SENT_AT_ONCE = 4  # uploads that are held and decoded; others wait, without a thread
 
 
 @dataclass
 class Desk:
-    """Where drawing happens: easel and gallery are made on first use, as PyTorch takes seconds to load."""
+    """Where drawing happens: the easel is made on first use, as PyTorch takes seconds to load."""
 
     make_easel: Callable[[], Easel]
     samples: Path
     painter: Painter = field(default_factory=Painter)
     uploads: Uploads = field(default_factory=Uploads)
     _easel: Easel | None = None
-    _gallery: Gallery | None = None
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
+    _sending: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, SENT_AT_ONCE))
+
+    def __post_init__(self) -> None:
+        """Open the folder of kept pictures."""
+        self.gallery = Gallery(self.samples)
 
     def routes(self) -> list[Route]:
         """Return the addresses of the tab."""
@@ -66,17 +74,9 @@ class Desk:
 
         self.painter.ask("warming", work, lambda _: None)
 
-    def gallery(self) -> Gallery:
-        """Return the gallery."""
-        if self._gallery is None:
-            from latentart.studio.kept import Gallery
-
-            self._gallery = Gallery(self.samples)
-        return self._gallery
-
     async def show_model(self, _request: Request) -> Response:
         """Say what the model can draw, or in a sentence why there is none."""
-        return JSONResponse(await ask(self.painter, self._once("model"), lambda job: self.easel().describe(job)))
+        return Json(await ask(self.painter, self._once("model"), lambda job: self.easel().describe(job)))
 
     async def draw(self, request: Request) -> Response:
         """Draw; the same window's former wish of the same kind is given up."""
@@ -92,7 +92,7 @@ class Desk:
         def work(job: Job) -> None:
             job.tell(self._kept_at(self.easel().keep(asked, paths, job)))
 
-        return JSONResponse(await ask(self.painter, self._once("keep"), work))
+        return Json(await ask(self.painter, self._once("keep"), work))
 
     async def drawn(self, request: Request) -> Image.Image:
         """Return the picture that a request asks for."""
@@ -112,16 +112,17 @@ class Desk:
         asked = read_asked(AskedWalk, await read_body(request))
 
         def work(job: Job) -> None:
-            start, end = (self.gallery().find(name).path for name in (asked.start, asked.end))
+            start, end = (self.gallery.find(name).path for name in (asked.start, asked.end))
             path = self.easel().walk(start, end, asked.frames, job)
-            job.tell({"kept": self._kept_at(path)["id"]})
+            job.tell({"kept": self._kept_at(path)})
 
         return stream(self.painter, f"walk {asked.window}", work)
 
     async def upload(self, request: Request) -> Response:
         """Take a picture to begin from, or a mask."""
-        content = await read_body(request, MOST_BYTES)
-        return JSONResponse(await aside(lambda: self._take(content)))
+        async with self._sending:
+            content = await read_body(request, MOST_BYTES)
+            return Json(await aside(lambda: self._take(content)))
 
     async def show_upload(self, request: Request) -> Response:
         """Send a picture that was sent, as it was cleaned."""
@@ -132,16 +133,17 @@ class Desk:
 
     async def take_up(self, request: Request) -> Response:
         """Take what a kept picture was begun from, and its mask, as if they were sent again."""
-        return JSONResponse(await aside(partial(self._take_up, request.path_params["id"])))
+        async with self._sending:
+            return Json(await aside(partial(self._take_up, request.path_params["id"])))
 
-    async def list_kept(self, _request: Request) -> Response:
-        """List the kept pictures, newest first."""
-        found = await aside(lambda: [one.to_json(self.samples) for one in self.gallery().list()])
-        return JSONResponse({"kept": found})
+    async def list_kept(self, request: Request) -> Response:
+        """List some kept pictures, newest first, and where to go on."""
+        found, mark = await aside(partial(self.gallery.page, request.query_params.get("after", "")))
+        return Json({"kept": [one.to_json(self.samples) for one in found], "next": mark})
 
     async def show_kept(self, request: Request) -> Response:
         """Send a kept picture's file."""
-        found = await aside(partial(self.gallery().find, request.path_params["id"]))
+        found = await aside(partial(self.gallery.find, request.path_params["id"]))
         headers = {"cache-control": "private, max-age=31536000, immutable"}
         return FileResponse(found.path, media_type=found.media_type, headers=headers)
 
@@ -153,7 +155,7 @@ class Desk:
     def _take_up(self, name: str) -> dict[str, Any]:
         from latentart.sampling.settings import read_origin
 
-        origin = read_origin(self.gallery().find(name).path)
+        origin = read_origin(self.gallery.find(name).path)
         if origin is None:
             raise UsageError("That picture was begun from no other.")
         for path in filter(None, (origin.picture, origin.mask)):
@@ -167,8 +169,7 @@ class Desk:
         return {"id": name, "width": width, "height": height}
 
     def _kept_at(self, path: Path) -> Event:
-        found = next(one for one in self.gallery().list() if one.path == path)
-        return found.to_json(self.samples)
+        return self.gallery.at(path).to_json(self.samples)
 
     def _once(self, what: str) -> str:
         """Return an owner whose wish nobody replaces."""

@@ -65,6 +65,7 @@ class Easel:
         self._load, self._settings_of, self._named = load, settings_of, named
         self._studio: Studio | None = None
         self._stamp: object = None
+        self._hashes: dict[str, str] = {}
         self._remembered: OrderedDict[str, Image.Image] = OrderedDict()
 
     def studio(self) -> Studio:
@@ -78,8 +79,10 @@ class Easel:
             self._studio = None  # the old one's memory is free before the new one's is taken
             self._remembered.clear()
             with explaining_memory():
-                self._studio = self._load()
-            self._stamp = stamp
+                made, hashes = self._load(), hashes_of(self.folder, None)
+            if stamp_of(self.folder) != stamp:  # a training has written another meanwhile
+                return self.studio()
+            self._studio, self._stamp, self._hashes = made, stamp, hashes
         return self._studio
 
     def describe(self, job: Job) -> None:
@@ -89,6 +92,7 @@ class Easel:
         assert model.task is not None
         job.tell(
             {
+                "version": self._hashes["denoiser"][:16],  # of the weights
                 "styles": model.style_names,
                 "labels": model.label_columns,
                 "resolution": model.resolution,
@@ -111,7 +115,8 @@ class Easel:
         plan, command = sheet.plan, self._command(studio, asked, sheet)
         for i, picture in enumerate(self._pictures(studio, sheet, job, asked.frames)):
             job.tell({"picture": i, "address": address_of(picture), "width": plan.size[0], "height": plan.size[1]})
-        job.tell({"seconds": round(time.perf_counter() - began, 3), **command})
+        seconds = round(time.perf_counter() - began, 3)
+        job.tell({"seconds": seconds, "version": self._hashes["denoiser"][:16], **command})
 
     def _command(self, studio: Studio, asked: Asked, sheet: Sheet) -> Event:
         """Return the command line, and whether the files that it names are there only once the picture is kept."""
@@ -139,7 +144,7 @@ class Easel:
         (path,) = choose_paths(self.samples, plan, sheet.settings, studio.model, None)
         if plan.origin is not None:
             plan = replace(plan, origin=bring_along(plan.origin, path.parent))
-        drawing = Drawing(plan, sheet.settings, hashes_of(self.folder, None))
+        drawing = Drawing(plan, sheet.settings, self._hashes)
         (described,) = describe(drawing, studio.model)
         path = free_path(path, partial(holds, described=described))
         if not holds(path, described):
@@ -159,7 +164,7 @@ class Easel:
         settings = replace(drawings[0].settings, batch_size=WALKED_AT_ONCE)
         sheet, film = Sheet(plan, settings), Film(plan)
         pictures = self._pictures(studio, sheet, job, 0)
-        drawing = Drawing(plan, settings, hashes_of(self.folder, None))
+        drawing = Drawing(plan, settings, self._hashes)
         (described,) = describe(drawing, studio.model)
         (path,) = choose_paths(self.samples, plan, settings, studio.model, None, ".webp")
         path = free_path(path, partial(holds, described=described))

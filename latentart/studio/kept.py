@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import threading
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from math import inf
 from pathlib import Path
 from typing import Any
 
 from latentart.errors import UsageError
-from latentart.sampling.settings import read_text
 from latentart.storage.json_files import parse_json
 from latentart.studio.answers import id_of, shown
 
 SUFFIXES = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp", ".gif": "image/gif"}
-MOST_SHOWN = 500
-MOST_LOOKED_AT = 20_000  # files
+MOST_AT_ONCE = 60  # of a page
+MOST_READ = 1000  # files that a page looks into
+MOST_REMEMBERED = 4000  # settings
+MOST_LISTED = 200_000  # files
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class Kept:
 
     id: str
     path: Path
-    modified: float
+    modified_ns: int
     about: dict[str, Any]
 
     @property
@@ -36,32 +40,31 @@ class Kept:
     def to_json(self, folder: Path) -> dict[str, Any]:
         """Return what the page shows of it."""
         name = shown(self.path.relative_to(folder).as_posix())
-        return {"id": self.id, "name": name, "modified": self.modified, "about": self.about}
+        return {"id": self.id, "name": name, "modified": self.modified_ns / 1e9, "about": self.about}
 
 
 class Gallery:
-    """The kept pictures of a folder and of the folders in it; a file is looked into once, until it changes."""
+    """The kept pictures of a folder and of the folders in it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._seen: dict[tuple[str, int, int], dict[str, Any] | None] = {}
-        self._by_id: dict[str, Kept] = {}
-        self._turn = threading.Lock()
+        self._paths: dict[str, Path] = {}
 
-    def list(self) -> list[Kept]:
-        """Return the newest of them; what holds no settings of ours is left out."""
-        with self._turn:
-            found, seen = [], {}
-            for path, stat in sorted(self._files(), key=lambda item: -item[1].st_mtime_ns):
-                key = (str(path), stat.st_mtime_ns, stat.st_size)
-                seen[key] = about = self._seen[key] if key in self._seen else _read_about(path)
-                if about is not None:
-                    found.append(Kept(id_of(path.relative_to(self.folder)), path, stat.st_mtime, about))
-                if len(found) == MOST_SHOWN:
-                    break
-            self._seen = seen
-            self._by_id = {one.id: one for one in found}
-            return found
+    def page(self, after: str = "") -> tuple[list[Kept], str]:
+        """Return the newest that come after a mark, and the mark to go on from, empty at the end.
+
+        What holds no settings of ours is left out. A mark stays good whatever is kept or deleted meanwhile.
+        """
+        files = sorted((-modified, id_of(path.relative_to(self.folder)), path) for path, modified in self._files())
+        self._paths = {name: path for _, name, path in files}
+        start = bisect_right(files, _mark(after), key=lambda file: file[:2])
+        found: list[Kept] = []
+        for age, name, path in files[start : start + MOST_READ]:
+            found += filter(None, [self._known(name, path, -age)])
+            start += 1
+            if len(found) == MOST_AT_ONCE:
+                break
+        return found, f"{-files[start - 1][0]}-{files[start - 1][1]}" if start < len(files) else ""
 
     def find(self, name: str) -> Kept:
         """Return the one of an id.
@@ -69,15 +72,33 @@ class Gallery:
         Raises:
             UsageError: there is none.
         """
-        if name not in self._by_id:
-            self.list()
-        if name not in self._by_id:
+        if name not in self._paths:
+            self._paths = {id_of(path.relative_to(self.folder)): path for path, _ in self._files()}
+        if name not in self._paths:
             raise UsageError("That picture is no longer here.")
-        return self._by_id[name]
+        return self.at(self._paths[name])
 
-    def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
-        """Yield pictures and movies, at most one folder deep; no link is followed."""
-        left, folders = MOST_LOOKED_AT, [self.folder]
+    def at(self, path: Path) -> Kept:
+        """Return the one of a path.
+
+        Raises:
+            UsageError: there is none, or a link in its place.
+        """
+        kept, is_link = None, path.is_symlink() or (path.parent != self.folder and path.parent.is_symlink())
+        with contextlib.suppress(OSError):
+            if not is_link:
+                kept = self._known(id_of(path.relative_to(self.folder)), path, path.stat().st_mtime_ns)
+        if kept is None:
+            raise UsageError("That picture is no longer here.")
+        return kept
+
+    def _known(self, name: str, path: Path, modified_ns: int) -> Kept | None:
+        about = _read_about(path, modified_ns)
+        return None if about is None else Kept(name, path, modified_ns, about)
+
+    def _files(self) -> Iterator[tuple[Path, int]]:
+        """Yield pictures and movies with their times, at most one folder deep; no link is followed."""
+        left, folders = MOST_LISTED, [self.folder]
         while folders:
             folder = folders.pop()
             try:
@@ -89,12 +110,21 @@ class Gallery:
                         if entry.is_dir(follow_symlinks=False) and folder == self.folder:
                             folders.append(Path(entry.path))
                         elif entry.is_file(follow_symlinks=False) and Path(entry.name).suffix.lower() in SUFFIXES:
-                            yield Path(entry.path), entry.stat(follow_symlinks=False)
+                            yield Path(entry.path), entry.stat(follow_symlinks=False).st_mtime_ns
             except OSError:  # it has gone, or is not ours to read
                 continue
 
 
-def _read_about(path: Path) -> dict[str, Any] | None:
+def _mark(text: str) -> tuple[float, str]:
+    """Return where a mark stands in the order of files; what is none stands before all."""
+    modified, _, name = text.partition("-")
+    return (-int(modified), name) if modified.isascii() and modified.isdecimal() and len(modified) < 30 else (-inf, "")
+
+
+@lru_cache(MOST_REMEMBERED)
+def _read_about(path: Path, _modified_ns: int) -> dict[str, Any] | None:
+    from latentart.sampling.settings import read_text  # loads PyTorch
+
     try:
         about = parse_json(read_text(path) or "null")
     except (OSError, ValueError, RecursionError):

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import logging
 from array import array
 from bisect import bisect_left
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from latentart.data.index import IndexEntry, index_fingerprint, read_index
+from latentart.data.cleaning.report import read_rows
+from latentart.data.index import IndexEntry, index_fingerprint, iterate_index, read_entry, scan_index
 from latentart.data.pictures.decode import decode_image
 from latentart.data.pictures.formats import BadImage
 from latentart.errors import DataError, LatentArtError
-from latentart.reporting.report import read_object
-from latentart.studio.answers import aside, shown
+from latentart.studio.answers import Json, aside, shown
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -44,36 +46,51 @@ FOR_EVER = {"cache-control": "private, max-age=31536000, immutable"}
 class CleanSet:
     """A clean set as the page asks for it: pictures by style and place; place 3 of style 1 is its fourth.
 
+    Entries are read when they are asked for: what a million pictures need is where each line of the index begins.
+
     Attributes:
         version: changes with the set, so that a browser may keep what it has seen.
         rows: of each style, the places of its pictures in the index.
+        starts: of the index's lines, in bytes. numbers: those of its lines, by source.
     """
 
+    path: Path
     version: str
-    entries: list[IndexEntry]
     styles: list[str]
     rows: list[array[int]]
+    starts: array[int]
+    numbers: dict[str, int]
 
     @classmethod
     def read(cls, path: Path) -> CleanSet:
         """Read an index; raises as ``read_index`` does."""
-        entries = read_index(path)
-        styles = sorted({entry.style for entry in entries})
-        rows, number = [array("L") for _ in styles], {style: i for i, style in enumerate(styles)}
-        for row, entry in enumerate(entries):
-            rows[number[entry.style]].append(row)
-        return cls(f"{path.stat().st_mtime_ns:x}", entries, styles, rows)
+        of_style: dict[str, array[int]] = {}
+        starts, numbers = array("Q"), {}
+        for row, (start, style, source) in enumerate(scan_index(path)):
+            of_style.setdefault(style, array("L")).append(row)
+            starts.append(start)
+            numbers[source] = row
+        styles = sorted(of_style)
+        return cls(path, version_of(path), styles, [of_style[style] for style in styles], starts, numbers)
 
     def find(self, style: int, place: int) -> IndexEntry | None:
-        """Return a picture, None where there is none."""
+        """Return a picture, None where there is none; raises as ``read_index`` does."""
         if style >= len(self.rows) or place >= len(self.rows[style]):
             return None
-        return self.entries[self.rows[style][place]]
+        return read_entry(self.path, self.starts[self.rows[style][place]])
 
     def place_of(self, row: int) -> list[int]:
         """Return style and place of a picture of the index."""
-        style = bisect_left(self.styles, self.entries[row].style)
-        return [style, bisect_left(self.rows[style], row)]
+        for style, rows in enumerate(self.rows):
+            place = bisect_left(rows, row)
+            if place < len(rows) and rows[place] == row:
+                return [style, place]
+        raise IndexError(row)
+
+
+def version_of(path: Path) -> str:
+    """Return what changes with a file."""
+    return f"{path.stat().st_mtime_ns:x}"
 
 
 @dataclass
@@ -86,7 +103,7 @@ class Pictures:
     _maps: dict[str, Any] = field(default_factory=dict)
     _banks: dict[str, RealPictures] = field(default_factory=dict)
     _turn: Lock = field(default_factory=Lock)
-    _measuring: Lock = field(default_factory=Lock)  # of maps and banks: thumbnails do not wait for them
+    _measuring: asyncio.Lock = field(default_factory=asyncio.Lock)  # maps and banks; whoever waits holds no thread
 
     def routes(self) -> list[Route]:
         """Return the addresses of the tab."""
@@ -106,14 +123,14 @@ class Pictures:
         """
         path = self.data / "index.jsonl"
         with self._turn:
-            if self._set is None or not path.exists() or self._set.version != f"{path.stat().st_mtime_ns:x}":
+            if self._set is None or not path.exists() or self._set.version != version_of(path):
                 self._set = None
                 self._set = CleanSet.read(path)
             return self._set
 
     async def show(self, _request: Request) -> Response:
         """Say how many pictures each style has, and what was flagged and dropped."""
-        return JSONResponse(await aside(self._overview))
+        return Json(await aside(self._overview))
 
     async def show_entry(self, request: Request) -> Response:
         """Say what the index has of a picture."""
@@ -127,7 +144,7 @@ class Pictures:
             "height": entry.height,
         }
         labels = {shown(name): shown(value) for name, value in entry.labels.items() if value}
-        return JSONResponse({**about, "labels": labels})
+        return Json({**about, "labels": labels})
 
     async def show_picture(self, request: Request) -> Response:
         """Send a picture as a small JPEG."""
@@ -138,13 +155,16 @@ class Pictures:
 
     async def show_map(self, _request: Request) -> Response:
         """Say where each of many pictures lies in the plane of the two widest directions of the cached latents."""
-        return JSONResponse(await aside(self._map))
+        async with self._measuring:
+            return Json(await aside(self._map))
 
     def nearest_to(self, workspace: Workspace, drawn: Callable[[Request], Awaitable[Image.Image]]) -> Route:
         """Return the address that tells which training pictures are nearest to a drawn one, by `evaluate`'s search."""
 
         async def show(request: Request) -> Response:
-            return JSONResponse(await aside(partial(self._nearest, workspace, await drawn(request))))
+            picture = await drawn(request)
+            async with self._measuring:
+                return Json(await aside(partial(self._nearest, workspace, picture)))
 
         return Route("/api/pictures/nearest", show, methods=["POST"])
 
@@ -155,10 +175,9 @@ class Pictures:
         from latentart.scoring.real_pictures import find_real
 
         found = self.read()
-        with self._measuring:
-            if found.version not in self._banks:
-                self._banks = {found.version: find_real(workspace, find_judge(workspace, quiet=True), quiet=True)}
-            real = self._banks[found.version]
+        if found.version not in self._banks:
+            self._banks = {found.version: find_real(workspace, find_judge(workspace, quiet=True), quiet=True)}
+        real = self._banks[found.version]
         if len(real.searched) < 2:
             raise DataError("There are too few training pictures to compare with.")
         thumbnail = to_thumbnails(pixels_from(picture)[None])
@@ -172,18 +191,17 @@ class Pictures:
         return {"version": found.version, "near": near, "is_copy": is_copy}
 
     def _overview(self) -> dict[str, Any]:
-        found, report = self.read(), read_object(self.data / "report.json")
-        rows = {entry.source: row for row, entry in enumerate(found.entries)}
-        listed = {name: _list_of(report, name)[:MOST_LISTED] for name in ("flagged", "dropped")}
+        found = self.read()
+        listed = {name: list(_listed(self.data / "report.json", name)) for name in ("flagged", "dropped")}
 
         def place_of(source: str) -> list[int] | None:
-            return found.place_of(rows[source]) if source in rows else None
+            return found.place_of(found.numbers[source]) if source in found.numbers else None
 
-        def show(item: dict[str, Any]) -> dict[str, Any]:
-            detail = str(item.get("detail", ""))
+        def show(item: dict[str, str]) -> dict[str, Any]:
+            detail = item["detail"]
             other = detail.removeprefix("looks like ") if detail.startswith("looks like ") else ""
-            told = {name: shown(str(item.get(name, ""))) for name in ("source", "reason", "detail")}
-            return {**told, "place": place_of(str(item.get("source", ""))), "twin": place_of(other)}
+            told = {name: shown(text) for name, text in item.items()}
+            return {**told, "place": place_of(item["source"]), "twin": place_of(other)}
 
         return {
             "version": found.version,
@@ -214,27 +232,24 @@ class Pictures:
 
     def _map(self) -> dict[str, Any]:
         found = self.read()
-        with self._measuring:
-            if found.version not in self._maps:
-                from latentart.studio.mapping import map_latents
+        if found.version not in self._maps:
+            from latentart.studio.mapping import map_latents
 
-                fingerprint = index_fingerprint(found.entries)
-                try:
-                    rows, places = map_latents(self.cache, fingerprint, len(found.entries), MOST_MAPPED)
-                except LatentArtError as error:
-                    logger.info("no map: %s", error)
-                    rows, places = [], []
-                numbers = {style: i for i, style in enumerate(found.styles)}
-                of_style = {row: place for rows_of in found.rows for place, row in enumerate(rows_of)} if rows else {}
-                points = [
-                    [x, y, numbers[found.entries[row].style], of_style[row]]
-                    for row, (x, y) in zip(rows, places, strict=True)
-                ]
-                self._maps = {found.version: {"version": found.version, "points": points}}
-            answer: dict[str, Any] = self._maps[found.version]
-            return answer
+            fingerprint = index_fingerprint(iterate_index(found.path))
+            try:
+                rows, places = map_latents(self.cache, fingerprint, len(found.starts), MOST_MAPPED)
+            except LatentArtError as error:
+                logger.info("no map: %s", error)
+                rows, places = [], []
+            points = [[x, y, *found.place_of(row)] for row, (x, y) in zip(rows, places, strict=True)]
+            self._maps = {found.version: {"version": found.version, "points": points}}
+        answer: dict[str, Any] = self._maps[found.version]
+        return answer
 
 
-def _list_of(report: dict[str, Any], name: str) -> list[dict[str, Any]]:
-    found = report.get(name)
-    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+def _listed(report: Path, name: str) -> Iterator[dict[str, str]]:
+    """Yield what a report lists, as far as it can be read."""
+    try:
+        yield from islice(read_rows(report, name), MOST_LISTED)
+    except DataError as error:
+        logger.info("%s", error)

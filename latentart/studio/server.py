@@ -17,6 +17,7 @@ from starlette.applications import Starlette
 from latentart.errors import ResourceError
 
 TRIED = 100  # ports after a busy one
+MOST_CONNECTIONS = 256  # a browser opens six
 PATIENCE = 2.0  # seconds that the end may take
 
 
@@ -81,16 +82,26 @@ class PromptServer(uvicorn.Server):
             os._exit(code)
 
 
+def configure(app: Starlette) -> uvicorn.Config:
+    """Return how the application is served."""
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        log_level="critical",
+        lifespan="off",
+        ws="none",
+        timeout_graceful_shutdown=0,
+        limit_concurrency=MOST_CONNECTIONS,
+    )
+
+
 def serve(app: Starlette, listening: socket.socket, tidy: Callable[[], None]) -> None:
     """Serve until a signal comes, which ends it at once and is then handed on.
 
     ``tidy`` is called where the end takes so long that the process leaves without a word.
     """
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # what is cut off at the end needs no words
-    config = uvicorn.Config(
-        app, log_config=None, log_level="critical", lifespan="off", ws="none", timeout_graceful_shutdown=0
-    )
-    server = PromptServer(config, tidy)
+    server = PromptServer(configure(app), tidy)
     closed = getattr(signal, "SIGHUP", None)
     if closed is not None and signal.getsignal(closed) is not signal.SIG_IGN:  # a closed terminal, unless under nohup
         signal.signal(closed, lambda _, frame: server.handle_exit(signal.SIGTERM, frame))

@@ -8,24 +8,17 @@ import tempfile
 import threading
 from collections import OrderedDict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from latentart.data.cleaning.picture import CleanRules, decide_pictures
-from latentart.data.cleaning.raw_files import RawFile
 from latentart.errors import DataError
+
+if TYPE_CHECKING:
+    from latentart.data.cleaning.picture import Decision
 
 MOST_BYTES = 32 * 2**20
 MOST_PIXELS = 50_000_000
 LONGEST = 1024  # of the shorter side; drawing begins from no larger one
 MOST_KEPT = 32
-RULES = CleanRules(
-    min_bytes=1,
-    min_side=8,
-    max_side=LONGEST,
-    max_aspect=16.0,
-    file_format="png",
-    max_pixels=MOST_PIXELS,
-    time_limit=20.0,
-)
 
 
 class Uploads:
@@ -56,8 +49,7 @@ class Uploads:
             raw.mkdir(exist_ok=True)
             try:
                 (raw / name).write_bytes(content)
-                jobs = [(RawFile(name, "from"), "from")]
-                (decision,) = decide_pictures(jobs, raw=raw, out=home, rules=RULES, workers=1)
+                decision = _clean(name, raw, home)
             finally:
                 shutil.rmtree(raw, ignore_errors=True)
             if decision.reason:
@@ -77,3 +69,20 @@ class Uploads:
     def close(self) -> None:
         """Delete them all."""
         self._home.cleanup()
+
+
+def _clean(name: str, raw: Path, out: Path) -> Decision:
+    from latentart.data.cleaning.picture import CleanRules, decide_pictures  # takes long to load
+    from latentart.data.cleaning.raw_files import RawFile
+
+    rules = CleanRules(
+        min_bytes=1,
+        min_side=8,
+        max_side=LONGEST,
+        max_aspect=16.0,
+        file_format="png",
+        max_pixels=MOST_PIXELS,
+        time_limit=20.0,
+    )
+    (decision,) = decide_pictures([(RawFile(name, "from"), "from")], raw=raw, out=out, rules=rules, workers=1)
+    return decision

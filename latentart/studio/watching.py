@@ -12,7 +12,7 @@ from threading import Lock
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from latentart.reporting.report import (
@@ -25,10 +25,11 @@ from latentart.reporting.report import (
     verdict_of,
 )
 from latentart.scoring.run_history import HELD_OUT_LOSS, LOG, METRICS, TRAINING_LOSS, RunHistory, read_end
-from latentart.studio.answers import aside, id_of, shown
+from latentart.studio.answers import Json, aside, id_of, shown
 
 MOST_RUNS = 12
 MOST_POINTS = 240  # of a curve on the page
+ENOUGH = 512  # bytes that no two runs share, as each line has its time
 LIVE_SECONDS = 90.0  # since the last number
 FILES = (METRICS, "config.json", LOG)
 
@@ -40,6 +41,7 @@ class Watched:
     folder: Path
     _history: RunHistory | None = None
     _size: int = 0
+    _end: bytes = b""
 
     def look(self) -> dict[str, Any]:
         """Return what the page shows of it."""
@@ -73,20 +75,29 @@ class Watched:
 
     def _read(self) -> tuple[RunHistory, float]:
         """Return the numbers so far, and when the last came; a run that has gone back is read anew."""
-        size, modified = 0, 0.0
-        with contextlib.suppress(OSError):
-            found = (self.folder / METRICS).stat()
-            size, modified = found.st_size, found.st_mtime
-        if self._history is None or size < self._size:
+        path, modified = self.folder / METRICS, 0.0
+        if self._history is None or read_before(path, self._size) != self._end:
             self._history = RunHistory(self.folder, network_of(self.folder))
         with contextlib.suppress(OSError):
+            found = path.stat()
+            self._size, modified = found.st_size, found.st_mtime
+            self._end = read_before(path, self._size)
             self._history.read()
-        self._size = size
         return self._history, modified
 
     @staticmethod
     def _curve(history: RunHistory, name: str) -> list[tuple[int, float | None]]:
         return history.traces[name].means(most=MOST_POINTS) if name in history.traces else []
+
+
+def read_before(path: Path, size: int) -> bytes:
+    """Return the last line or so before a place in a file, nothing where there is none."""
+    with contextlib.suppress(OSError):
+        if path.is_file():  # a named pipe would keep us waiting
+            with path.open("rb") as file:
+                file.seek(max(0, size - ENOUGH))
+                return file.read(min(size, ENOUGH))
+    return b""
 
 
 @dataclass
@@ -103,7 +114,7 @@ class Watch:
 
     async def show(self, _request: Request) -> Response:
         """Say how all runs are doing."""
-        return JSONResponse({"runs": await aside(self.look)})
+        return Json({"runs": await aside(self.look)})
 
     async def show_preview(self, request: Request) -> Response:
         """Send a page of previews."""

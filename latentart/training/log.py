@@ -14,7 +14,7 @@ from typing import SupportsFloat
 from latentart.errors import LatentArtError
 from latentart.printable import printable
 from latentart.process.memory import explain_out_of_memory
-from latentart.storage.whole import whole_file
+from latentart.storage.whole import require_file, whole_file
 from latentart.training.trackers import Trackers, numbers_of
 
 logger = logging.getLogger(__name__)
@@ -38,6 +38,7 @@ class RunLog:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if self._metrics.exists():
+                require_file(self._metrics)
                 _cut(self._metrics, math.inf if resume_step is None else resume_step)
         except OSError as error:
             self._warn(error)
@@ -86,6 +87,7 @@ class RunLog:
         if path is None:
             return
         try:
+            require_file(path)
             with path.open("a", encoding="utf-8") as file:  # closing flushes, so a killed run loses nothing
                 file.write(line + "\n")
         except OSError as error:
@@ -94,7 +96,9 @@ class RunLog:
     def _warn(self, error: OSError) -> None:
         if not self._warned:
             self._warned = True
-            logger.warning("The log of the run cannot be written, training goes on without it: %s", error)
+            logger.warning(
+                "The log of the run cannot be written, training goes on without it: %s.", error.strerror or error
+            )
 
 
 class _ToLog(logging.Handler):

@@ -14,6 +14,7 @@ from latentart.config.denoiser import expect_of_few
 from latentart.config.presets import MANY
 from latentart.config.workspace import CONFIG_NAME, SCHEMA_NAME, resolve, schema
 from latentart.data.index import write_lines
+from latentart.data.pictures.other_kinds import name_other_kind
 from latentart.errors import DataError, ResourceError, UsageError
 from latentart.layout import Workspace
 
@@ -35,7 +36,7 @@ def init_workspace(folder: Path, preset: str, raw: Path | None, overrides: Seque
     config = resolve(values, overrides, "init")
     path = folder / CONFIG_NAME
     if path.is_file():
-        if path.read_text(encoding="utf-8") == config.to_text():
+        if path.read_text(encoding="utf-8", errors="replace") == config.to_text():
             return Workspace(folder, config)
         msg = f"{folder} is a workspace already, with another config."
         raise UsageError(msg, f"Edit {path}, or name a new folder.")
@@ -53,14 +54,19 @@ def init_workspace(folder: Path, preset: str, raw: Path | None, overrides: Seque
 
 
 def count_files(raw: Path) -> int:
-    """Return how many files there are below a raw folder; no more are counted than make a difference."""
-    files = (path for path in raw.rglob("*") if not path.name.startswith(".") and path.is_file())
+    """Return how many files that may be pictures are below a raw folder; no more than make a difference."""
+    shown = (path for path in raw.rglob("*") if not any(part[:1] == "." for part in path.relative_to(raw).parts))
+    files = (path for path in shown if name_other_kind(b"", path.name)[0] != "sidecar" and path.is_file())
     return sum(1 for _ in itertools.islice(files, MANY))
 
 
 def describe_few(raw: Path, count: int) -> str:
     """Return what to expect of a raw folder that holds few files or none, or an empty text."""
-    return expect_of_few(count) if count else f"{raw} holds no files: put your pictures there, one folder per style."
+    return (
+        expect_of_few(count)
+        if count
+        else f"{raw} holds no files that could be pictures: put yours there, one folder per style."
+    )
 
 
 def has_gpu() -> bool:

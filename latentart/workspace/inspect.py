@@ -31,7 +31,7 @@ def describe_model(folder: Path) -> dict[str, Any]:
     if not (folder / MODEL_FILE).is_file():
         kind = "model" if folder.is_dir() else "model folder"
         msg = f"there is no {kind} at {folder}."
-        raise ModelError(msg, f"Name a folder with a {MODEL_FILE}; a run's lies in runs/vae/model or runs/ldm/model.")
+        raise ModelError(msg, f"Name a folder with a {MODEL_FILE}; a run has one, as runs/NAME/model.")
     model = load_model(folder, Placement(torch.device("cpu"), "fp32"))
     networks = {"autoencoder": model.autoencoder, "denoiser": model.denoiser}
     return {

@@ -78,6 +78,9 @@ def test_init_with_the_same_words_changes_nothing(latentart: Run, tmp_path: Path
     assert "art is a workspace already, with another config." in one_error(other, 2)
     assert files(tmp_path) == before
 
+    (tmp_path / "art/latentart.json").write_bytes(b"\xff\xfe{")  # another program's, or another encoding
+    assert "art is a workspace already, with another config." in one_error(latentart("init", "art", "seed=5"), 2)
+
 
 @pytest.mark.parametrize(
     ("words", "code", "message"),
@@ -211,10 +214,13 @@ def test_words_that_contradict_are_a_usage_error(latentart: Run, words: tuple[st
     ("count", "said"), [(0, "holds no files"), (3, "warning: fewer than 500 pictures (3): expect"), (500, None)]
 )
 def test_init_says_what_to_expect_of_few_pictures(latentart: Run, tmp_path: Path, count: int, said: str | None) -> None:
-    """An empty folder of pictures, or a small one, is named before anything is cleaned or trained."""
+    """An empty folder of pictures, or a small one, is named at once; captions and what is hidden do not count."""
     (tmp_path / "raw/Cubism").mkdir(parents=True)
     for i in range(count):
         (tmp_path / f"raw/Cubism/{i}.png").touch()
+    (tmp_path / "raw/.cache").mkdir()
+    for name in ("Cubism/0.txt", "Cubism/.1.png", ".cache/2.png"):
+        (tmp_path / "raw" / name).touch()
 
     done = latentart("init", "art", "--data", "raw")
 

@@ -147,7 +147,8 @@ def test_a_stranger_s_name_is_shown_as_it_is(
     done = fail(errors.DataError(f"{name} is broken."))
     cli.options.say(f"wrote {name}")
 
-    assert done.err == f"error: {shown} is broken.\n"
+    next_step = "Bring back a sound copy, or name another."  # which the error itself does not say
+    assert done.err == f"error: {shown} is broken. {next_step}\n"
     assert capsys.readouterr().err == f"wrote {shown}\n"
 
 
@@ -278,6 +279,9 @@ def test_the_nearest_name_is_offered(name: str, offered: str | None) -> None:
 def test_printable_text_stays_one_line_of_the_same_letters() -> None:
     """Letters of any script pass; what moves a cursor, turns or breaks the line is escaped."""
     assert printable("Ünïcode 日本 [x] 'y' \\n") == "Ünïcode 日本 [x] 'y' \\n"
+    whole = "👩‍🎨 می‌خواهم 日本　画 🏴󠁧󠁢󠁥󠁮󠁧󠁿"
+    assert printable(whole) == whole
+    assert printable("Cu\u200dbism \u200d日\u202e \U000e0067") == r"Cu\u200dbism \u200d日\u202e \U000e0067"
     assert printable("a\nb\tc\x00\x9b\u2028\u200b\ud800") == r"a\nb\tc\x00\x9b\u2028\u200b\ud800"
 
 
@@ -331,6 +335,33 @@ def test_a_name_that_is_too_long_is_one_line(latentart: Run) -> None:
 
         assert (done.code, done.out, done.err.count("\n")) == (5, "", 1)
         assert "too long" in done.err
+
+    wall = latentart("info", "-c", "x/" * 3000).err
+    assert "too long" in wall
+    assert len(wall) < 500
+
+
+@pytest.mark.parametrize(("words", "code"), [("config show --preset demo >&-", 0), ("info nowhere <&- >&- 2>&-", 6)])
+def test_a_closed_stream_is_no_bug(tmp_path: Path, words: str, code: int) -> None:
+    """A service may start without them; nothing that is opened later takes their place."""
+    command = f"{shlex.quote(sys.executable)} -m latentart {words}"
+
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
+
+
+def test_a_link_that_leads_to_itself_is_one_line(latentart: Run, tmp_path: Path) -> None:
+    """Whether it is to be written or read: Python tells of it in two ways."""
+    (tmp_path / "loop").symlink_to("loop")
+    latentart("init", "art")
+    (tmp_path / "raw").mkdir()
+    out = ("clean-data", "raw", "--dry-run", "--out", "loop/x")
+    for words in (out, ("clean-data", "loop"), ("train", "vae", "data.root=loop/x")):
+        done = latentart(*words, "-c", "art/latentart.json")
+
+        assert done.code in (3, 4, 5), done.err
+        assert (done.out, done.err.count("\n")) == ("", 1)
 
 
 def test_a_current_folder_that_is_gone_is_named(latentart: Run, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ OPTIONS = {
     "": {"--version", "--verbose", "-v", "--install-completion", "--show-completion"},
     "demo": {"--quick", "--minutes", "--device", "--json", *QUIET},
     "init": {"--preset", "--data"},
-    "clean-data": {"--out", "--dry-run", "--near-duplicates", "--json", *CONFIG, *QUIET},
+    "clean-data": {"--out", "--dry-run", "--near-duplicates", "--sheet", "--sheet-only", "--json", *CONFIG, *QUIET},
     "encode": {"--device", "--json", *CONFIG, *QUIET},
     "sample": {"--style", "-s", "--grid", "--count", "-n", "--seed", "--steps", "--sampler", "--eta", "--guidance"}
     | {"--interval", "--autoguidance", "--label", "--size", "--walk", "--movie", "--init-image", "--strength", "--mask"}
@@ -46,6 +46,11 @@ OPTIONS = {
     "weights verify": {"--json", *CONFIG},
     "weights import": {"--as", "--key", "--out", "--device", "--json", *CONFIG},
     "studio": {"--model", "--port", "--host", "--open", "--no-open", "--device"},
+    "runs ls": {"--json", *CONFIG},
+    "runs keep": {"--json", *CONFIG},
+    "runs restore": {"--json", *CONFIG},
+    "runs compare": {"--out", "--json", *CONFIG},
+    "runs rm": {"--yes", "--json", *CONFIG},
     "report": {"--out", "--json", *CONFIG},
     "bench": {"--preset", "--only", "--minutes", "--device", "--json", *CONFIG},
     "plan": {"--seconds", "--device", "--json", *CONFIG},

@@ -19,7 +19,14 @@ from latentart.sampling.files import save_pictures
 from latentart.storage.whole import require_place
 
 Run = Callable[..., Any]
-NOWHERE = ("{file}/x.svg", "{file}/below/x.svg", "/proc/x.svg", "/proc/new/x.svg", "{folder}/" + "x" * 300 + ".svg")
+NOWHERE = (
+    "{file}/x.svg",
+    "{file}/below/x.svg",
+    "/proc/x.svg",
+    "/proc/new/x.svg",
+    "{nowhere}/x.svg",
+    "{folder}/" + "x" * 300 + ".svg",
+)
 
 
 @pytest.mark.parametrize("place", NOWHERE)
@@ -29,8 +36,10 @@ def test_a_place_that_takes_nothing_is_found_before_the_work(
 ) -> None:
     """One line, exit code 5, no progress: nothing was drawn or trained for it, and nothing is left."""
     (tmp_path / "afile").write_text("mine")
+    (tmp_path / "link").symlink_to("/nonexistent/folder")
     picture = next((story.folder / "data").glob("*/*.*"))
-    words = f"{command} {place}".format(file=tmp_path / "afile", folder=tmp_path, picture=picture).split()
+    folders = {"file": tmp_path / "afile", "nowhere": tmp_path / "link", "folder": tmp_path}
+    words = f"{command} {place}".format(**folders, picture=picture).split()
     words[-1] = words[-1].replace(".svg", ".png" if words[0] == "sample" else ".svg")
 
     done = run(story.folder, *words)
@@ -38,13 +47,14 @@ def test_a_place_that_takes_nothing_is_found_before_the_work(
     assert "cannot be written" in done.error(5)
     assert "--out" in done.err
     assert "step" not in done.err
-    assert [path.name for path in tmp_path.iterdir()] == ["afile"]
+    assert {path.name for path in tmp_path.iterdir()} == {"afile", "link"}
 
 
 def test_a_place_that_can_be_written_stays_untouched(tmp_path: Path) -> None:
     """Folders that are not there yet are no obstacle, and the question leaves none behind."""
     require_place(tmp_path / "new/below/x.png")
     require_place(tmp_path / "x.png")
+    require_place(Path("/"))  # which is there, as whoever writes will find
 
     assert list(tmp_path.iterdir()) == []
 

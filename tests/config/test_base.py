@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from latentart.config.base import MAX_FILE_BYTES, apply_override, merge, parse_json, read_json_object
-from latentart.config.workspace import Config, preset_tree
+from latentart.config.workspace import Config, preset_tree, resolve
 from latentart.errors import ConfigError, plain
 
 TREE: dict[str, Any] = {
@@ -31,7 +31,7 @@ TREE: dict[str, Any] = {
         (b"", "Expecting value in line 1"),
         (b"{\n  'seed': 1}", "in line 2"),
         (b"[1]", "holds a list, expected a JSON object"),
-        (b"null", "holds a NoneType"),
+        (b"null", "holds a single value, expected a JSON object"),
         (b'{"seed": 1, "seed": 2}', "the key 'seed' stands twice"),
         (b'{"data": {"raw": "a", "raw": "b"}}', "the key 'raw' stands twice"),
         (b'{"a":' * 100_000, "nested too deep"),
@@ -50,6 +50,7 @@ def test_a_file_that_is_no_config_is_named_with_its_reason(tmp_path: Path, conte
 
     assert str(path) in caught.value.message
     assert reason in caught.value.message
+    assert caught.value.hint
     assert "\n" not in str(caught.value)
 
 
@@ -201,3 +202,9 @@ def test_no_word_of_pydantic_is_left(value: Any) -> None:
     theirs = re.compile("Input|Tuple|List|String|Field|should|valid|instance|character|1 letters|1 items")
     words = {plain(one["msg"]) for one in caught.value.errors() if one["type"] != "extra_forbidden"}
     assert {one for one in words if theirs.search(one)} == set()
+
+
+def test_a_number_that_is_infinite_for_networks_is_refused() -> None:
+    """They reckon in 32 bits; torch would say so in a traceback, or nothing at all."""
+    with pytest.raises(ConfigError, match=r"adaptive_limit: must be at most 1e\+30 \(got 1e\+300\)"):
+        resolve({"preset": "demo"}, ["vae.discriminator.adaptive_limit=1e300"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import os
 import signal
@@ -262,6 +263,31 @@ def test_loading_leaves_the_global_generator_alone(tmp_path: Path) -> None:
     list(load_batches(build(tmp_path), StepOrder(0, 5, 4, 0, 2)))
 
     assert torch.equal(torch.get_rng_state(), before)
+
+
+TORN = """
+import os, signal, threading, torch
+def break_off():
+    raise ConnectionResetError
+class Torn:
+    def __reduce__(self):
+        threading.Timer(1, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        return break_off, ()
+class Tearing(torch.utils.data.Dataset):
+    def __getitem__(self, key):
+        return Torn()
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_one_line_before_it_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it was sending is torn, while the system still counts it among the living, as on a busy machine."""
+    (tmp_path / "tearing_set.py").write_text(TORN)  # a module of its own: the process that loads imports it too
+    monkeypatch.syspath_prepend(tmp_path)
+    tearing = importlib.import_module("tearing_set").Tearing()
+
+    with pytest.raises(ResourceError, match=r"^a process that loads data was ended from outside"):
+        list(prefetch(load_items(tearing, [1], workers=1)))  # in a thread, as trainings do
 
 
 @pytest.mark.slow

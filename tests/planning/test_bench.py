@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-from latentart.cli.measuring import row_of
+from latentart.cli.measuring import amount, row_of
 from latentart.planning.bench import Rate
 from latentart.planning.pictures import rate_beyond
 from latentart.planning.rates import Copy, Products, products_of
+from latentart.planning.visit import cpu_seconds, forget_peak, held_bytes
 from latentart.process.devices import Placement
 
 Run = Callable[..., Any]
@@ -61,6 +63,22 @@ def test_a_line_says_what_it_knows() -> None:
     assert row_of(Rate("sample", note="no time was left"))[0] == "sample: no time was left"
 
 
+def test_what_the_studio_takes_is_told_in_its_unit() -> None:
+    """Seconds, bytes, shares, or that this system does not tell."""
+    found = [amount(0.256, "s"), amount(19e6, "bytes"), amount(0.0034, "share"), amount(None, "s")]
+
+    assert found == ["0.26 s", "19 MB", "0.3%", "-"]
+
+
+def test_a_process_tells_what_it_takes() -> None:
+    """This one does; where there is none, or another system, nobody tells."""
+    block = bytearray(b"x") * (64 << 20)
+    assert (held_bytes(os.getpid()) or len(block)) >= len(block)
+    assert (cpu_seconds(os.getpid()) or 1.0) > 0
+    assert held_bytes(2**30) is cpu_seconds(2**30) is None
+    assert not forget_peak(2**30)
+
+
 @pytest.mark.slow
 def test_every_part_has_its_rate_and_nothing_is_changed(workspace: Path, run: Run, snapshot: Run) -> None:
     """In a trained workspace, on its own pictures."""
@@ -72,12 +90,15 @@ def test_every_part_has_its_rate_and_nothing_is_changed(workspace: Path, run: Ru
     found = json.loads(done.out)
     rates = {rate["name"]: rate for rate in found["rates"]}
     stages = [f"train vae {name}" for name in ("l1", "adversarial", "lpips", "hires")]
-    assert list(rates) == ["clean", "encode", "sample, 3 x ddim", "train ldm", *stages]
+    assert list(rates) == ["clean", "encode", "sample, 3 x ddim", "studio", "train ldm", *stages]
     assert all(rate["per_second"] > 0 for rate in rates.values())
     assert rates["train vae hires"]["resolution"] == 64
     assert 0 <= rates["train ldm"]["data_share"] < 1
     assert found["machine"]["precision"] == "fp32"
     assert min(found["machine"]["matrix"], found["machine"]["copy"]) > 0
+    waits = {wait["name"]: wait["value"] for wait in found["waits"]}
+    assert len(waits) == 7
+    assert 0 < waits["first coarse picture"] < waits["fine picture"]
     assert not any("drawn" in note for note in found["notes"])
     assert snapshot(workspace) == before
 

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from latentart.errors import UsageError
-from latentart.reporting.page import MARK
+from latentart.reporting.page import MARK, render
 from latentart.reporting.report import LEAST_PREVIEWS, MAX_PREVIEWS, build_page, find_run, report
 
 Run = Callable[..., Any]
@@ -181,6 +181,7 @@ def test_a_run_of_epochs_is_finished_where_its_model_says_so(
 
     assert (page.verdict and page.verdict[0]) == verdict
     assert page.facts["steps"] == ("16" if stage else f"16 of {about['training'][kind]['steps']}")
+    assert (f"<code>latentart evaluate {kind}</code>" in render(page)) == (verdict is not None)
 
 
 def test_verdicts_that_are_alike_are_one_row(learned: Path) -> None:

@@ -380,7 +380,10 @@ IN = ("--init-image", "in.png")
         (["--size", "big"], "'big' is not a size."),
         (["--label", "genre=portrait"], "'genre=portrait': this model knows no labels beside its styles."),
         ([*IN, "--mask", "small.png"], "small.png has 8x8, in.png 48x48: they must be of one size."),
-        ([*IN, "--mask", "black.png"], "black.png is white nowhere."),
+        (
+            [*IN, "--mask", "black.png"],
+            "black.png is white nowhere. White is what is painted anew, within the part drawn: the lightest gray",
+        ),
         ([*IN, "--mask", "clear.png"], "clear.png is white nowhere."),
         ([*IN, "--mask", "edge.png", "--size", "16x48"], "edge.png is white nowhere."),
         (["--init-image", "line.png"], "the picture to begin from has 1x5000 pixels"),

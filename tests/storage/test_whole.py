@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,17 +16,20 @@ import pytest
 import torch
 from PIL import Image
 
+from latentart.config.base import read_json_object
 from latentart.core.ema import Ema
 from latentart.data.cleaning.picture import CleanRules, decide_pictures
 from latentart.data.cleaning.raw_files import RawFile
-from latentart.data.index import write_lines
+from latentart.data.index import read_index, write_lines
 from latentart.data.latent_cache import CacheLayout, write_shards
 from latentart.data.pictures.grids import save_png
 from latentart.data.pictures.movies import save_movie
 from latentart.data.synthetic.art import write_raw_folder
-from latentart.errors import ResourceError
+from latentart.errors import LatentArtError, ResourceError
 from latentart.model.averages import save_average
 from latentart.reporting.report import report
+from latentart.sampling.settings import read_drawing
+from latentart.scoring.evaluate_ldm import EVALUATIONS, require_place_for_evaluation
 from latentart.storage.folders import commit_folder
 from latentart.storage.json_files import write_json_atomic
 from latentart.storage.whole import is_alive, remove_temporaries, whole_file
@@ -142,3 +147,45 @@ def test_a_process_whose_end_nobody_has_noticed_does_not_run() -> None:
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
 
         assert (runs, is_alive(process.pid)) == (True, False)
+
+
+@pytest.fixture
+def pipe(tmp_path: Path) -> Iterator[Path]:
+    """Return a named pipe; who waits on it is called after five seconds."""
+
+    def call(*_: object) -> None:
+        raise TimeoutError("it waits for ever")
+
+    before = signal.signal(signal.SIGALRM, call)
+    signal.alarm(5)
+    os.mkfifo(tmp_path / "pipe")
+    yield tmp_path / "pipe"
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def read_drawn(path: Path) -> object:
+    """Read what a picture was drawn from."""
+    return read_drawing(path, None, None)  # type: ignore[arg-type]  # no model is asked
+
+
+@pytest.mark.parametrize("read", [read_json_object, read_index, read_drawn])
+def test_nobody_waits_on_a_pipe(pipe: Path, read: Callable[[Path], object]) -> None:
+    """In the place of a file of the workspace it is refused in one line that names it."""
+    with pytest.raises(LatentArtError, match=re.escape(f"{pipe}") + ".* no plain file"):
+        read(pipe)
+
+
+def test_a_run_does_not_wait_to_write_into_a_pipe(pipe: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Its log is one warning, in no system's words; an evaluation is refused before its work."""
+    for name in ("metrics.jsonl", "log.txt", EVALUATIONS):
+        os.mkfifo(tmp_path / name)
+
+    log = RunLog(tmp_path)
+    log.metrics(1, loss=1.0)
+    log.note("said")
+
+    (record,) = caplog.records
+    assert "goes on without it: it is no plain file" in record.getMessage()
+    with pytest.raises(ResourceError, match="no plain file"):
+        require_place_for_evaluation(tmp_path)

@@ -140,6 +140,128 @@ def test_the_keyboard_alone_draws_and_keeps(
     assert driver.get_log("browser") == []
 
 
+def test_a_kept_picture_opens_with_its_sliders_on_a_phone(studio: tuple[str, Path], browse: Callable[..., Any]) -> None:
+    """By keyboard alone: two styles are blended, the picture kept, all changed, and the kept one opened again."""
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    driver = browse(studio[0], SIZES["phone"])
+    first = wait_for(driver, RESTS)
+    shares = "return [...document.querySelectorAll('.style output, #how output')].map((one) => one.textContent)"
+    pixels = "return document.getElementById('picture').src"
+    command = "return document.getElementById('command').textContent"
+
+    def press(*keys: str) -> None:
+        ActionChains(driver).send_keys(*keys).perform()
+
+    driver.execute_script("document.querySelectorAll('.style input')[1].focus()")
+    press(*[Keys.ARROW_RIGHT] * 3)
+    wait_for(driver, f"const text = (() => {{ {command} }})(); return text.includes('+') && text")
+    wait_for(driver, RESTS)
+    blended, drawn = driver.execute_script(shares), driver.execute_script(pixels)
+    driver.execute_script("document.getElementById('plane').focus()")
+    press("k")
+    wait_for(driver, "return document.querySelector('.card.new')")
+    press("r")
+    wait_for(driver, f"const d = (() => {{ {RESTS} }})(); return d && d !== {first!r}")
+    driver.execute_script("document.querySelectorAll('.style button')[2].focus()")
+    press(Keys.ENTER)
+    wait_for(driver, f"const text = (() => {{ {command} }})(); return !text.includes('+')")
+    assert driver.execute_script(shares) != blended
+    driver.execute_script("document.querySelector('.card button').focus()")
+    press(Keys.ENTER)
+    wait_for(driver, f"const d = (() => {{ {RESTS} }})(); return d === {first!r}")
+
+    assert blended[:3] == ["97 %", "3 %", ""]
+    assert driver.execute_script(shares) == blended
+    assert driver.execute_script(pixels) == drawn
+    assert driver.get_log("browser") == []
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+def test_the_nearest_training_pictures_are_shown(
+    studio: tuple[str, Path], browse: Callable[..., Any], size: tuple[int, int]
+) -> None:
+    """N shows them, Enter looks at one, Escape goes back to where it was."""
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    driver = browse(studio[0], size)
+    wait_for(driver, RESTS)
+    driver.execute_script("document.getElementById('plane').focus()")
+    ActionChains(driver).send_keys("n").perform()
+    seen = "[...document.querySelectorAll('#nearest img')].filter((one) => one.naturalWidth).length === 8"
+    wait_for(driver, f"return {seen}")
+    driver.execute_script("document.querySelector('#nearest button').focus()")
+    ActionChains(driver).send_keys(Keys.ENTER).perform()
+    wait_for(driver, "const [image, text] = look.children; return look.open && image.naturalWidth && text.textContent")
+    wide = driver.execute_script("return [document.documentElement.scrollWidth, look.getBoundingClientRect().right]")
+    assert max(wide) <= size[0]
+    ActionChains(driver).send_keys(Keys.ESCAPE).perform()
+    wait_for(driver, "return !look.open")
+
+    assert driver.execute_script("return document.activeElement.closest('#nearest') !== null")
+    assert driver.get_log("browser") == []
+
+
+def test_more_kept_pictures_come_as_they_are_scrolled_to(
+    cleaned: Path, story: Any, serve: Callable[[Path], Any], browse: Callable[..., Any]
+) -> None:
+    """A hundred and fifty of them, without a model."""
+    (cleaned / "samples").mkdir()
+    source = next((story.folder / "samples").glob("*.png"))
+    for number in range(150):
+        shutil.copy(source, cleaned / f"samples/{number}.png")
+    driver = browse(f"http://{serve(cleaned).host}", SIZES["phone"])
+    count = "document.querySelectorAll('.card').length"
+    wait_for(driver, f"return {count} >= 60")
+    assert driver.execute_script(f"return {count}") < 150
+    wait_for(driver, f"scrollTo(0, document.body.scrollHeight); return {count} === 150")
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+def test_what_is_not_there_is_a_sentence_on_every_tab(
+    workspace: Path, serve: Callable[[Path], Any], browse: Callable[..., Any], size: tuple[int, int]
+) -> None:
+    """No runs and no pictures, a damaged model, a model folder alone: said on the page, and nothing else is offered."""
+    weights = workspace / "runs/ldm/model/denoiser.safetensors"
+    alone = Path(shutil.copytree(weights.parent, workspace.parent / "alone"))
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    driver = browse(f"http://{serve(workspace).host}", size)
+    problem = "return document.getElementById('problem').innerText"
+    assert "denoiser.safetensors" in wait_for(driver, problem)
+    assert_nothing_is_offered(driver, size)
+
+    wait_for(driver, "document.querySelector('.card button')?.click(); return document.getElementById('picture').src")
+    assert "sample --from" in driver.execute_script("return document.getElementById('command').innerText")
+
+    for name in ("runs", "data", "cache", "samples"):
+        shutil.rmtree(workspace / name)
+    driver.get(f"http://{serve(workspace).host}")
+    assert "latentart train" in wait_for(driver, problem)
+    assert_nothing_is_offered(driver, size)
+    for tab, word in (("watch", "latentart train vae"), ("pictures", "latentart clean-data")):
+        driver.execute_script(f"location.hash = '#{tab}'")
+        shown = f"const one = document.querySelector('#{tab} .empty'); return one && !one.hidden && one.innerText"
+        assert word in wait_for(driver, shown)
+        assert_nothing_is_offered(driver, size, tab)
+
+    driver.get(f"http://{serve(alone).host}")
+    wait_for(driver, RESTS)
+    assert driver.execute_script("return document.querySelectorAll('.tabs a:not([hidden])').length") == 1
+    errors = [one for one in driver.get_log("browser") if "400 (Bad Request)" not in one["message"]]
+    assert errors == []
+
+
+def assert_nothing_is_offered(driver: Any, size: tuple[int, int], tab: str = "draw") -> None:
+    """Assert that no control of a tab can be used, and that nothing is wider than the screen."""
+    controls = f"#{tab} :not(.card) > :is(button, input, select):not(:disabled, #copy)"
+    offered = f"return [...document.querySelectorAll('{controls}')].filter((one) => one.checkVisibility())"
+    assert driver.execute_script(f"{offered}.map((one) => one.id)") == []
+    assert driver.execute_script("return document.documentElement.scrollWidth") <= size[0]
+
+
 def test_a_drag_draws_coarsely_on_the_way_and_finely_at_its_end(
     studio: tuple[str, Path], browse: Callable[..., Any]
 ) -> None:
@@ -160,6 +282,17 @@ def test_a_drag_draws_coarsely_on_the_way_and_finely_at_its_end(
 
     assert after != before
     assert driver.get_log("browser") == []
+
+
+def test_a_look_again_keeps_the_focus(studio: tuple[str, Path], browse: Callable[..., Any]) -> None:
+    """Who holds the slider over time by keyboard still does after the runs were asked for again."""
+    driver = browse(f"{studio[0]}#watch")
+    wait_for(driver, "return [...document.querySelectorAll('.run summary')].at(-1)?.focus() === undefined")
+    asked = "performance.getEntriesByType('resource').filter((one) => one.name.endsWith('/api/watch')).length"
+    before = driver.execute_script(f"return {asked}")
+    wait_for(driver, f"return {asked} > {before + 1}")
+
+    assert driver.execute_script("return document.activeElement.matches('.run summary')")
 
 
 def test_hostile_names_are_text(studio: tuple[str, Path], browse: Callable[..., Any]) -> None:

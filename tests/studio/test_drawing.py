@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterator
@@ -15,8 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from starlette.testclient import TestClient
 
+from latentart.studio.answers import id_of
 from latentart.studio.app import build_app
 from latentart.studio.drawing import Desk
 from latentart.studio.studio import find_place, make_easel, other_routes
@@ -164,10 +167,10 @@ def test_kept_pictures_have_ids_and_a_walk_between_them(
     walk = {"window": "w", "start": ends[0]["id"], "end": ends[1]["id"], "frames": 4}
     *steps, end = events_of(client.post("/api/walk", json=walk))
     kept = client.get("/api/kept").json()["kept"]
-    movie = client.get(f"/api/kept/{end['kept']}")
+    movie = client.get(f"/api/kept/{end['kept']['id']}")
 
     assert steps[-1] == {"done": 4, "of": 4}
-    assert kept[0]["id"] == end["kept"]
+    assert kept[0] == end["kept"]
     assert {one["id"] for one in ends} <= {one["id"] for one in kept}
     assert movie.headers["content-type"] == "image/webp"
     again = run(folder, "sample", "--from", folder / "samples" / kept[0]["name"], "--out", tmp_path / "again.webp")
@@ -322,6 +325,40 @@ def test_links_and_other_files_are_not_shown(shared: tuple[TestClient, Path], tm
     assert client.get("/api/kept").json()["kept"] == before
 
 
+def test_hundreds_of_kept_pictures_come_by_pages(cleaned: Path) -> None:
+    """Newest first, each once, whatever is kept or deleted meanwhile; the oldest can be asked for at once."""
+    samples = cleaned / "samples"
+    (samples / "all").mkdir(parents=True)
+    about = PngInfo()
+    about.add_text("latentart", json.dumps({"style": "Cubism", "seed": 1}))
+    Image.new("RGB", (8, 8)).save(samples / "0.png", pnginfo=about)
+    content = (samples / "0.png").read_bytes()
+    for number in range(700):
+        path = samples / ("all" if number % 2 else "") / f"{number}.png"
+        path.write_bytes(content)
+        os.utime(path, ns=(10**18, 10**18 + number // 3))
+    oldest = id_of(Path("0.png"))
+    with opened(cleaned) as client:
+        assert client.get(f"/api/kept/{oldest}").content == content
+        page = client.get("/api/kept").json()
+        (samples / "new.png").write_bytes(content)
+        (samples / page["kept"][-1]["name"]).unlink()
+        found = page["kept"]
+        while page["next"]:
+            page = client.get("/api/kept", params={"after": page["next"]}).json()
+            found += page["kept"]
+
+    assert len({one["id"] for one in found}) == len(found) == 700
+    assert [one["modified"] for one in found] == sorted((one["modified"] for one in found), reverse=True)
+    assert found[-1]["id"] in {id_of(Path(name)) for name in ("0.png", "2.png", "all/1.png")}
+
+
+@pytest.mark.parametrize("mark", ["-", "x-y", "\u0663-a", "9" * 400 + "-a", "1000", "../.."])
+def test_a_mark_that_is_none_begins_anew(shared: tuple[TestClient, Path], mark: str) -> None:
+    """Or has nothing after it; neither is an error."""
+    assert shared[0].get("/api/kept", params={"after": mark}).status_code == 200
+
+
 def test_a_workspace_without_a_model_says_what_to_do(cleaned: Path) -> None:
     """On the page, which is served all the same."""
     with opened(cleaned) as client:
@@ -330,7 +367,7 @@ def test_a_workspace_without_a_model_says_what_to_do(cleaned: Path) -> None:
         assert client.get("/").status_code == 200
         assert answer.status_code == 400
         assert "latentart train vae" in answer.json()["error"]
-        assert client.get("/api/kept").json() == {"kept": []}
+        assert client.get("/api/kept").json() == {"kept": [], "next": ""}
 
 
 def test_a_damaged_model_is_named_and_a_mended_one_is_drawn_with(workspace: Path) -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +18,7 @@ from PIL import Image
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
+from latentart.data.cleaning.report import CleanReport, Dropped, write_report
 from latentart.data.index import read_index
 from latentart.errors import LatentArtError
 from latentart.studio.answers import explain
@@ -49,17 +51,30 @@ def test_pictures_are_shown_by_style_and_place(story: Any) -> None:
 
 
 def test_what_was_flagged_stands_beside_its_twin(workspace: Path) -> None:
-    """And what was dropped has its reason; names are text."""
+    """And what was dropped has its reason, in a report of any size; names are text."""
     entries = read_index(workspace / "data/index.jsonl")
     cubism = [entry.source for entry in entries if entry.style == "Cubism"]
-    flagged = [{"source": cubism[0], "reason": "near_duplicate", "detail": f"looks like {cubism[3]}"}]
-    dropped = [{"source": "a/<b>.jpg", "reason": "truncated", "detail": "x"}, "damaged", {"source": 7}]
-    (workspace / "data/report.json").write_text(json.dumps({"flagged": flagged, "dropped": dropped}))
+    flagged = [Dropped(cubism[0], "Cubism", "near_duplicate", f"looks like {cubism[3]}")]
+    dropped = [Dropped(f"a/<b>{number}.jpg", "a", "truncated", 100 * "x") for number in range(3000)]
+    report = CleanReport(kept=15, styles={}, dropped=dropped, flagged=flagged, conflicts=[], warnings=[])
+    write_report(workspace / "data", report)
     with looking(workspace) as client:
         told = client.get("/api/pictures").json()
 
+    assert (workspace / "data/report.json").stat().st_size > 400_000
     assert [(item["place"], item["twin"]) for item in told["flagged"]] == [([0, 0], [0, 3])]
-    assert [item["source"] for item in told["dropped"]] == ["a/<b>.jpg", "7"]
+    assert [item["source"] for item in told["dropped"]] == [item.source for item in dropped]
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"dropped": 7}', '{"dropped": [\n "damaged"\n]}'])
+def test_a_report_that_cannot_be_read_lists_nothing(workspace: Path, text: str) -> None:
+    """The pictures are there all the same."""
+    (workspace / "data/report.json").write_text(text)
+    with looking(workspace) as client:
+        told = client.get("/api/pictures").json()
+
+    assert (told["flagged"], told["dropped"]) == ([], [])
+    assert len(told["styles"]) == 3
 
 
 def test_the_map_holds_every_picture(story: Any) -> None:
@@ -74,13 +89,19 @@ def test_the_map_holds_every_picture(story: Any) -> None:
 
 
 def test_pictures_are_shown_while_something_is_measured(story: Any) -> None:
-    """To train the judge for the nearest ones takes half a minute; no thumbnail waits for that."""
+    """To train the judge for the nearest ones takes half a minute; however many wait for it, no thumbnail does."""
     pictures = Pictures(story.folder / "data", story.folder / "cache")
-    with TestClient(Starlette(routes=pictures.routes())) as client, pictures._measuring:
+    with TestClient(Starlette(routes=pictures.routes())) as client, ThreadPoolExecutor(50) as crowd:
+        assert client.portal is not None
+        client.portal.call(pictures._measuring.acquire)
+        maps = [crowd.submit(client.get, "/api/pictures/map") for _ in range(50)]
         version = client.get("/api/pictures").json()["version"]
         shown = client.get(f"/api/pictures/160/{version}/0/0")
+        assert not any(one.done() for one in maps)
+        client.portal.call(pictures._measuring.release)
 
     assert shown.status_code == 200
+    assert {one.result().status_code for one in maps} == {200}
 
 
 def test_the_widest_directions_are_those_of_the_singular_values() -> None:
@@ -121,6 +142,18 @@ def test_no_clean_set_is_a_sentence(tmp_path: Path) -> None:
 
     assert answer.status_code == 400
     assert "latentart clean-data" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("line", ["{", '{"style": 1, "source": "a"}', "[]", "\xff", '{"source": "a"}'])
+def test_a_damaged_set_is_a_sentence(workspace: Path, line: str) -> None:
+    """That names the line."""
+    with (workspace / "data/index.jsonl").open("a", encoding="latin-1") as index:
+        index.write(line + "\n")
+    with looking(workspace) as client:
+        answer = client.get("/api/pictures")
+
+    assert answer.status_code == 400
+    assert "line 16: the index is damaged" in answer.json()["error"]
 
 
 def test_many_rows_are_read_once(story: Any, tmp_path: Path) -> None:

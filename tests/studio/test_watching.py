@@ -32,7 +32,7 @@ def write_line(run: Path, step: int, **numbers: Any) -> None:
     """Add a line to a run's numbers, as a training does."""
     run.mkdir(parents=True, exist_ok=True)
     with (run / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps({"step": step, "loss": 1 / step, "plain_loss": 1 / step, "time": step, **numbers}) + "\n")
+        file.write(json.dumps({"step": step, "loss": 1 / step, "plain_loss": 1 / step, "time": step} | numbers) + "\n")
 
 
 def test_the_runs_of_a_workspace_are_told(story: Any) -> None:
@@ -64,6 +64,23 @@ def test_a_run_that_grows_is_read_on_and_one_that_went_back_anew(tmp_path: Path)
         (run / "metrics.jsonl").write_text("")
         write_line(run, 4)
         assert runs_of(client)["ldm"]["training"] == [[4, 0.25]]
+
+
+def test_a_run_that_began_anew_and_has_come_further_is_read_anew(tmp_path: Path) -> None:
+    """As where nobody looked for a while: the file is longer than before, in the same place."""
+    run = tmp_path / "ldm"
+    for step in range(1, 40):
+        write_line(run, step)
+    with watching(tmp_path) as client:
+        assert runs_of(client)["ldm"]["step"] == 39
+        (run / "metrics.jsonl").write_text("")
+        for step in range(1, 60):
+            write_line(run, step, time=100 + step)
+        (run / "metrics.jsonl").touch()
+        told = runs_of(client)["ldm"]
+        assert [step for step, _ in told["training"]] == list(range(1, 60))
+        write_line(run, 60)
+        assert [step for step, _ in runs_of(client)["ldm"]["training"]] == list(range(1, 61))
 
 
 def test_kept_runs_stand_beside_the_current_one(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_a_raw_folder_without_a_sound_picture_is_refused(run: Run, init_tiny: Ru
     done = run(art, "clean-data", "data.workers=1")
 
     assert done.code == 4
-    assert done.err.splitlines()[-1].startswith("error: No sound picture among the 1 files")
+    assert done.err.splitlines()[-1].startswith("error: No sound picture among 1 file in")
     assert "dropped Cubism/a.jpg: web_page" in done.out
     assert not (art / "data").exists()
 

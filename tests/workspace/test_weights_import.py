@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from latentart.errors import ModelError
+from latentart.model.weights import foreign
 from latentart.model.weights.foreign import load_pickled
 
 Run = Callable[..., Any]
@@ -212,6 +213,29 @@ def test_what_tensors_do_not_need_is_never_called(tmp_path: Path, form: str, mon
     if form == "archive behind":
         with zipfile.ZipFile(path, "a") as archive:
             archive.writestr("a", b"a")
+
+    with pytest.raises(ModelError, match="UnpicklingError"):
+        load_pickled(path)
+
+
+def laughs() -> Any:
+    """Return a tuple of ten tuples, each of which is ten of others, and so on: few objects, of 10^20 items."""
+    found: tuple[Any, ...] = ()
+    for _ in range(20):
+        found = (found,) * 10
+    return found
+
+
+@pytest.mark.parametrize("form", ["zip", "raw"])
+@pytest.mark.parametrize("content", [[()] * 1001, laughs()], ids=["many", "nested"])
+def test_a_pickle_of_endless_work_is_not_read_on(
+    tmp_path: Path, form: str, content: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each opcode takes a millionth of a second, and 64 MB have as many; what is a key is hashed, with all in it."""
+    monkeypatch.setattr(foreign, "MAX_OPCODES", 1000)
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("built"))
+    path = tmp_path / "a.pt"
+    torch.save(content, path) if form == "zip" else path.write_bytes(pickle.dumps(content, protocol=2))
 
     with pytest.raises(ModelError, match="UnpicklingError"):
         load_pickled(path)

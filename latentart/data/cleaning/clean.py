@@ -23,7 +23,7 @@ from latentart.data.cleaning.label_table import (
     Labels,
     read_labels,
 )
-from latentart.data.cleaning.levels import doubt_level
+from latentart.data.cleaning.levels import doubt_level, links_passed_over
 from latentart.data.cleaning.picture import PARTS, CleanRules, Job, decide_pictures
 from latentart.data.cleaning.raw_files import check_folders, find_raw_files, find_styles, root_of_links
 from latentart.data.cleaning.report import BESIDE, REMEDIES, CleanReport, count_reasons, make_report, write_report
@@ -32,6 +32,7 @@ from latentart.data.index import IndexEntry, read_index, write_index
 from latentart.data.names import near_names
 from latentart.data.slug import slugs
 from latentart.errors import ConfigError, DataError, ResourceError
+from latentart.printable import counted
 from latentart.storage.whole import remove_temporaries
 
 INDEX = "index.jsonl"
@@ -149,18 +150,23 @@ class Cleaning:
         if not report.kept:
             reasons = count_reasons(dropped)
             reason, number = min(reasons.items(), key=lambda pair: pair[0] in BESIDE)  # the first that is none
-            msg = f"No sound picture among the {len(dropped)} files in {str(self.raw)!r}: {number} dropped as {reason}."
-            raise NothingKeptError(msg, REMEDIES[reason], report)
+            first = next(item for item in dropped if item.reason == reason)
+            shown = "" if reason == "missing" else f", first {first.source!r} ({first.detail})"  # a table's words
+            among = f"No sound picture among {counted(len(dropped), 'file')} in {str(self.raw)!r}"
+            hint = REMEDIES["not_a_picture" if reason in BESIDE else reason]
+            raise NothingKeptError(f"{among}: {number} dropped as {reason}{shown}.", hint, report)
         return report
 
     def _warnings(self) -> list[str]:
         near = [
-            f"{' and '.join(map(repr, group))} are styles of their own, though only case or spaces differ: rename one?"
+            f"{' and '.join(map(repr, group))} are styles of their own, though they look nearly the same: rename one?"
             for group in near_names(self.styles)
         ]
         if self.rules.link_root:
             place = str(root_of_links(self.raw, self.rules.link_root))
             near.append(f"Links are followed into {place!r} and nowhere else.")
+        else:
+            near += links_passed_over(self.raw)
         doubts = [] if self.is_level_chosen else doubt_level(self.raw)
         return [*(doubts if self.labels is None else self.labels.warnings), *near]
 

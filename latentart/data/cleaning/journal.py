@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ FLAT = "CAST('all one color' AS BLOB)"
 KEPT = "reason = '' AND source NOT IN (SELECT source FROM marks WHERE is_dropped)"
 DECIDED = tuple(item.name for item in fields(Decision))
 COLUMNS = ", ".join(DECIDED)
+VALUES, TEXTS = attrgetter(*DECIDED), {DECIDED.index("source"), DECIDED.index("detail")}
 
 
 @contextmanager
@@ -265,8 +267,8 @@ def _decision(row: Sequence[Any]) -> Decision:
 
 
 def _row(decision: Decision) -> tuple[Any, ...]:
-    values = {name: getattr(decision, name) for name in DECIDED}
-    return tuple({**values, "source": _bytes(decision.source), "detail": _bytes(decision.detail)}.values())
+    values = VALUES(decision)
+    return tuple(_bytes(value) if i in TEXTS else value for i, value in enumerate(values))
 
 
 def _bytes(text: str) -> bytes:

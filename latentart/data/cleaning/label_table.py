@@ -13,14 +13,23 @@ from pathlib import Path
 from latentart.data.index import MAX_NAME
 from latentart.data.names import one_spelling
 from latentart.errors import ConfigError, DataError, listed, nearest
+from latentart.printable import counted
 
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "image", "image_path", "file_path", "picture")
+LIKELY_PATHS = (  # where none of those is there, without what stands between words
+    *("filepath", "imagepath", "imgpath", "relativepath", "relpath", "fullpath", "imagefile", "imagefilename"),
+    *("imagename", "img", "photo", "url", "imageurl", "imgurl"),
+)
 DEFAULT_TABLE = "labels.csv"
 DEFAULT_LABEL = "style"  # what the names of folders are, where there is no table
 DELIMITERS = ",\t;|"
+ODD_DELIMITERS = "^~\x1f:"  # where there is none of those, and one of them sets a column of paths apart
 EXCELS_WORD = re.compile(r'"?sep=(.)"?\s*')  # a first line that names the separator
-LIST = re.compile(r"""\[\s*(?:(?:'[^']*'|"[^"]*")\s*(?:,\s*)?)*\]""")
-ITEM = re.compile(r"""'([^']*)'|"([^"]*)\"""")
+QUOTED, COMMA = r"""(?:'[^']*'|"[^"]*")""", r"\s*(?:,\s*)?"
+LISTS = rf"\[\s*(?:(?:{QUOTED}|-?[\d.]++){COMMA})*\]|\(\s*(?:{QUOTED}{COMMA})*\)|{{\s*(?:{QUOTED}{COMMA})*}}"
+LIST = re.compile(LISTS)  # of Python and JSON: a list, a tuple, a set
+ITEM = re.compile(r"""'([^']*)'|"([^"]*)"|(-?[\d.]++)""")
+NO_LABEL = ("nan", "none", "null", "<na>", "n/a", "#n/a")  # as programs write what is missing
 TYPED = r"(^|{0})[ ]*[“”„‟«»‘’‚]([^“”„‟«»‘’‚{1}]*)[“”‟«»‘’](?=[ ]*(?:{0}|[\r\n]|$))"  # a cell in typographic quotes
 OTHER_FILES = {
     b"PK\3\4": "a workbook or another archive",
@@ -29,6 +38,7 @@ OTHER_FILES = {
     b"SQLite": "a database",
     b"{": "JSON",
     b"[": "JSON",
+    b"<": "HTML or XML",
 }
 
 
@@ -101,18 +111,16 @@ def read_labels(path: Path, label: str) -> Labels:
         DataError: the file cannot be read, or has no column of paths.
         ConfigError: there is no column ``label``.
     """
-    is_wide = _refuse_others(path) in (b"\xff\xfe", b"\xfe\xff")
-    encoding, errors = ("utf-16", "replace") if is_wide else ("utf-8-sig", "surrogateescape")
+    encoding = _encoding_of(_refuse_others(path))
+    errors = "surrogateescape" if encoding == "utf-8-sig" else "replace"
     with _errors_named(path), path.open(encoding=encoding, errors=errors, newline="") as file:
-        first = file.readline()
-        named = EXCELS_WORD.fullmatch(first)
-        start = file.tell() if named else 0
-        header = file.readline() if named else first
+        separator, skipped, start = "", 0, 0
+        while (header := file.readline()) and (not header.strip() or EXCELS_WORD.fullmatch(header)):
+            separator, skipped, start = header.strip(' "\r\n')[4:] or separator, skipped + 1, file.tell()
         quote = "'" if re.match(r"\s*'[^']*'", header) else '"'
-        header = re.sub(f"{quote}[^{quote}]*{quote}", "", header)
         file.seek(start)
         # a space after a delimiter would keep quotes from being seen as such
-        delimiter = named[1] if named else max(DELIMITERS, key=header.count)
+        delimiter = separator or _delimiter_of(header, quote)
         quoted = re.compile(TYPED.format(re.escape(delimiter), quote))
         lines = (quoted.sub(rf"\1{quote}\2{quote}", line) for line in file)
         table = csv.reader(lines, delimiter=delimiter, quotechar=quote, skipinitialspace=True)
@@ -124,14 +132,37 @@ def read_labels(path: Path, label: str) -> Labels:
                 columns.setdefault(name, i)
         label = _label_column(path, list(columns), label)
         odd = _OddRows(path.name)
-        numbered = ((table.line_num, cells) for cells in table)
+        numbered = ((table.line_num + skipped, cells) for cells in table)
         rows = _read_rows(numbered, path_column, list(columns.values()), len(names), odd)
+    twice = [name for name in columns if names.count(name) > 1]
+    told = [f"{path.name}: of several columns of one name the first counts: {_listed(twice)}."] if twice else []
     written = {normal: source for source in rows if (normal := normal_path(source)) != source}
-    return Labels(tuple(columns), label, rows, written, odd.warnings())
+    return Labels(tuple(columns), label, rows, written, [*told, *odd.warnings()])
+
+
+def _encoding_of(start: bytes) -> str:
+    """Return the encoding of a text that starts so, with a byte order mark or, of ASCII letters, without."""
+    if start[:4] in (b"\xff\xfe\0\0", b"\0\0\xfe\xff"):
+        return "utf-32"
+    if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "utf-16"
+    return {(False, True): "utf-16-le", (True, False): "utf-16-be"}.get(
+        (start[:1] == b"\0", start[1:2] == b"\0"), "utf-8-sig"
+    )
+
+
+def _delimiter_of(header: str, quote: str) -> str:
+    bare = re.sub(f"{quote}[^{quote}]*{quote}", "", header)
+    usual = max(DELIMITERS, key=bare.count)
+    if usual in bare:
+        return usual
+    # any file may be named as a table: it is cut, and then quoted, only where that makes sense
+    names = {odd: [name.strip(" \"'\r\n").casefold() for name in header.split(odd)] for odd in ODD_DELIMITERS}
+    return next((odd for odd, held in names.items() if len(held) > 1 and {*PATH_COLUMNS} & {*held}), usual)
 
 
 def _refuse_others(path: Path) -> bytes:
-    """Return the first two bytes of what may be a table.
+    """Return the first bytes of what may be a table.
 
     Raises:
         DataError: it is something else, or cannot be read.
@@ -142,7 +173,7 @@ def _refuse_others(path: Path) -> bytes:
         if start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(signature):
             msg = f"{str(path)!r} is {kind}, no table with comma, tab, semicolon or bar between its columns."
             raise DataError(msg, "Save it as CSV in UTF-8, with a first line that names the columns.")
-    return start[:2]
+    return start
 
 
 class _OddRows:
@@ -158,44 +189,61 @@ class _OddRows:
         self.first.setdefault(what, example)
 
     def warnings(self) -> list[str]:
-        return [f"{self.table}: {number} {what}, first {self.first[what]}." for what, number in self.counts.items()]
+        counts = [(what, counted(number, "row")) for what, number in self.counts.items()]
+        return [f"{self.table}: {count} {what}, first {self.first[what]}." for what, count in counts]
 
 
-def _items_of(value: str) -> list[str]:
-    """Return the items of what was a list in Python, as WikiArt's tables have it; any other value is its own."""
-    if value[:1] == "[" and LIST.fullmatch(value):
-        return [(single or double).strip() for single, double in ITEM.findall(value)]
-    return [value]
+def _label_of(cell: str, odd: set[str]) -> str:
+    """Return the label that a cell holds; of a list of Python's, as WikiArt's tables have it, the first item.
+
+    What is odd about it is added to ``odd``.
+    """
+    label = cell.strip()
+    if label[:1] in tuple("[({") and LIST.fullmatch(label):
+        items = [next(filter(None, found.groups()), "").strip() for found in ITEM.finditer(label)]
+        if len(items) > 1:
+            odd.add("with a list of several labels in a cell, of which the first counts")
+        label = next(filter(None, items), "")
+    if label.casefold() in NO_LABEL:
+        odd.add("with 'nan', 'None' or alike in place of a label")
+        return ""
+    label = one_spelling(label)
+    if any("\udc80" <= letter <= "\udcff" for letter in label):
+        odd.add("with labels that are not UTF-8 (save the table as CSV in UTF-8)")
+    if len(label) > MAX_NAME:
+        odd.add(f"with labels of more than {MAX_NAME} letters, which are left out")
+        return ""
+    return label
 
 
 def _read_rows(
     table: Iterable[tuple[int, Sequence[str]]], path_column: int, columns: Sequence[int], width: int, odd: _OddRows
 ) -> dict[str, tuple[str, ...]]:
     rows: dict[str, tuple[str, ...]] = {}
-    shared: dict[str, str] = {}  # equal values and equal rows are stored once: a table may have a million rows
-    shared_rows: dict[tuple[str, ...], tuple[str, ...]] = {}
+    known: dict[str, tuple[str, tuple[str, ...]]] = {}  # a table may have a million rows of a few labels, stored once
+    shared: dict[tuple[str, ...], tuple[str, ...]] = {}
     for line, cells in table:
         if not any(cells):
             continue
         source = cells[path_column] if path_column < len(cells) else ""
         if not source.strip():
-            odd.add("rows without a path", f"in line {line}")
+            odd.add("without a path", f"in line {line}")
             continue
-        if any(cells[width:]):
-            odd.add("rows with more cells than columns have names", f"in line {line}")
-        values = [_items_of(cells[i].strip()) if i < len(cells) else [""] for i in columns]
-        if any(len(items) > 1 for items in values):
-            odd.add("rows with a list of several labels in a cell, of which the first counts", f"in line {line}")
-        firsts = [one_spelling(next(filter(None, items), "")) for items in values]
-        row = tuple(shared.setdefault(value, value) for value in firsts)
-        if any("\udc80" <= letter <= "\udcff" for value in row for letter in value):
-            odd.add("rows with labels that are not UTF-8 (save the table as CSV in UTF-8)", f"in line {line}")
-        if any(len(value) > MAX_NAME for value in row):
-            odd.add(f"rows with labels of more than {MAX_NAME} letters, which are left out", f"in line {line}")
-            row = tuple(value if len(value) <= MAX_NAME else "" for value in row)
-        row = shared_rows.setdefault(row, row)
+        if len(cells) > width and any(cells[width:]):
+            odd.add("with more cells than columns have names", f"in line {line}")
+        values = []
+        for cell in [cells[i] if i < len(cells) else "" for i in columns]:
+            if cell not in known:
+                found: set[str] = set()
+                known[cell] = _label_of(cell, found), tuple(found)
+            label, remarks = known[cell]
+            values.append(label)
+            for remark in remarks:
+                odd.add(remark, f"in line {line}")
+        row = tuple(values)
+        row = shared.setdefault(row, row)
         if rows.setdefault(source, row) is not row:
-            odd.add("rows that name a picture again with other labels, of which the first count", f"in line {line}")
+            odd.add("with other labels for a picture that was named before", f"in line {line}")
     return rows
 
 
@@ -203,10 +251,14 @@ def _path_column(path: Path, names: Sequence[str]) -> int:
     for i, name in enumerate(names):
         if name.casefold() in PATH_COLUMNS:
             return i
+    bare = [re.sub(r"\W|_", "", name.casefold()) for name in names]
+    if found := [bare.index(word) for word in LIKELY_PATHS if word in bare]:
+        return found[0]
     # a line of one piece may be of any file, as of /etc/passwd, and is quoted nowhere
     what = "its one column" if len(names) == 1 else _listed(names)
     msg = f"{str(path)!r} has no column of paths among {what}."
-    raise DataError(msg, f"Its first line names the columns: call one of them {PATH_COLUMNS[0]!r}.")
+    between = " with comma, tab, semicolon or bar between them" if len(names) < 2 else ""
+    raise DataError(msg, f"Its first line names the columns{between}: call one of them {PATH_COLUMNS[0]!r}.")
 
 
 def _label_column(path: Path, columns: Sequence[str], label: str) -> str:

@@ -39,7 +39,7 @@ EXTENSIONS = {"jpeg": "jpg", "png": "png"}
 LEAST_MEMORY = 512 * 1024 * 1024  # libraries want some, however small the pictures are
 LONGEST_JPEG_SIDE = 65_500
 POLICY = 1  # counts the changes of how pictures are decoded and written
-REASONS = 2  # counts the changes of why files are dropped, which give no kept picture another name
+REASONS = 3  # counts the changes of why files are dropped, which give no kept picture another name
 JUDGED = ("", "too_few_bytes", "too_small", "extreme_aspect")  # what follows from size and rules alone
 LIMITED = ("bomb", "too_large", "time_out")
 
@@ -140,7 +140,9 @@ def decide_picture(job: Job, *, raw: Path, out: Path | None, rules: CleanRules) 
         with open_regular_file(real_file(raw, found.source, rules.link_root)) as file:
             num_bytes = os.fstat(file.fileno()).st_size
             start = file.read(HEAD)
-            reason, detail = rules.refusal(num_bytes) if may_be_picture(start) else name_other_kind(start, found.source)
+            reason, detail = rules.refusal(num_bytes)
+            if not may_be_picture(start):
+                reason, detail = name_other_kind(start, found.source, file)
             if reason not in ("", "not_a_picture"):  # what we cannot name, a decoder may know
                 return _refused(found, rules, reason, detail)
             file.seek(0)

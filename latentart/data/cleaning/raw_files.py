@@ -14,7 +14,11 @@ from latentart.data.pictures.formats import BadImage
 from latentart.errors import ConfigError, DataError
 
 OUTSIDE = "a link out of data.link_root"
-SYSTEM_FOLDERS = ("@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "__MACOSX", "lost+found")
+SYSTEM_FOLDERS = (  # in small letters
+    *("@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "system volume information", "__macosx"),
+    *("lost+found", "captureone"),
+)
+SYSTEM_ENDINGS = (".lrdata", ".lrcat-data")  # of Lightroom's previews
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +198,7 @@ def _raw_file(entry: os.DirEntry[str], source: str, style_of: StyleOf, real: Pat
     if any(is_hidden(part) for part in source.split("/")):
         return RawFile(source, style, reason="hidden", detail="a hidden file or folder, or one of the system")
     if not (entry.is_file(follow_symlinks=False) if real is None else real.is_file()):
-        return RawFile(source, style, reason="not_a_regular_file", detail="a link, pipe or device")
+        return RawFile(source, style, reason="not_a_regular_file", detail=_describe_odd(Path(entry.path)))
     if not style:
         return RawFile(source, style, reason="no_style", detail=detail)
     try:
@@ -203,6 +207,12 @@ def _raw_file(entry: os.DirEntry[str], source: str, style_of: StyleOf, real: Pat
         return RawFile(source, style, reason="unreadable", detail=error.strerror or str(error))
     # a database holds 63 bits, some file systems hold years beyond 2262
     return RawFile(source, style, info.st_size, info.st_mtime_ns % (1 << 63))
+
+
+def _describe_odd(path: Path) -> str:
+    if not path.is_symlink():
+        return "a pipe or device"
+    return f"a link to {os.readlink(path)}{'' if path.exists() else ', which is not there'}"  # noqa: PTH115 - a text
 
 
 def _styles_by_folder(raw: Path, styles: Sequence[str], level: int, link_root: str) -> StyleOf:
@@ -237,6 +247,6 @@ def _source_of(path: Path | None, raw: Path) -> str:
 
 def is_hidden(name: str) -> bool:
     """Return whether a file or folder of this name is passed over: it begins with a dot, or some system keeps it."""
-    if name in SYSTEM_FOLDERS:
+    if name.lower() in SYSTEM_FOLDERS or name.lower().endswith(SYSTEM_ENDINGS):
         return True
     return name.startswith(".") and bool(name.strip("."))  # "..." is a name as people give it

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from latentart.data.index import write_lines
-from latentart.errors import listed
+from latentart.errors import DataError, listed
 from latentart.printable import counted
 
 SCHEMA = 1
+AGAIN = "Run `latentart clean-data` again."
 UNEVEN = 10  # largest style over smallest from which balanced sampling is worth a thought
 MOST_NAMED = 10  # styles without a picture
 REMEDIES = {
@@ -24,8 +25,8 @@ REMEDIES = {
     "extreme_aspect": "Raise data.max_aspect if pictures this long are wanted.",
     "empty": "Copy or download the pictures again: nothing has arrived of them.",
     "not_a_picture": "Check that data.raw is the folder with the pictures.",
-    "lfs_pointer": "Run `git lfs pull` where the pictures come from: these files only point to them.",
-    "web_page": "Download the pictures themselves: their addresses led to pages, as of an error or a login.",
+    "lfs_pointer": "Run `git lfs pull`, or `git annex get .`, where the pictures come from: these only point there.",
+    "web_page": "Download the pictures themselves: their addresses led to pages or errors, as of a login.",
     "other_format": "Save them as PNG or JPEG with the program that makes them; the report names each format.",
     "sidecar": "Nothing: texts, settings and files of the system may lie beside pictures.",
     "hidden": "Nothing; or rename those that are pictures: what begins with a dot is passed over.",
@@ -190,6 +191,26 @@ def _json_lines(values: Mapping[str, Any]) -> Iterator[str]:
         yield from (f",{item}" for item in items)
         yield "]" if isinstance(held, list) else "}"
     yield "}"
+
+
+def read_rows(path: Path, name: str) -> Iterator[dict[str, str]]:
+    """Yield the files that a ``report.json`` has as ``dropped`` or ``flagged``, one line of it at a time.
+
+    Raises:
+        DataError: it cannot be read, or is not such as ``write_report`` writes.
+    """
+    try:
+        with path.open(encoding="utf-8") as file:
+            start = next(line for line in file if line.startswith(f',"{name}": ['))
+            for line in file if start.endswith("[\n") else ():
+                if line == "]\n":
+                    break
+                row = json.loads(line[1:])
+                yield {key: str(row[key]) for key in ("source", "reason", "detail")}
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.", AGAIN) from None
+    except (StopIteration, ValueError, LookupError, TypeError, RecursionError):
+        raise DataError(f"{path} is damaged, or of an older form.", AGAIN) from None
 
 
 def _warnings(kept: int, styles: dict[str, Counter[str]], dropped: list[Dropped]) -> list[str]:

@@ -279,7 +279,7 @@ def _bad_image(error: Exception, file: BinaryIO, start: bytes) -> BadImage:
     is_unknown = isinstance(error, UnidentifiedImageError)  # its text holds an address, which differs in every run
     if is_unknown and not looks_like_picture(start):
         file.seek(0)
-        return BadImage(*name_other_kind(file.read(HEAD), ""))
+        return BadImage(*name_other_kind(file.read(HEAD), "", file))
     if is_cut(file):
         return BadImage("truncated", "the file ends before the picture does")
     if is_unknown and is_tiff(start):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickletools
 import warnings
 import zipfile
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from latentart.storage.tensors import load_matching, read_tensors
 MAX_DEPTH = 6  # of objects in objects; checkpoints of trainers have two or three
 MAX_GROUPS = 1000
 MAX_PICKLE_BYTES = 64 * 2**20  # of the names and shapes; the tensors lie beside them
+MAX_OPCODES = 3_000_000  # of each; a checkpoint of thousands of tensors has a tenth
 PICKLES = 5  # of an old file: three of its kind, the objects, the names of what follows
 CALLED = {
     *(
@@ -143,29 +145,60 @@ def _require_plain_pickle(file: IO[bytes]) -> None:
     """Read the opcodes of a pickle, and build nothing, up to its end.
 
     Raises:
-        UnpicklingError: it is no pickle, or names something that tensors do not need, as bytearray, which may ask for
-            any number of bytes.
+        UnpicklingError: it is no pickle, too long, or names something that tensors do not need, as bytearray, which
+            may ask for any number of bytes.
     """
-    for code, argument, _ in pickletools.genops(file):
+    sizes = _Sizes()
+    for number, (code, argument, _) in enumerate(pickletools.genops(file)):
         is_named = code.name in ("INST", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4")  # with names that stand elsewhere
         if is_named or (code.name == "GLOBAL" and argument not in CALLED):
             raise UnpicklingError(f"names {argument}")
+        if number == MAX_OPCODES or sizes.after(code, argument) > MAX_OPCODES:
+            raise UnpicklingError("is too much")
+
+
+class _Sizes:
+    """How many items each object of a pickle has, all told: of tuples in tuples whoever hashes one meets them all."""
+
+    def __init__(self) -> None:
+        self.stack: list[int | None] = []  # None where a mark lies
+        self.memo: dict[Any, int] = {}
+
+    def after(self, code: pickletools.OpcodeInfo, argument: object) -> int:
+        """Follow an opcode, and return the size of what it leaves on top."""
+        if "PUT" in code.name or code.name == "MEMOIZE":
+            self.memo[len(self.memo) if argument is None else argument] = self.stack[-1] or 0
+            return 0
+        if "GET" in code.name:
+            self.stack.append(self.memo[argument])
+            return 0
+        before, taken = code.stack_before, 0
+        if pickletools.markobject in before:
+            while (size := self.stack.pop()) is not None:
+                taken += size
+            before = before[: before.index(pickletools.markobject)]
+        for _ in before:
+            taken += self.stack.pop() or 0
+        size = 1 + taken if "TUPLE" in code.name else 1
+        self.stack += [None if kind is pickletools.markobject else size for kind in code.stack_after]
+        return size
 
 
 def _groups_of(content: object) -> dict[str, dict[str, Tensor]]:
     """Return the dicts of named tensors in an object; each object is looked at once."""
     groups: dict[str, dict[str, Tensor]] = {}
-    waiting: list[tuple[str, object, int]] = [("", content, 0)]
+    waiting: deque[tuple[str, object, int]] = deque([("", content, 0)])
     seen: set[int] = set()
     while waiting and len(groups) < MAX_GROUPS:
-        key, value, depth = waiting.pop(0)
+        key, value, depth = waiting.popleft()
         if not isinstance(value, dict) or id(value) in seen or depth > MAX_DEPTH:
             continue
         seen.add(id(value))
         tensors = {str(name): item for name, item in value.items() if isinstance(item, Tensor)}
         if tensors:
             groups[key] = tensors
-        waiting += [(f"{key}.{name}".lstrip("."), item, depth + 1) for name, item in value.items()]
+        inner = ((name, item) for name, item in value.items() if isinstance(item, dict))
+        waiting += [(f"{key}.{name}".lstrip("."), item, depth + 1) for name, item in inner]
     return groups
 
 

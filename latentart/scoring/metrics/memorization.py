@@ -103,15 +103,15 @@ class CopyLimits:
     def from_new(cls, neighbors: Neighbors) -> CopyLimits | None:
         """Return limits that one of a hundred pictures passes by chance, from pictures that training never saw.
 
-        None where there are fewer than 16 of these; twins of training pictures are left out.
+        None where there are fewer than 16 of these that are no twins of training pictures.
 
         A copy is much nearer to one picture than to the next 20, as but one of a hundred new pictures is (after
         Carlini et al. 2301.13188, section 5.1), and not farther than half of them. The distance alone would not do:
         what is flat is near to many, and what is busy never comes near.
         """
+        neighbors = leave_out_twins(neighbors)
         if len(neighbors.distance) < LEAST_PICTURES:
             return None
-        neighbors = leave_out_twins(neighbors)
         return cls(
             float(torch.quantile(neighbors.distance, DISTANCE_QUANTILE)),
             float(torch.quantile(neighbors.ratio, RATIO_QUANTILE)),

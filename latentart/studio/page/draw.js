@@ -7,20 +7,19 @@ import { Plane, placeOf, seedAt } from "/page/plane.js";
 import { $, described, el, events, get, plainName, post, showRange, windowId } from "/page/ui.js";
 
 const SAMPLERS = { ddim: "DDIM", ddpm: "DDPM", euler: "Euler", heun: "Heun", dpmpp_2m: "DPM-Solver++ 2M", unipc: "UniPC" };
-const COARSE_STEPS = 4, MOST_ENLARGED = 7, FRAMES = 8, MEMORY = "latentart-studio";
+const COARSE_STEPS = 3, MOST_ENLARGED = 7, FRAMES = 6, MEMORY = "latentart-studio";
 const state = { weights: {}, labels: {} };
 let model, plane, origin, gallery, running, isDirty = false, isMoving = false, filling;
 
 export async function openDraw() {
   gallery = openGallery({ onOpen: reopen, say });
-  gallery.refresh().catch((error) => say(error.message));
   try {
     model = await get("/api/model");
   } catch (error) {
     $("waiting").textContent = "Nothing to draw with yet.";
     $("problem").textContent = error.message;
     $("problem").hidden = false;
-    for (const control of document.querySelectorAll("#draw .stage button, #draw .side :is(button, input, select)")) control.disabled = true;
+    for (const control of document.querySelectorAll("#draw .stage button:not(#copy), #draw .side :is(button, input, select)")) control.disabled = true;
     return;
   }
   plane = new Plane($("plane"), { moved, released });
@@ -65,12 +64,11 @@ function asked(lane, more) {
   };
 }
 
-// The same with few steps: without noise of the way's own, so that it moves as smoothly as the seeds do.
+// The same with few steps, by the sampler that comes closest to the fine picture with them; it adds no noise on the
+// way, so that the picture moves as smoothly as the seeds do.
 function coarsely(lane, more = {}) {
   const fine = asked(lane);
-  const isNoisy = fine.sampler === "ddpm" || (fine.sampler === "ddim" && fine.eta > 0);
-  const way = isNoisy ? { sampler: "ddim", eta: 0 } : {};
-  return { ...fine, ...way, steps: Math.min(COARSE_STEPS, fine.steps), ...more };
+  return { ...fine, sampler: "unipc", eta: 0, steps: Math.min(COARSE_STEPS, fine.steps), ...more };
 }
 
 // ---- drawing
@@ -109,6 +107,7 @@ async function draw(isCoarse) {
       if (event.command) {
         showCommand(event.command, event.must_keep);
         if (!isCoarse) say(`${body.steps} steps${event.seconds < 0.02 ? "" : ` in ${event.seconds.toFixed(2)} s`}`);
+        if (event.version !== model.version) renew();
         frame.dataset.drawn = isCoarse ? "coarse" : JSON.stringify(body.seeds[0]);
       }
     }
@@ -123,6 +122,14 @@ async function draw(isCoarse) {
     isDirty = false;
     draw(true);
   } else if (!isMoving && !isCoarse) filling = setTimeout(fillPlane, 300);
+}
+
+// A training has written another model: its pictures are other ones, and where its styles are too, so is the page.
+async function renew() {
+  const { version, ...before } = model;
+  model = await get("/api/model").catch(() => model);
+  if (JSON.stringify({ ...model, version }) !== JSON.stringify({ version, ...before })) location.reload();
+  plane.forget();
 }
 
 function show(address, width, height) {
@@ -343,7 +350,7 @@ async function reopen(kept) {
   const { about } = kept;
   const style = about.style ?? (about.styles?.length === 1 ? about.styles[0] : null);
   const place = placeOf(about.seed ?? about.seeds?.[0] ?? 0);
-  if (style === null || about.movie || !place || (about.seeds?.length ?? 1) > 1) {
+  if (!model || style === null || about.movie || !place || (about.seeds?.length ?? 1) > 1) {
     running?.stop.abort();
     running = null;
     show(`/api/kept/${kept.id}`);

@@ -4,12 +4,30 @@ import { $, described, el, events, get, windowId } from "/page/ui.js";
 
 export function openGallery({ onOpen, say }) {
   const ends = [];
+  let next = "", isBusy = false; // where the older ones go on; null once all are there
 
-  async function refresh() {
-    const { kept } = await get("/api/kept");
-    $("cards").replaceChildren(...kept.map(card));
-    showEnds();
+  // Older ones come as they are scrolled to.
+  async function more() {
+    if (isBusy || next === null) return;
+    isBusy = true;
+    try {
+      const page = await get(`/api/kept?after=${next}`);
+      const known = new Set(Array.from($("cards").children, (one) => one.dataset.id));
+      $("cards").append(...page.kept.filter(({ id }) => !known.has(id)).map(card));
+      next = page.next || null;
+      showEnds();
+    } catch (error) {
+      say(error.message);
+      next = null;
+    }
+    isBusy = false;
+    if (next === null) end.disconnect();
+    else { // it speaks again only where it is looked at anew
+      end.unobserve($("cards-end"));
+      end.observe($("cards-end"));
+    }
   }
+  const end = new IntersectionObserver(([entry]) => entry.isIntersecting && more(), { rootMargin: "600px" });
 
   function add(kept) {
     $("cards").querySelector(`[data-id="${kept.id}"]`)?.remove();
@@ -56,10 +74,9 @@ export function openGallery({ onOpen, say }) {
     try {
       for await (const event of events("/api/walk", { window: windowId, start, end })) {
         if (event.of) button.textContent = `${event.done} of ${event.of}`;
-        if (event.kept) await refresh();
+        if (event.kept) add(event.kept);
       }
       ends.length = 0;
-      $("cards").firstElementChild?.classList.add("new");
     } catch (error) {
       say(error.message);
     }
@@ -68,5 +85,6 @@ export function openGallery({ onOpen, say }) {
     showEnds();
   };
 
-  return { refresh, add };
+  more();
+  return { add };
 }

@@ -1,6 +1,6 @@
 // Pictures: a contact sheet that holds only what is in view, the flagged beside their twins, the dropped, and a map.
 
-import { $, el, get, plainName } from "/page/ui.js";
+import { $, breakable, el, get, plainName } from "/page/ui.js";
 
 export const SMALL = 160;
 const LARGE = 960, GAP = 6;
@@ -24,7 +24,7 @@ export async function openPictures() {
   }
   const names = [["All styles", counts.kept], ...set.styles];
   names.forEach(([name, count], i) =>
-    $("chips").append(el("button", { type: "button", dataset: { style: i - 1 }, onclick: () => choose(i - 1) }, plainName(name), el("small", { textContent: count.toLocaleString("en") }))));
+    $("chips").append(el("button", { type: "button", dataset: { style: i - 1 }, onclick: () => choose(i - 1) }, el("bdi", { textContent: plainName(name) }), el("small", { textContent: count.toLocaleString("en") }))));
   addEventListener("scroll", paint, { passive: true });
   new ResizeObserver(() => paint()).observe($("sheet"));
   turn("kept");
@@ -99,7 +99,7 @@ export async function look(place, version = set.version) {
   dialog.showModal();
   const about = await get(`/api/pictures/about/${version}/${place[0]}/${place[1]}`);
   const labels = Object.entries(about.labels).map(([name, value]) => `${name}: ${value}`);
-  text.replaceChildren(el("b", { textContent: plainName(about.style) }), el("span", { className: "hint", textContent: [about.source, `${about.width} × ${about.height}`, ...labels].join(" · ") }));
+  text.replaceChildren(el("b", { textContent: plainName(about.style) }), el("span", { className: "hint" }, el("bdi", { textContent: about.source }), [` · ${about.width} × ${about.height}`, ...labels].join(" · ")));
 }
 $("look").onclick = (event) => event.target === $("look") && $("look").close();
 
@@ -111,7 +111,7 @@ function list(items, name) {
     const pair = [item.place, item.twin].filter(Boolean).map((place) =>
       el("button", { type: "button", aria: { label: "Look at it" }, onclick: () => look(place) }, el("img", { src: address(SMALL, place), alt: "", loading: "lazy" })));
     return el("article", { className: "item" }, el("div", { className: "pair" }, ...pair),
-      el("div", {}, el("b", { textContent: plainName(item.reason) }), el("p", { textContent: item.source }), el("p", { className: "hint", textContent: item.detail })));
+      el("div", {}, el("b", { textContent: plainName(item.reason) }), el("p", {}, ...breakable(item.source)), el("p", { className: "hint" }, ...breakable(item.detail))));
   });
   const more = items.length > rows.length ? [el("p", { className: "hint", textContent: `and ${(items.length - rows.length).toLocaleString("en")} more in data/report.csv` })] : [];
   $("list").replaceChildren(el("p", { className: "hint", textContent: items.length ? summary : `Nothing was ${name}.` }), el("div", { className: "items" }, ...rows), ...more);

@@ -122,6 +122,11 @@ export class Plane {
     this.paint();
   }
 
+  forget() {
+    this.tiles.clear();
+    this.paint();
+  }
+
   #name(i, j) {
     return `${this.style}|${i},${j}`;
   }

@@ -62,6 +62,8 @@ export function showRange(input, text = input.value) {
 }
 
 export const plainName = (name) => name.replaceAll("_", " ");
+// A path breaks after its folders and words, before it breaks within them.
+export const breakable = (path) => path.split(/(?<=[/_-])/).flatMap((part, i) => (i ? [el("wbr"), part] : part));
 export const windowId = Array.from(crypto.getRandomValues(new Uint8Array(8)), (b) => b.toString(16).padStart(2, "0")).join("");
 
 export function described(weights) {

@@ -14,11 +14,11 @@ export function openWatch() {
       try {
         const { runs } = await get("/api/watch");
         empty.hidden = runs.length > 0;
-        for (const run of runs) {
-          if (!cards.has(run.id)) cards.set(run.id, new Card());
-          cards.get(run.id).show(run);
-        }
-        grid.replaceChildren(...runs.map((run) => cards.get(run.id).element));
+        for (const { id } of runs) if (!cards.has(id)) cards.set(id, new Card());
+        const elements = runs.map(({ id }) => cards.get(id).element);
+        const isSame = elements.length === grid.children.length && elements.every((one, i) => one === grid.children[i]);
+        if (!isSame) grid.replaceChildren(...elements); // what is put in anew loses the focus
+        for (const run of runs) cards.get(run.id).show(run);
       } catch (error) {
         empty.textContent = error.message;
         empty.hidden = false;

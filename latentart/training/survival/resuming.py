@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from latentart.errors import ModelError, UsageError
+from latentart.model.run_data import begin_anew
 from latentart.process.reductions import largest_of_all
 from latentart.storage.checkpoints import (
     Checkpoint,
@@ -19,6 +20,7 @@ from latentart.storage.checkpoints import (
     load_checkpoint,
     step_of,
 )
+from latentart.storage.json_files import leaves
 
 Kind = Literal["vae", "ldm"]
 
@@ -77,15 +79,15 @@ def find_start(run: Path, resume: Path | Literal["auto", "never"], kind: Kind) -
         found = [name for name in ("checkpoints", "averages", "model") if any((run / name).glob("*"))]
         if found:
             msg = f"{run} is not empty: it has {', '.join(found)}."
-            raise UsageError(msg, f"Move {run} away to begin anew, or leave --resume never out to go on.")
+            raise UsageError(msg, f"M{begin_anew(run)[1:]}, or leave --resume never out to go on.")
         return None
     checkpoint = find_checkpoint(run)
     if checkpoint is None and there:
         msg = f"none of the {len(there)} checkpoints in {run} is sound."
-        raise ModelError(msg, f"Put a sound copy there, or move {run} away to begin anew.")
+        raise ModelError(msg, f"Put a sound copy there, or {begin_anew(run)}.")
     if checkpoint is None and (run / "model").exists():
         msg = f"{run} has a model, but no checkpoint to go on from."
-        raise ModelError(msg, f"Move {run} away to begin anew.")
+        raise ModelError(msg, f"M{begin_anew(run)[1:]}.")
     if checkpoint is not None:
         _require_state(checkpoint, checkpoint_folder(run, checkpoint.step), kind)
     return checkpoint
@@ -213,7 +215,7 @@ def fitting(run: Path) -> Iterator[None]:
 
 
 def _put_back(run: Path) -> str:
-    return f"Put the config back as it was ({run / 'config.json'}), or move {run} away to begin anew."
+    return f"Put the config back as it was ({run / 'config.json'}), or {begin_anew(run)}."
 
 
 def _is_shaping(path: str, change: str) -> bool:
@@ -224,20 +226,9 @@ def _is_shaping(path: str, change: str) -> bool:
 
 def _changes(checkpoint: Checkpoint, settings: Mapping[str, Any], kind: Kind) -> list[tuple[str, str]]:
     """Return (path, words) of every setting with another value than then; one that only one of both knows is none."""
-    saved = dict(_leaves(checkpoint.state.get("config", {})))
+    saved = dict(leaves(checkpoint.state.get("config", {})))
     return [
         (path, f"{path} was {json.dumps(saved[path])} and is {json.dumps(value)}")
-        for path, value in _leaves(settings)
+        for path, value in leaves(settings)
         if path.partition(".")[0] in READ[kind] and path in saved and saved[path] != value
     ]
-
-
-def _leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the path and the value of every setting; in a list of named groups each goes by its name."""
-    for name, value in tree.items():
-        if isinstance(value, list) and value and all(isinstance(one, dict) and "name" in one for one in value):
-            value = {one["name"]: one for one in value}
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{path}{name}.")
-        else:
-            yield f"{path}{name}", value

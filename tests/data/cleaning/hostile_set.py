@@ -345,7 +345,7 @@ def _cut() -> Iterator[File]:
     yield drop("no end chunk.png", png[:-12], "truncated")
     yield drop("half an end chunk.png", png[:-5], "truncated")
     for number, content in enumerate((b"", b"\xff", bytes(5000), np.random.default_rng(1).bytes(5000))):
-        yield drop(f"nothing {number}.jpg", content, "not_a_picture" if content else "empty")
+        yield drop(f"nothing {number}.jpg", content, "not_a_picture" if any(content) else "empty")
 
 
 def _silently_damaged() -> Iterator[File]:

@@ -638,6 +638,14 @@ def test_spellings_in_a_table_are_one_label(raw: Path, out: Path) -> None:
         (("art/A/1.png", "art/B/2.png"), "'art' holds only folders", 2, {"A": 1, "B": 1}),
         (("art/images/A/1.png", "art/images/B/2.png"), "'art' holds only folders", 3, {"A": 1, "B": 1}),
         (("images/images/A/1.png", "resized/2.png"), "'images' holds only folders", 3, {"A": 1}),
+        (("a/LICENSE", "a/x.json", "a/B/1.png", "a/C/2.png"), "'a' holds only folders", 2, {"B": 1, "C": 1}),
+        (("a/b/C/1.png", "a/d/1.png"), "those in 'a/b' alone", 2, {"b": 1, "d": 1}),
+        (
+            ("A/1.png", "A/Previews.lrdata/x/2.png", "B.lrdata/3.png", "B/CaptureOne/4.png", "B/5.png"),
+            "",
+            1,
+            {"A": 1, "B": 1},
+        ),
         (("A/@eaDir/x/1.png", "@eaDir/A/2.png", "B/3.png", "A/4.png"), "", 1, {"A": 1, "B": 1}),
         (("A/deeper/1.png", "A/2.png", "B/3.png"), "", 1, {"A": 2, "B": 1}),
     ],
@@ -647,7 +655,7 @@ def test_folders_of_folders_are_told_and_the_level_can_be_set(
 ) -> None:
     """The wrong level never becomes the classes without a word, and the setting that is offered is right."""
     for i, name in enumerate(files):
-        put(tmp_path / "raw" / name, picture_bytes(i))
+        put(tmp_path / "raw" / name, picture_bytes(i) if name.endswith(".png") else b"a text")
 
     warnings = [text for text in clean(tmp_path / "raw", out).warnings if "only folders" in text]
     report = clean(tmp_path / "raw", out, level=level)
@@ -655,6 +663,33 @@ def test_folders_of_folders_are_told_and_the_level_can_be_set(
     assert [told in text and f"data.level={level}" in text for text in warnings] == [True] * bool(told)
     assert {style: counts["kept"] for style, counts in report.styles.items()} == styles
     assert not [text for text in report.warnings if "only folders" in text]
+
+
+def test_splits_that_hold_pictures_are_told(tmp_path: Path, out: Path) -> None:
+    """A class called train is seldom one."""
+    for i, name in enumerate(("Train/1.png", "val/2.png", "Art/3.png")):
+        put(tmp_path / "raw" / name, picture_bytes(i))
+
+    assert "'Train', 'val': parts of a data set" in clean(tmp_path / "raw", out).warnings[0]
+    assert not [text for text in clean(tmp_path / "raw", out, level=1).warnings if "parts of" in text]
+
+
+def test_links_to_folders_are_told_with_the_setting_that_follows_them(tmp_path: Path, out: Path) -> None:
+    """A style that is a link is missed, and not without a word; a link that leads round is no style."""
+    for i, name in enumerate(("raw/A/1.png", "library/B/2.png", "library/C/3.png")):
+        put(tmp_path / name, picture_bytes(i))
+    for name, target in (("B", "../library/B"), ("C", "../library/C"), ("round", ".")):
+        (tmp_path / "raw" / name).symlink_to(target)
+
+    report = clean(tmp_path / "raw", out)
+
+    assert "'B', 'C' are links and are not followed: data.link_root=../library" in report.warnings[0]
+    assert {item.detail for item in report.dropped} == {
+        "a link to ../library/B",
+        "a link to ../library/C",
+        "a link to .",
+    }
+    assert clean(tmp_path / "raw", out, link_root="../library").kept == 3
 
 
 def test_a_level_that_is_set_is_not_doubted(raw: Path, out: Path) -> None:
@@ -667,9 +702,15 @@ def test_a_level_that_is_set_is_not_doubted(raw: Path, out: Path) -> None:
     assert [DataConfig.model_validate({"level": level}).style_level for level in (None, 1, 2)] == [1, 1, 2]
 
 
-@pytest.mark.parametrize("written", ["{name}.png", "{name}", "/else/Cubism/{name}.png", "{raw}/Cubism/{name}.png"])
+@pytest.mark.parametrize(
+    "written",
+    [
+        *("{name}.png", "{name}", "/else/Cubism/{name}.png", "{raw}/Cubism/{name}.png", "CUBISM\\{name}.PNG"),
+        *("Cubism/{name}.jpeg", "https://example.org/Cubism/{name}%2Epng?size=2#top"),
+    ],
+)
 def test_paths_that_are_not_of_the_raw_folder_are_found_by_name(raw: Path, out: Path, written: str) -> None:
-    """Bare names, names without ending and absolute paths mean the file that ends like them, and that is told."""
+    """Bare names, absolute paths, addresses, another case or ending mean the file that ends so, which is told."""
     names = [written.format(name=name, raw=raw) for name in (0, 1)]
     put(raw / "labels.csv", f"path,style\n{names[0]},One\n{names[1]},Two\nlost/9.png,Two\n".encode())
 
@@ -944,7 +985,7 @@ def test_nothing_kept_is_an_error_that_leaves_the_index(raw: Path, out: Path) ->
     before = pictures(out), (out / "index.jsonl").read_bytes(), (out / "report.json").read_bytes()
 
     with pytest.raises(
-        DataError, match=r"No sound picture among the 6 files in .*raw': 6 dropped as too_small. Lower data.min_side"
+        DataError, match=r"No sound picture among 6 files in .*raw': 6 dropped as too_small, first .*\). Lower data\."
     ):
         clean(raw, out, min_side=1000)
 

@@ -175,9 +175,9 @@ def test_odd_rows_are_counted_and_named(table: Path) -> None:
     assert len(labels) == 3
     assert labels.style_of("b.jpg") == "One"
     without, longer, again = labels.warnings
-    assert "1 rows without a path" in without
+    assert "1 row without a path" in without
     assert "line 4" in without
-    assert "1 rows with more cells" in longer
+    assert "1 row with more cells" in longer
     assert "line 5" in longer
     assert "2 rows" in again
     assert "line 7" in again
@@ -245,7 +245,7 @@ def test_lists_of_one_are_their_item(tmp_path: Path) -> None:
     labels = read_labels(table, "genre")
 
     assert [labels.style_of(source) for source in ("a.jpg", "b.jpg", "c.jpg")] == ["Pop Art", "L'Art", "A"]
-    assert ["1 rows with a list of several labels" in text for text in labels.warnings] == [True]
+    assert ["1 row with a list of several labels" in text for text in labels.warnings] == [True]
 
 
 @pytest.mark.parametrize(
@@ -254,16 +254,28 @@ def test_lists_of_one_are_their_item(tmp_path: Path) -> None:
         "path|style\na.jpg|Pop, Art\n",
         "sep=;\npath;style\na.jpg;Pop, Art\n",
         '"sep=:"\r\npath:style\r\na.jpg:"Pop, Art"\r\n',
+        "\n \npath^style\na.jpg^Pop, Art\n",
+        "style~Path\nPop, Art~a.jpg\n",
+        '"path":"style"\n"a.jpg":"Pop, Art"\n',
+        "path\x1fstyle\na.jpg\x1fPop, Art\n",
+        "Photo;style\na.jpg;Pop, Art\n",
+        "title;Image URL;style\nx;a.jpg;Pop, Art\n",
     ],
 )
 def test_other_separators_are_known(table: Path, text: str) -> None:
-    """The bar, and any that a first line of Excel's names."""
+    """The bar, any that a first line of Excel's names, and rarer ones; empty lines before the header do no harm."""
     assert read(table, text).style_of("a.jpg") == "Pop, Art"
 
 
 @pytest.mark.parametrize(
     ("content", "kind"),
-    [(b"PK\3\4..", "workbook"), (b"PAR1..", "Parquet"), (b'{"file_name": "a.jpg"}\n', "JSON"), (b"\n[{}]", "JSON")],
+    [
+        (b"PK\3\4..", "workbook"),
+        (b"PAR1..", "Parquet"),
+        (b'{"file_name": "a.jpg"}\n', "JSON"),
+        (b"\n[{}]", "JSON"),
+        (b"<table>", "HTML"),
+    ],
 )
 def test_what_is_no_table_is_named(table: Path, content: bytes, kind: str) -> None:
     """The error says what was found, and what would do."""
@@ -271,17 +283,43 @@ def test_what_is_no_table_is_named(table: Path, content: bytes, kind: str) -> No
         read(table, content)
 
 
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize(("encoding", "bits"), [("utf-16", "32"), ("utf-16-le", "16"), ("utf-16-be", "16")])
 @pytest.mark.parametrize("first", ["", "sep=;\n"])
-def test_tables_in_utf_16_are_read(tmp_path: Path, encoding: str, first: str) -> None:
-    """As Excel's "Unicode text" is: the first bytes say so, in either order."""
+def test_tables_in_utf_16_are_read(tmp_path: Path, encoding: str, bits: str, first: str) -> None:
+    """As Excel's "Unicode text" is: the first bytes say so, in either order; UTF-32 too, and without a mark."""
     table, mark = tmp_path / "labels.csv", "" if encoding == "utf-16" else "\ufeff"
     table.write_text(f'{mark}{first}path;style\n"a;b.jpg";Café\nc.jpg;浮世絵\n', encoding)
 
     labels = read_labels(table, "style")
 
-    assert [labels.style_of(name) for name in ("a;b.jpg", "c.jpg")] == ["Café", "浮世絵"]
-    assert not labels.warnings
+    table.write_text(f'{first}path;style\n"a;b.jpg";Café\nc.jpg;浮世絵\n', encoding.replace("16", bits))
+    bare = read_labels(table, "style")
+
+    for read_one in (labels, bare):
+        assert [read_one.style_of(name) for name in ("a;b.jpg", "c.jpg")] == ["Café", "浮世絵"]
+        assert not read_one.warnings
+
+
+def test_other_lists_and_missing_labels_are_understood(table: Path) -> None:
+    """Tuples, sets and numbers; the words of programs for nothing are no styles; what only begins so is a label."""
+    cells = ["('A', 'B')", "{'A'}", "[1, 2]", "[]", "nan", "None", "(Neo)", "[x]", f"[{'1' * 5000}x"]
+    rows = [f'{i}.jpg;"{cell}"' for i, cell in enumerate(cells)]
+
+    labels = read(table, "\n".join(["path;style", *rows]))
+
+    found = [labels.style_of(f"{i}.jpg") for i in range(len(cells))]
+    assert found == ["A", "A", "1", "", "", "", "(Neo)", "[x]", ""]
+    assert any(
+        "2 rows with 'nan', 'None' or alike in place of a label, first in line 6" in text for text in labels.warnings
+    )
+
+
+def test_columns_of_one_name_are_told(table: Path) -> None:
+    """The first of them counts."""
+    labels = read(table, "path,style,style\na.jpg,One,Two\n")
+
+    assert labels.style_of("a.jpg") == "One"
+    assert "of several columns of one name the first counts: 'style'" in labels.warnings[0]
 
 
 def test_other_encodings_are_told(tmp_path: Path) -> None:
@@ -289,7 +327,7 @@ def test_other_encodings_are_told(tmp_path: Path) -> None:
     table = tmp_path / "labels.csv"
     table.write_text("path,style\na.jpg,Café\n", encoding="cp1252")
 
-    assert "1 rows with labels that are not UTF-8" in read_labels(table, "style").warnings[0]
+    assert "1 row with labels that are not UTF-8" in read_labels(table, "style").warnings[0]
 
 
 def test_single_quotation_marks_are_understood(table: Path) -> None:
@@ -337,4 +375,4 @@ def test_a_label_without_end_is_left_out_where_it_comes_in(table: Path) -> None:
 
     assert labels.labels_of("a.jpg") == {"genre": "portrait"}
     assert labels.style_of("b.jpg") == "y" * 1000
-    assert "1 rows with labels of more than 1000 letters, which are left out, first in line 2" in labels.warnings[0]
+    assert "1 row with labels of more than 1000 letters, which are left out, first in line 2" in labels.warnings[0]

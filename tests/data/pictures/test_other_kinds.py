@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,15 @@ def tga() -> bytes:
     """Return a small sound TGA."""
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8)).save(buffer, "TGA")
+    return buffer.getvalue()
+
+
+def zipped(files: dict[str, str]) -> bytes:
+    """Return a ZIP archive of these files."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
     return buffer.getvalue()
 
 
@@ -54,6 +64,8 @@ def tga() -> bytes:
         ("Art.lrcat", b"SQLite format 3\0" + bytes(20), "sidecar", ".lrcat"),
         ("Art.cocatalogdb", b"SQLite format 3\0" + bytes(20), "sidecar", "database"),
         ("a.lrprev", bytes(20), "sidecar", ".lrprev"),
+        ("a.html", b"<html><body>", "sidecar", ".html"),
+        ("a.vrd", b"CANON OPTIONAL DATA\0", "sidecar", ".vrd"),
         ("a.jpg", b"", "empty", "empty"),
         ("a.jpg", b"404 not found", "not_a_picture", "text"),
         ("a.jpg", bytes(50), "not_a_picture", "no known"),
@@ -61,6 +73,34 @@ def tga() -> bytes:
         ("a.caption2", b"a woman in red", "sidecar", "text"),
         ("a.json", b"", "sidecar", ".json"),
         ("Thumbs.db", bytes(50), "sidecar", "system"),
+        ("a.djvu", b"AT&TFORM" + bytes(20), "other_format", "DjVu"),
+        ("a.emf", b"\1\0\0\0".ljust(40, b"\0") + b" EMF", "other_format", "EMF"),
+        ("a.tar", b"a/1.jpg".ljust(257, b"\0") + b"ustar\0", "other_format", "unpack"),
+        ("a.afphoto", b"\0\xffKA" + bytes(20), "other_format", "Affinity"),
+        ("a.clip", b"CSFCHUNK" + bytes(20), "other_format", "Clip Studio"),
+        ("a.cdr", b"RIFF\0\0\0\0CDR9vrsn" + bytes(20), "other_format", "CorelDRAW"),
+        ("a.jxr", b"II\xbc\1" + bytes(20), "other_format", "JPEG XR"),
+        ("a.pam", b"P7\nWIDTH 2\n" + bytes(9000), "other_format", "PAM"),
+        ("a.parquet", b"PAR1" + bytes(20), "other_format", "if it holds any"),
+        ("a.epub", zipped({"mimetype": "application/epub+zip", "a.xml": ""}), "other_format", "a book"),
+        ("a.docx", zipped({"[Content_Types].xml": "", "word/document.xml": ""}), "other_format", "office"),
+        ("a.xlsx", zipped({"[Content_Types].xml": "", "xl/workbook.xml": ""}), "other_format", "office"),
+        ("a.odt", zipped({"mimetype": "application/vnd.oasis.opendocument.text"}), "other_format", "office"),
+        ("a.kra", zipped({"mimetype": "application/x-krita"}), "other_format", "Krita"),
+        (
+            "a.procreate",
+            zipped(dict.fromkeys(map(str, range(99)), "") | {"Document.archive": ""}),
+            "other_format",
+            "Procr",
+        ),
+        ("a.sketch", zipped({"document.json": "{}"}), "other_format", "Sketch"),
+        ("a.cbz", zipped({"1.jpg": ""}), "other_format", "unpack"),
+        ("a.cbz", zipped({"1.jpg": ""})[:-10] + b"\xff" * 10, "other_format", "unpack"),
+        ("a.jpg", b"../.git/annex/objects/x/y/SHA256E-s1--ab.jpg/SHA256E-s1--ab.jpg", "lfs_pointer", "annex"),
+        ("a.jpg", b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "web_page", "server answered"),
+        ("a.jpg", b'{"error": "rate limit"}', "web_page", "server answered"),
+        ("a.jpg", bytes(9000), "empty", "zeros"),
+        ("a.jpg", b"\xff" * 9000, "not_a_picture", "no known"),
         ("a.jpg", b"\xff\xd8\xff\xe0" + bytes(50), "too_few_bytes", "54 bytes"),
         ("a.ppm", b"P6 2 2 255\n" + bytes(12), "too_few_bytes", "23 bytes"),
     ],

@@ -103,10 +103,19 @@ def test_neighbors_are_the_nearest_of_all(training: Tensor, monkeypatch: pytest.
 
 def test_few_new_pictures_give_no_limits() -> None:
     """Of fifteen nobody can say what is near."""
-    row = torch.linspace(0.1, 1, 16)
+    row = torch.linspace(0.5, 1, 16)
 
     assert CopyLimits.from_new(Neighbors(row[:15], row[:15], row[:15].long())) is None
     assert CopyLimits.from_new(Neighbors(row, row, row.long())) is not None
+
+
+def test_twins_do_not_count_among_the_fewest_that_say_what_is_near() -> None:
+    """Fifteen new pictures are too few, with a twin beside them too."""
+    ratio = torch.tensor([0.9] * 15 + [0.01])
+    new = Neighbors(torch.ones(16), ratio, torch.arange(16))
+
+    assert CopyLimits.from_new(new) is None
+    assert CopyLimits.from_new(Neighbors(torch.ones(16), torch.full((16,), 0.9), torch.arange(16))) is not None
 
 
 def test_a_bank_of_one_is_refused() -> None:
