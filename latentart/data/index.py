@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from latentart.errors import DataError
+from latentart.storage.json_files import object_in
 from latentart.storage.whole import require_file, whole_file
 
 MAX_NAME = 1000  # letters of a style or label, wherever one comes in
@@ -100,9 +101,8 @@ def style_names(entries: Iterable[IndexEntry]) -> list[str]:
 
 def _entry_from_line(line: bytes, place: str) -> IndexEntry:
     try:
-        values: Any = json.loads(line)
-        entry = IndexEntry(**values)
-    except (ValueError, TypeError) as error:
+        entry = IndexEntry(**(object_in(line) or {}))
+    except TypeError as error:
         raise _damaged(place) from error
     if not _has_right_types(entry) or not _stays_inside(entry.file):
         raise _damaged(place)

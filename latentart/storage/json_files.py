@@ -69,6 +69,15 @@ def parse_json(text: str, **numbers: Any) -> Any:
     return value
 
 
+def object_in(text: str | bytes) -> dict[str, Any] | None:
+    """Return the JSON object of a line or file that may be torn or a stranger's; None where there is none."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
 def write_json_atomic(path: Path, value: Any) -> None:
     """Write ``value`` as JSON so that ``path`` holds, at every instant, the old text or the new.
 

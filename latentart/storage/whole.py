@@ -126,8 +126,12 @@ def is_alive(process: int) -> bool:
     """
     if os.name == "nt":  # there os.kill(pid, 0) ends the process
         return True
+    if process <= 0:  # to kill(2) groups of processes
+        return False
     try:
         os.kill(process, 0)
+    except OverflowError:  # no system has so many
+        return False
     except OSError as error:
         return error.errno != errno.ESRCH
     try:

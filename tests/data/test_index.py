@@ -54,6 +54,7 @@ def test_a_missing_index_names_the_command_that_makes_it(tmp_path: Path) -> None
         b'{"file": "a',
         b"",
         b"[1, 2]",
+        b"[" * 10**5,
         b"\xff",
         b'{"file": "a/b.jpg"}',
         b'{"file": "a/b.jpg", "source": "s", "style": "x", "sha256": "0", "width": "64", "height": 64}',
