@@ -63,13 +63,16 @@ def read_index(path: Path) -> list[IndexEntry]:
     """Read the entries of an index in their order.
 
     Raises:
-        DataError: there is no index, or a line of it is damaged.
+        DataError: there is no index, it is empty, or a line of it is damaged.
     """
-    return list(iterate_index(path))
+    entries = list(iterate_index(path))
+    if not entries:
+        raise DataError(f"{path} names no picture.", "Run `latentart clean-data` again to make it anew.")
+    return entries
 
 
 def iterate_index(path: Path) -> Iterator[IndexEntry]:
-    """Yield the entries of an index in their order; raises as ``read_index`` does."""
+    """Yield the entries of an index in their order; raises as ``read_index`` does, but for an empty one."""
     try:
         require_file(path)
         with path.open("rb") as lines:

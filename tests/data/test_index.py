@@ -75,6 +75,14 @@ def test_a_damaged_line_is_named_by_number(tmp_path: Path, line: bytes) -> None:
         read_index(path)
 
 
+def test_an_index_without_a_picture_is_none(tmp_path: Path) -> None:
+    """Nothing is trained or scored on no pictures; cleaning never writes such a one."""
+    write_index(tmp_path / "index.jsonl", [])
+
+    with pytest.raises(DataError, match=r"index\.jsonl names no picture\. Run `latentart clean-data` again"):
+        read_index(tmp_path / "index.jsonl")
+
+
 def test_the_fingerprint_follows_what_training_reads() -> None:
     """Order and sources do not matter; files, styles, bytes and sizes do."""
     fingerprint = index_fingerprint([ENTRY, OTHER])
