@@ -17,12 +17,12 @@ from latentart.storage.whole import whole_file
 MAX_JSON_BYTES = 16 * 2**20  # read, it takes twenty times as much
 MAX_JSON_DEPTH = 64
 _SEAL = "sha256"
-_HINTS = {
+HINTS = {
     errno.ENOSPC: "Free some space on that disk, then run the same command again.",
     errno.EDQUOT: "Free some of your disk quota, then run the same command again.",
     **dict.fromkeys((errno.EACCES, errno.EPERM), "Check who may use that folder."),
     errno.EROFS: "Choose a folder on a disk that can be written to.",
-    errno.EEXIST: "Move it away, or choose another name.",
+    **dict.fromkeys((errno.EEXIST, errno.EISDIR, errno.ENOTDIR), "Move it away, or choose another name."),
 }
 
 
@@ -146,5 +146,5 @@ def file_errors(doing: str, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        hint = _HINTS.get(error.errno or 0, "")
+        hint = HINTS.get(error.errno or 0, "")
         raise ResourceError(f"Cannot {doing} {path}: {error.strerror or error}.", hint) from error

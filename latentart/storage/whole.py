@@ -87,7 +87,10 @@ def put_in_place(temporary: Path, path: Path, *, is_durable: bool = True) -> Non
     if is_durable:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        temporary.replace(path)
+    except OSError as error:  # it is named by what is in the way
+        raise OSError(error.errno, error.strerror, str(path)) from None
     if is_durable:
         sync_folder(path.parent)
 
