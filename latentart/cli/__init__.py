@@ -34,7 +34,11 @@ from latentart.process.signals import ToldToEnd, raising_when_told
 
 MEND_LINK = "Mend that link, or name what it should lead to."
 NO_ROOM_OR_NO_RIGHT = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
-WRONG_NAMES = {errno.ENAMETOOLONG: "Give it a shorter name.", errno.ELOOP: MEND_LINK}
+WRONG_NAMES = {
+    errno.ENAMETOOLONG: "Give it a shorter name.",
+    errno.ELOOP: MEND_LINK,
+    **dict.fromkeys((errno.EISDIR, errno.ENOTDIR), "Move it away, or choose another name."),
+}
 NO_ROOM_TO_LOAD = re.compile("failed to map segment|[Cc]annot allocate memory")
 
 WrongWords: type[Exception] = typer.BadParameter.__mro__[1]  # typer's error of usage, which it does not export itself

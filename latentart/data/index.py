@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from latentart.errors import DataError
+from latentart.storage.json_files import object_in
 from latentart.storage.whole import require_file, whole_file
 
 MAX_NAME = 1000  # letters of a style or label, wherever one comes in
@@ -62,13 +63,16 @@ def read_index(path: Path) -> list[IndexEntry]:
     """Read the entries of an index in their order.
 
     Raises:
-        DataError: there is no index, or a line of it is damaged.
+        DataError: there is no index, it is empty, or a line of it is damaged.
     """
-    return list(iterate_index(path))
+    entries = list(iterate_index(path))
+    if not entries:
+        raise DataError(f"{path} names no picture.", "Run `latentart clean-data` again to make it anew.")
+    return entries
 
 
 def iterate_index(path: Path) -> Iterator[IndexEntry]:
-    """Yield the entries of an index in their order; raises as ``read_index`` does."""
+    """Yield the entries of an index in their order; raises as ``read_index`` does, but for an empty one."""
     for number, line in enumerate(_lines(path), start=1):
         yield _entry_from_line(line, f"{path}, line {number}")
 
@@ -128,9 +132,8 @@ def style_names(entries: Iterable[IndexEntry]) -> list[str]:
 
 def _entry_from_line(line: bytes, place: str) -> IndexEntry:
     try:
-        values: Any = json.loads(line)
-        entry = IndexEntry(**values)
-    except (ValueError, TypeError) as error:
+        entry = IndexEntry(**(object_in(line) or {}))
+    except TypeError as error:
         raise _damaged(place) from error
     if not _has_right_types(entry) or not _stays_inside(entry.file):
         raise _damaged(place)

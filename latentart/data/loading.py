@@ -25,6 +25,7 @@ from latentart.errors import DataError, ResourceError
 from latentart.printable import printable
 from latentart.process.distributed import read_ranks
 from latentart.process.host_memory import most_processes, own_cores
+from latentart.process.scripts import missing_guard
 
 logger = logging.getLogger(__name__)
 
@@ -173,7 +174,7 @@ def _draw(loader: Iterable[Item]) -> Iterator[Item]:
         except (EOFError, OSError, RuntimeError):  # of what a process was sending that is about to be gone
             ends = [process.sentinel for process in getattr(items, "_workers", ())]
             if ends and connection.wait(ends, ENDING):
-                raise ResourceError(*LOST) from None
+                raise _lost() from None
             raise
         finally:  # an error's traceback keeps the loader alive, and the garbage collector ends it in 5 s a process
             getattr(items, "_shutdown_workers", lambda: None)()
@@ -287,4 +288,9 @@ def _one_line_errors() -> Iterator[None]:
     except RuntimeError as error:
         if "DataLoader worker (pid" not in str(error):
             raise
-        raise ResourceError(*LOST) from None
+        raise _lost() from None
+
+
+def _lost() -> ResourceError:
+    guard = missing_guard()
+    return ResourceError("a process that loads data cannot begin.", guard) if guard else ResourceError(*LOST)

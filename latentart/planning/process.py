@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from latentart.errors import ResourceError
 from latentart.process.memory import explain_out_of_memory
+from latentart.process.scripts import missing_guard
 
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
@@ -25,7 +26,7 @@ def call_apart(function: Callable[[Argument], Result], argument: Argument) -> Re
     """Return what a function of a module returns in a new process, or raise what it raises there.
 
     Raises:
-        ResourceError: memory is full there, also where the system ended the process.
+        ResourceError: memory is full there, also where the system ended the process; or a script lacks its guard.
         RuntimeError: the process ended in another way.
     """
     others = multiprocessing.active_children()
@@ -41,6 +42,8 @@ def call_apart(function: Callable[[Argument], Result], argument: Argument) -> Re
     except BrokenProcessPool:
         if worker.exitcode == -signal.SIGKILL:
             raise ResourceError("the system ended the trial, as memory was out.") from None
+        if guard := missing_guard():
+            raise ResourceError("the trial's process cannot begin.", guard) from None
         msg = f"the trial's process ended with {worker.exitcode}"
         raise RuntimeError(msg) from None
     except (RuntimeError, MemoryError) as error:

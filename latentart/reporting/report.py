@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import time
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from latentart.reporting.run_charts import draw_charts
 from latentart.reporting.thumbnails import make_thumbnail, make_thumbnails, thin_evenly
 from latentart.scoring.run_history import HELD_OUT_LOSS, LOG, METRICS, RunHistory, Trace, read_end
 from latentart.scoring.verdict import judge_run
+from latentart.storage.json_files import object_in
 
 OUT = "report.html"
 NETWORKS: Mapping[str, ModelPart] = {"vae": "autoencoder", "ldm": "denoiser"}
@@ -180,11 +180,8 @@ def read_scores(path: Path, history: RunHistory) -> list[list[str]]:
     scored = [name for name in ("psnr", "ssim", "lpips", "frechet") if name in history.fixed]
     if scored:
         rows.append({"step": f"{history.last_step:,}", **{name: _number(history.fixed[name]) for name in scored}})
-    for line in read_end(path).splitlines()[-SCORE_LINES:]:
-        with contextlib.suppress(ValueError, RecursionError):
-            entry = json.loads(line)
-            if isinstance(entry, dict):
-                rows.append(dict(list(_flatten(entry).items())[:SCORE_NAMES]))
+    entries = map(object_in, read_end(path).splitlines()[-SCORE_LINES:])
+    rows += [dict(list(_flatten(entry).items())[:SCORE_NAMES]) for entry in entries if entry]
     names = list(dict.fromkeys(name for row in rows for name in row))
     return [names, *([row.get(name, "") for name in names] for row in rows)] if names else []
 
@@ -238,10 +235,7 @@ def _notes(history: RunHistory, unreadable: int) -> list[str]:
 
 def read_object(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file, an empty one where there is none."""
-    with contextlib.suppress(ValueError, RecursionError):
-        value = json.loads(read_end(path))
-        return value if isinstance(value, dict) else {}
-    return {}
+    return object_in(read_end(path)) or {}
 
 
 def _show(value: Any) -> str:

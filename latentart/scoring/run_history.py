@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from array import array
@@ -16,6 +15,7 @@ from typing import Any
 
 from latentart.kinds import ModelPart
 from latentart.scoring.evidence import KINDS, History, Verdict
+from latentart.storage.json_files import object_in
 from latentart.storage.whole import require_file
 
 METRICS, LOG = "metrics.jsonl", "log.txt"
@@ -85,12 +85,7 @@ class MetricsReader:
 
 def parse_line(line: bytes) -> dict[str, Any] | None:
     """Return a line's object, or None where there is none with a step."""
-    try:
-        entry = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(entry, dict):
-        return None
+    entry = object_in(line) or {}
     step = entry.get("step")
     return entry if isinstance(step, int) and not isinstance(step, bool) and 0 <= step < 2**53 else None
 

@@ -17,12 +17,12 @@ from latentart.storage.whole import whole_file
 MAX_JSON_BYTES = 16 * 2**20  # read, it takes twenty times as much
 MAX_JSON_DEPTH = 64
 _SEAL = "sha256"
-_HINTS = {
+HINTS = {
     errno.ENOSPC: "Free some space on that disk, then run the same command again.",
     errno.EDQUOT: "Free some of your disk quota, then run the same command again.",
     **dict.fromkeys((errno.EACCES, errno.EPERM), "Check who may use that folder."),
     errno.EROFS: "Choose a folder on a disk that can be written to.",
-    errno.EEXIST: "Move it away, or choose another name.",
+    **dict.fromkeys((errno.EEXIST, errno.EISDIR, errno.ENOTDIR), "Move it away, or choose another name."),
 }
 
 
@@ -67,6 +67,15 @@ def parse_json(text: str, **numbers: Any) -> Any:
     value = json.loads(text, object_pairs_hook=_dict_from_pairs, **numbers)
     _require_shallow(value)
     return value
+
+
+def object_in(text: str | bytes) -> dict[str, Any] | None:
+    """Return the JSON object of a line or file that may be torn or a stranger's; None where there is none."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def write_json_atomic(path: Path, value: Any) -> None:
@@ -137,7 +146,7 @@ def file_errors(doing: str, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        hint = _HINTS.get(error.errno or 0, "")
+        hint = HINTS.get(error.errno or 0, "")
         raise ResourceError(f"Cannot {doing} {path}: {error.strerror or error}.", hint) from error
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from latentart.errors import ResourceError
+from latentart.storage.json_files import object_in
 from latentart.storage.whole import is_alive
 
 LOCK = "lock"
@@ -142,7 +143,9 @@ def _require_free(lock: Path, *, is_sure: bool) -> None:
 def _read(lock: Path) -> Holder | None:
     """Return who is named in a lock; None where it is empty or nothing of ours."""
     try:
-        value = json.loads(lock.read_bytes())
-        return Holder(**value) if isinstance(value, dict) else Holder(int(value))
+        content = lock.read_bytes()
+        about = object_in(content)
+        holder = Holder(int(content)) if about is None else Holder(**about)
     except (OSError, ValueError, TypeError):
         return None
+    return holder if type(holder.pid) is int else None

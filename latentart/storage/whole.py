@@ -87,7 +87,10 @@ def put_in_place(temporary: Path, path: Path, *, is_durable: bool = True) -> Non
     if is_durable:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        temporary.replace(path)
+    except OSError as error:  # it is named by what is in the way
+        raise OSError(error.errno, error.strerror, str(path)) from None
     if is_durable:
         sync_folder(path.parent)
 
@@ -126,8 +129,12 @@ def is_alive(process: int) -> bool:
     """
     if os.name == "nt":  # there os.kill(pid, 0) ends the process
         return True
+    if process <= 0:  # to kill(2) groups of processes
+        return False
     try:
         os.kill(process, 0)
+    except OverflowError:  # no system has so many
+        return False
     except OSError as error:
         return error.errno != errno.ESRCH
     try:

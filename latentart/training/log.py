@@ -14,6 +14,7 @@ from typing import SupportsFloat
 from latentart.errors import LatentArtError
 from latentart.printable import printable
 from latentart.process.memory import explain_out_of_memory
+from latentart.storage.json_files import object_in
 from latentart.storage.whole import require_file, whole_file
 from latentart.training.trackers import Trackers, numbers_of
 
@@ -130,8 +131,5 @@ def _cut(path: Path, last_step: float) -> None:
 
 
 def _is_kept(line: str, last_step: float) -> bool:
-    try:
-        entry = json.loads(line)
-    except ValueError:
-        return False
-    return isinstance(entry, dict) and isinstance(entry.get("step"), int) and entry["step"] <= last_step
+    step = (object_in(line) or {}).get("step")
+    return isinstance(step, int) and step <= last_step

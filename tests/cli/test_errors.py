@@ -92,6 +92,15 @@ def test_a_full_disk_or_a_missing_right_is_no_bug(fail: Callable[[BaseException]
     assert done.err.startswith(f"error: runs/[/]: {os.strerror(number)}. Make room")
 
 
+@pytest.mark.parametrize("number", [errno.EISDIR, errno.ENOTDIR])
+def test_what_lies_in_a_file_s_place_is_no_bug(fail: Callable[[BaseException], Any], number: int) -> None:
+    """A folder of a file's name, or a file of a folder's."""
+    done = fail(OSError(number, os.strerror(number), "log.txt"))
+
+    assert done.code == 5
+    assert done.err == f"error: log.txt: {os.strerror(number)}. Move it away, or choose another name.\n"
+
+
 @pytest.mark.parametrize("kind", [torch.OutOfMemoryError, RuntimeError, MemoryError])
 def test_full_memory_is_no_bug(fail: Callable[[BaseException], Any], kind: type[Exception]) -> None:
     """Whoever says it: one line with what was asked for, and exit code 5."""

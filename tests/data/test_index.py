@@ -54,6 +54,7 @@ def test_a_missing_index_names_the_command_that_makes_it(tmp_path: Path) -> None
         b'{"file": "a',
         b"",
         b"[1, 2]",
+        b"[" * 10**5,
         b"\xff",
         b'{"file": "a/b.jpg"}',
         b'{"file": "a/b.jpg", "source": "s", "style": "x", "sha256": "0", "width": "64", "height": 64}',
@@ -72,6 +73,14 @@ def test_a_damaged_line_is_named_by_number(tmp_path: Path, line: bytes) -> None:
 
     with pytest.raises(DataError, match="line 2: the index is damaged"):
         read_index(path)
+
+
+def test_an_index_without_a_picture_is_none(tmp_path: Path) -> None:
+    """Nothing is trained or scored on no pictures; cleaning never writes such a one."""
+    write_index(tmp_path / "index.jsonl", [])
+
+    with pytest.raises(DataError, match=r"index\.jsonl names no picture\. Run `latentart clean-data` again"):
+        read_index(tmp_path / "index.jsonl")
 
 
 def test_the_fingerprint_follows_what_training_reads() -> None:

@@ -236,14 +236,12 @@ def test_lost_pictures_are_the_same_with_worker_processes(
 
 
 class Moody(torch.utils.data.Dataset[int]):
-    """Gives squares of the keys; at some keys a known error, at others the process is killed."""
+    """Gives squares of the keys, at one of them a known error."""
 
     def __getitem__(self, key: int) -> int:
         """Return the square of a key."""
         if key == 13:
             raise DataError("thirteen.")
-        if key == 66:
-            os.kill(os.getpid(), signal.SIGKILL)
         return key * key
 
 
@@ -265,36 +263,76 @@ def test_loading_leaves_the_global_generator_alone(tmp_path: Path) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-TORN = """
+DEADLY = """
 import os, signal, threading, torch
+from pathlib import Path
+def kill():
+    Path(__file__).with_name("killed").touch()
+    os.kill(os.getpid(), signal.SIGKILL)
 def break_off():
     raise ConnectionResetError
 class Torn:
     def __reduce__(self):
-        threading.Timer(1, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        threading.Timer(1, kill).start()
         return break_off, ()
-class Tearing(torch.utils.data.Dataset):
+class Deadly(torch.utils.data.Dataset):
     def __getitem__(self, key):
-        return Torn()
+        if key == "kill":
+            kill()
+        return Torn() if key == "tear" else key
+"""
+
+
+@pytest.fixture
+def deadly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> torch.utils.data.Dataset[object]:
+    """Return items whose process is killed, in a module that it can import too; it leaves a file ``killed``."""
+    (tmp_path / "deadly_set.py").write_text(DEADLY)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "deadly_set", raising=False)
+    return importlib.import_module("deadly_set").Deadly()  # type: ignore[no-any-return]
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_one_line_before_it_is_gone(
+    tmp_path: Path, deadly: torch.utils.data.Dataset[object]
+) -> None:
+    """What it was sending is torn, while the system still counts it among the living, as on a busy machine."""
+    with pytest.raises(ResourceError, match=r"^a process that loads data was ended from outside"):
+        list(prefetch(load_items(deadly, ["tear"], workers=1)))  # in a thread, as trainings do
+
+    assert (tmp_path / "killed").exists()
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_one_line(tmp_path: Path, deadly: torch.utils.data.Dataset[object]) -> None:
+    """The system ends a process that takes too much memory: the line says so, and which setting helps."""
+    items = load_items(deadly, [1, 2, "kill", 3], workers=1)
+
+    with pytest.raises(ResourceError, match=r"^a process that loads data was ended from outside.*data\.workers=1"):
+        list(items)
+
+    assert (tmp_path / "killed").exists()
+
+
+UNGUARDED = """
+from latentart.data.loading import load_items
+from latentart.errors import ResourceError
+try:
+    list(load_items([1], [0], workers=1))
+except ResourceError as error:
+    print(error)
 """
 
 
 @pytest.mark.slow
-def test_a_killed_worker_is_one_line_before_it_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it was sending is torn, while the system still counts it among the living, as on a busy machine."""
-    (tmp_path / "tearing_set.py").write_text(TORN)  # a module of its own: the process that loads imports it too
-    monkeypatch.syspath_prepend(tmp_path)
-    tearing = importlib.import_module("tearing_set").Tearing()
+def test_a_script_without_its_guard_is_told_so(tmp_path: Path) -> None:
+    """Its processes run it anew and end as they would start others; nobody ended them from outside."""
+    (tmp_path / "run.py").write_text(UNGUARDED)
 
-    with pytest.raises(ResourceError, match=r"^a process that loads data was ended from outside"):
-        list(prefetch(load_items(tearing, [1], workers=1)))  # in a thread, as trainings do
+    done = subprocess.run([sys.executable, tmp_path / "run.py"], capture_output=True, text=True, check=False)
 
-
-@pytest.mark.slow
-def test_a_killed_worker_is_one_line() -> None:
-    """The system ends a process that takes too much memory: the line says so, and which setting helps."""
-    with pytest.raises(ResourceError, match=r"^a process that loads data was ended from outside.*data\.workers=1"):
-        list(load_items(Moody(), [1, 2, 66, 3], workers=1))
+    assert done.stdout.startswith("a process that loads data cannot begin. Put what the script does below"), done.stderr
+    assert (done.returncode, done.stdout.count("\n")) == (0, 1)
 
 
 STOPPED = """

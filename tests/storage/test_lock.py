@@ -150,9 +150,13 @@ def test_a_lock_that_may_be_held_is_not_touched(tmp_path: Path, content: Callabl
     assert (tmp_path / "lock").read_text() == content()
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": 1, "more": 2}', "null", "\x00"])
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", '{"pid": 1, "more": 2}', '{"pid": "1"}', "null", "\x00", "1e999", "9" * 4000, "-1", "[" * 10**5],
+    ids=lambda content: content[:9] or "nothing",
+)
 def test_a_lock_that_names_nobody_is_taken_over(tmp_path: Path, content: str) -> None:
-    """As a power cut leaves it."""
+    """As a power cut leaves it, or a stranger."""
     (tmp_path / "lock").write_text(content)
 
     with hold_lock(tmp_path):

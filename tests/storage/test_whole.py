@@ -108,6 +108,16 @@ def test_a_full_disk_leaves_the_older_log_and_report_as_they_are(tmp_path: Path,
     assert after[name] == before[name]
 
 
+def test_what_is_in_the_way_is_named(tmp_path: Path) -> None:
+    """And not the temporary file, which nobody knows and which is gone."""
+    (tmp_path / "a.txt").mkdir()
+
+    with pytest.raises(IsADirectoryError) as caught, whole_file(tmp_path / "a.txt") as temporary:
+        temporary.write_text("new")
+
+    assert (caught.value.filename, caught.value.filename2) == (str(tmp_path / "a.txt"), None)
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("bug"), OSError("full")])
 def test_an_error_leaves_the_old_file_and_no_other(tmp_path: Path, error: BaseException) -> None:
     """It comes through as it is."""

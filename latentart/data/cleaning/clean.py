@@ -33,6 +33,7 @@ from latentart.data.names import near_names
 from latentart.data.slug import slugs
 from latentart.errors import ConfigError, DataError, ResourceError
 from latentart.printable import counted
+from latentart.storage.json_files import HINTS
 from latentart.storage.whole import remove_temporaries
 
 INDEX = "index.jsonl"
@@ -211,4 +212,4 @@ def _storage_errors_named(out: Path) -> Iterator[None]:
         yield
     except OSError as error:
         place = os.fsdecode(error.filename or out)
-        raise ResourceError(f"{place!r}: {error.strerror or error}.") from error
+        raise ResourceError(f"{place!r}: {error.strerror or error}.", HINTS.get(error.errno or 0, "")) from error

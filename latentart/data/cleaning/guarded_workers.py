@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from latentart.errors import ResourceError
+from latentart.process.scripts import missing_guard
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -125,7 +126,7 @@ def _bury(worker: _Worker[Job], returned: deque[tuple[int, Job]]) -> Iterator[tu
     if not worker.is_ready:
         raise ResourceError(
             f"A worker process ended before its first job (exit code {worker.process.exitcode}).",
-            "Lower the number of workers.",
+            missing_guard() or "Lower the number of workers.",
         )
     lost = Lost(max(0, -(worker.process.exitcode or 0)))
     tries, job = worker.jobs.popleft()

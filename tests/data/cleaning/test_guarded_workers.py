@@ -5,7 +5,10 @@ from __future__ import annotations
 import builtins
 import multiprocessing
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -92,10 +95,10 @@ def test_an_abandoned_run_leaves_no_worker() -> None:
 
 
 class DeadOnArrival:
-    """Work that ends the process which unpacks it."""
+    """Work that ends the process which unpacks it, with an exit code that nothing else has."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return EVALUATE, ("__import__('os')._exit(1)",)
+        return EVALUATE, ("__import__('os')._exit(77)",)
 
     def __call__(self, job: str) -> str:
         """Do the job."""
@@ -104,5 +107,25 @@ class DeadOnArrival:
 
 def test_workers_that_cannot_start_are_a_resource_error() -> None:
     """A worker that dies before it took a job is told, not hired again for ever."""
-    with pytest.raises(ResourceError, match=r"before its first job.*number of workers"):
+    with pytest.raises(ResourceError, match=r"before its first job \(exit code 77\)\. Lower the num"):
         list(map_guarded(DeadOnArrival(), ["1"], workers=1, time_limit=9, memory_limit=MEBIBYTE))
+
+
+UNGUARDED = """
+from latentart.data.cleaning.guarded_workers import map_guarded
+from latentart.errors import ResourceError
+try:
+    list(map_guarded(str, [1], workers=1, time_limit=9, memory_limit=2**28))
+except ResourceError as error:
+    print(error.hint)
+"""
+
+
+def test_a_script_without_its_guard_is_told_so(tmp_path: Path) -> None:
+    """Its processes run it anew and end as they would start others: fewer of them would not help."""
+    (tmp_path / "script.py").write_text(UNGUARDED)
+
+    done = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, check=False)
+
+    assert done.stdout.startswith('Put what the script does below `if __name__ == "__main__":`'), done.stderr
+    assert (done.returncode, done.stdout.count("\n")) == (0, 1)
