@@ -56,7 +56,7 @@ def examine_machine(folder: Path) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(terse=True),
         "packages": {name: importlib.metadata.version(name) for name in (*packages, "safetensors")},
-        "extras": {name: _version(name) for name in ("simplejpeg", "pillow-heif", "tensorboard", "wandb")},
+        "extras": {name: _version(name) for name in ("simplejpeg", "pillow-heif", "diffusers", "tensorboard", "wandb")},
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "devices": [
