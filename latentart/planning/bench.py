@@ -19,6 +19,7 @@ from latentart.data.index import style_names
 from latentart.data.synthetic.art import STYLES, write_raw_folder
 from latentart.errors import ResourceError
 from latentart.layout import Workspace
+from latentart.model.folder import autoencoder_config
 from latentart.planning.estimate import Part
 from latentart.planning.phases import scratch_workspace, with_perceptual_weights, write_autoencoder
 from latentart.planning.pictures import MOST_PICTURES, RAW_SAMPLE, find_pictures, sample_raw, take_some
@@ -111,7 +112,7 @@ class Trials:
     """Tries the parts of a path on some pictures, each apart; what people should know besides goes to ``notes``."""
 
     def __init__(self, workspace: Workspace, device: str | None, scratch: Path, notes: list[str]) -> None:
-        self.device, self.scratch = device, scratch
+        self.device, self.scratch, self.autoencoder = device, scratch, autoencoder_config(workspace)
         if not _is_clean(workspace) and not _has_files(workspace.raw):
             workspace = draw_pictures(workspace, scratch)
             notes.append("there are no pictures yet: measured with the embedded ones, drawn")
@@ -122,11 +123,14 @@ class Trials:
         workspace.name_outside("vae.perceptual.weights")
         self.tried, lacking = with_perceptual_weights(scratch_workspace(workspace, scratch), names)
         self.config = self.tried.config
+        if self.autoencoder.kind == "diffusers":
+            write_autoencoder(self.tried, names, self.autoencoder)
         notes += lacking
 
     def works(self) -> dict[str, list[tuple[str, Callable[[str, float], Rate]]]]:
         """Return the names of each part's lines, and what makes one in so many seconds; the longest come last."""
-        settings, stages = self.config.sample, self.config.vae.stages
+        settings, is_ours = self.config.sample, self.autoencoder.kind != "diffusers"
+        stages = self.config.vae.stages if is_ours else ()
         return {
             "clean": [("clean", self.clean)],
             "encode": [("encode", self.encode)],
@@ -171,7 +175,7 @@ class Trials:
         if not tried.folder.exists():
             take_some(self.pictures, number, tried.data)
             take_some(replace(self.pictures, entries=self.pictures.entries[:1]), 1, tried.folder / WARMING)
-            write_autoencoder(tried, style_names(self.pictures.entries))
+            write_autoencoder(tried, style_names(self.pictures.entries), self.autoencoder)
         return Trial(tried, None, self.device, TRIED * seconds, ending=float("inf"), libraries=file_bytes())
 
     def _train(self, name: str, resolution: int, trial: Trial) -> Rate:

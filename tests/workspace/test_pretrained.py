@@ -15,8 +15,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from latentart.core.latents import split_moments
+from latentart.layout import Workspace
 from latentart.model import description
 from latentart.model.folder import load_model
+from latentart.planning.phases import Planner, cache_bytes, cache_variants
+from latentart.planning.pictures import find_pictures
 from latentart.process.devices import Placement
 
 diffusers = pytest.importorskip("diffusers")
@@ -152,6 +155,64 @@ def test_the_whole_path_goes_on_from_them(run: Run, art: Path, theirs: Run, kind
 def same_bytes(one: Path, other: Path) -> bool:
     """Tell whether two files are equal."""
     return one.read_bytes() == other.read_bytes()
+
+
+TUNE = {
+    "name": "tune",
+    "trainable": "decoder",
+    "resolution": 32,
+    "batch_size": 4,
+    "steps": 2,
+    "tanh": True,
+    "weights": {"adversarial": 0.1, "perceptual": 0.1},
+}
+
+
+def test_the_decoder_is_tuned_and_nothing_else(run: Run, art: Path, theirs: Run) -> None:
+    """By our losses, across calls, when a stage says so; latents stay, bit for bit, and so does where it came from."""
+    shutil.copytree(theirs("sd")[1], art / "theirs")
+    assert run(art, *IMPORT).code == 0
+    model = art / "runs/vae/model"
+    before, about = load_file(model / "autoencoder.safetensors"), json.loads((model / "model.json").read_text())
+
+    line = run(art, "train", "vae").error(2)
+    assert line.startswith("error: the autoencoder in runs/vae/model was imported, and is left as it is. Go on with")
+    assert same_tensors(load_file(model / "autoencoder.safetensors"), before, "")
+    for stop in ("--max-steps", "1"), ():
+        done = run(art, "train", "vae", f"vae.stages={json.dumps([TUNE])}", *stop)
+        assert done.code == 0, done.err
+
+    after, tuned = load_file(model / "autoencoder.safetensors"), json.loads((model / "model.json").read_text())
+    assert tuned["autoencoder"] == about["autoencoder"]
+    assert {name: tuned["training"]["vae"][name] for name in ("imported", "step", "stage")} == {
+        "imported": "theirs",
+        "step": 2,
+        "stage": "tune",
+    }
+    assert tuned["uses_tanh"] is False
+    for part in ("encoder.", "quant_conv."):
+        assert same_tensors(after, before, part)
+    for part in ("decoder.", "post_quant_conv."):
+        assert not same_tensors(after, before, part)
+
+
+def same_tensors(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], prefix: str) -> bool:
+    """Tell whether the tensors whose names begin so are equal bit for bit."""
+    assert one.keys() == other.keys()
+    return all(torch.equal(one[name], other[name]) for name in one if name.startswith(prefix))
+
+
+def test_whoever_plans_reckons_with_the_imported_one(run: Run, art: Path, theirs: Run) -> None:
+    """No stage is left, and a cache of 16 channels at half the side is of that size."""
+    shutil.copytree(theirs("flux")[1], art / "theirs")
+    assert run(art, *IMPORT).code == 0
+    workspace = Workspace.open(art / "latentart.json")
+
+    planner = Planner(workspace, "cpu", 1.0, art / "scratch", find_pictures(workspace, art / "scratch"))
+
+    assert list(planner.stages()) == []
+    assert planner.advice == ["vae: the autoencoder was imported; tuning it is not counted"]
+    assert cache_bytes(workspace, 10) == 10 * cache_variants(workspace) * 2 * 16 * 16 * 16 * 2
 
 
 def rewrite(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:

@@ -142,6 +142,10 @@ class Autoencoder(nn.Module):
         """Return what the decoder makes of latents, before the output activation."""
         return self.decoder(z)
 
+    def freeze_encoder(self) -> None:
+        """Keep everything that latents hang on as it is."""
+        self.encoder.requires_grad_(requires_grad=False)
+
     @property
     def last_weight(self) -> Tensor:
         """The weight of the decoder's last convolution, by whose gradient losses are weighed against each other."""

@@ -31,6 +31,12 @@ class PretrainedAutoencoder(Autoencoder):
         found = self.encoder(images)
         return found if self.quant_conv is None else self.quant_conv(found)
 
+    def freeze_encoder(self) -> None:
+        """Keep everything that latents hang on as it is."""
+        super().freeze_encoder()
+        if self.quant_conv is not None:
+            self.quant_conv.requires_grad_(requires_grad=False)
+
     def decode_raw(self, z: Tensor) -> Tensor:
         """Return images ``[B, 3, f·h, f·w]`` of latents ``[B, Z, h, w]``."""
         return self.decoder(z if self.post_quant_conv is None else self.post_quant_conv(z))
