@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import nn
 
@@ -12,6 +14,7 @@ from latentart.config.data import DataConfig
 from latentart.config.denoiser import DenoiserConfig, DiTConfig
 from latentart.config.ldm import DiffusionConfig
 from latentart.config.optim import EmaConfig, LdmEmaConfig, RunConfig, StepsOrEpochs
+from latentart.config.pretrained import DiffusersConfig
 from latentart.config.vae import AutoencoderConfig, BlocksConfig, DiscriminatorConfig
 from latentart.core.diffusion.objective import DiffusionTask
 from latentart.core.diffusion.schedules import NoiseSchedule, make_betas, straight_alpha_bar
@@ -21,16 +24,28 @@ from latentart.core.networks.blocks import BlockShape, StackShape, set_recompute
 from latentart.core.networks.conditioning import Denoiser
 from latentart.core.networks.discriminator import PatchDiscriminator
 from latentart.core.networks.dit import DiT
+from latentart.core.networks.pretrained import PretrainedAutoencoder
 from latentart.core.networks.quantizer import VectorQuantizer
 from latentart.core.networks.unet import UNet
 from latentart.core.randomness import seed_for
 from latentart.data.datasets import Crop, CropSet
+from latentart.errors import ModelError
 
 CACHE_CROP = (0.8, 1.0)  # the shares that the presets' autoencoders are trained with
 
 
-def build_autoencoder(config: AutoencoderConfig) -> Autoencoder:
-    """Return an autoencoder with fresh weights."""
+AnyAutoencoder: TypeAlias = AutoencoderConfig | DiffusersConfig
+
+
+def build_autoencoder(config: AnyAutoencoder) -> Autoencoder:
+    """Return an autoencoder with fresh weights.
+
+    Raises:
+        ModelError: it is one of diffusers', which is not installed.
+        ValueError: diffusers cannot build it.
+    """
+    if isinstance(config, DiffusersConfig):
+        return _build_pretrained(config)
     stack = build_stack(config)
     encoder = Encoder(config.latent_channels, stack, patch_size=config.patch_size, has_spread=config.kind == "kl")
     decoder = Decoder(config.latent_channels, stack, patch_size=config.patch_size)
@@ -39,6 +54,40 @@ def build_autoencoder(config: AutoencoderConfig) -> Autoencoder:
         quantizer = VectorQuantizer(config.num_codes, config.latent_channels, decay=config.codebook_decay)
     return Autoencoder(
         encoder, decoder, latent_channels=config.latent_channels, factor=config.factor, quantizer=quantizer
+    )
+
+
+def class_of(config: DiffusersConfig) -> type:
+    """Return the class of diffusers that an autoencoder is of; to be found before a device is chosen for new tensors.
+
+    Raises:
+        ModelError: diffusers is not installed.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of what its own parts will lose one day
+            import diffusers
+
+            return getattr(diffusers, config.class_name)
+    except (ImportError, RuntimeError, AttributeError) as error:  # the last two: parts of it do not fit together
+        msg = f"this autoencoder is built by diffusers, which is not there ({type(error).__name__})."
+        raise ModelError(msg, "Run `pip install 'latentart[diffusers]'`.") from None
+
+
+def _build_pretrained(config: DiffusersConfig) -> PretrainedAutoencoder:
+    build = class_of(config)
+    known = inspect.signature(build).parameters
+    try:
+        network = build(**{name: value for name, value in config.arguments.items() if name in known})
+    except Exception as error:  # whatever it meets: a stranger chose what it is built with
+        first = (str(error).splitlines() or [""])[0]
+        raise ValueError(f"diffusers cannot build it: {type(error).__name__}: {first}") from None
+    return PretrainedAutoencoder(
+        network.encoder,
+        network.decoder,
+        getattr(network, "quant_conv", None),
+        getattr(network, "post_quant_conv", None),
+        latent_channels=config.latent_channels,
+        factor=config.factor,
     )
 
 

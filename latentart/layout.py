@@ -10,6 +10,7 @@ from pathlib import Path
 
 from latentart.config.workspace import CONFIG_NAME, Config, find_config, load_config
 from latentart.data.index import IndexEntry, read_index, style_names
+from latentart.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +88,15 @@ class Workspace:
         self.name_outside("data.root")
         entries = read_index(self.data / "index.jsonl")
         return entries, style_names(entries)
+
+    def require_resolution(self, autoencoder_factor: int) -> None:
+        """Refuse an autoencoder, perhaps one that others trained, whose latents the denoiser cannot train on.
+
+        Raises:
+            ConfigError: so it is.
+        """
+        if misfit := self.config.misfit(autoencoder_factor):
+            raise ConfigError(f"{misfit}.")
 
     def name_outside(self, *settings: str, raw: Path | None = None) -> None:
         """Say which of these settings lead out of the workspace: a stranger may have written them into its file.

@@ -83,7 +83,7 @@ def verify(names: Names = None, config: ConfigOption = None, as_json: JsonOption
 
 
 def import_file(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .pt, .pth, .ckpt or .safetensors file.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .pt, .ckpt or .safetensors file, or a folder.")],
     kind: Annotated[Kind, typer.Option("--as", help="The network of the config, or a file behind LPIPS or FID.")],
     overrides: Overrides = None,
     key: Annotated[str | None, typer.Option("--key", help="Where in the file, as ema; else where they fit.")] = None,
@@ -92,7 +92,7 @@ def import_file(
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a model of a file with weights from elsewhere, if every tensor fits. Code in it never runs."""
+    """Make a model of weights from elsewhere, if every tensor fits. Code in a file never runs."""
     if kind not in ("autoencoder", "denoiser"):
         from latentart.workspace.weights import import_backbone
 

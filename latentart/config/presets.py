@@ -163,6 +163,9 @@ _LAPTOP: dict[str, Any] = {
 # For some 5,000 pictures on one GPU: wikiart-256 with the size that `advise` has for so few, dropout, and four random
 # crops of each picture, as that many are soon known by heart; fewer updates, for the same reason. The verdict on every
 # page of previews tells of memorizing. Our choice, not yet run to its end by us.
+# An autoencoder that others trained on millions of pictures spares the stages and their 44,000 updates: `latentart
+# weights import FOLDER --as autoencoder`, then `train ldm`. Its print of PSNR and SSIM on one's own pictures tells what
+# of them it keeps; what it loses, as letters and fine lines, the denoiser will not bring back.
 _OWN_ART: dict[str, Any] = {
     "data": {"cache_crops": 4},
     "vae": {

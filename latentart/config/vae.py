@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -233,6 +234,10 @@ class StageConfig(StepsOrEpochs):
     keep_discriminator: bool = True
     """Whether discriminator and its optimizer go on, or begin anew in this stage."""
 
+    trainable: Literal["all", "decoder"] | None = None
+    """What of the network trains: all, or the decoder alone, by which latents stay as they are. null means all, but
+    leaves alone an autoencoder that was imported from diffusers."""
+
     tanh: bool = False
     """Whether the decoder ends in tanh. The seed: from the first step on it leaves blobs, so switch it on later."""
 
@@ -300,7 +305,12 @@ class VaeConfig(StrictConfig):
     @model_validator(mode="after")
     def _resolutions_divide(self) -> VaeConfig:
         factor = self.model.factor
+        for former, stage in pairwise(self.stages):
+            if stage.keep_optimizer and (former.trainable == "decoder") != (stage.trainable == "decoder"):
+                raise ValueError(f"stage {stage.name}: keep_optimizer, but {former.name} trains other weights")
         for stage in self.stages:
+            if stage.trainable == "decoder" and self.model.kind == "vq":
+                raise ValueError(f"stage {stage.name}: trainable decoder is for kl; a codebook hangs on both sides")
             if stage.resolution % factor:
                 near = max(factor, round(stage.resolution / factor) * factor)
                 msg = f"stage {stage.name}: resolution {stage.resolution} is no multiple of f = {factor}: {near} is"

@@ -56,19 +56,23 @@ class Config(StrictConfig):
 
     @model_validator(mode="after")
     def _fits(self) -> Config:
-        unit = self.vae.model.factor * self.ldm.model.factor
-        resolution = self.ldm.training.resolution
-        if resolution % unit:
-            near = max(unit, round(resolution / unit) * unit)
-            msg = (
-                f"ldm.training.resolution {resolution} is no multiple of {unit} (the autoencoder halves "
-                f"{self.vae.model.factor}-fold, the denoiser {self.ldm.model.factor}-fold): {near} would do"
-            )
-            raise ValueError(msg)
+        if misfit := self.misfit(self.vae.model.factor):
+            raise ValueError(misfit)
         if self.sample.steps > self.ldm.diffusion.num_steps:
             msg = f"sample.steps {self.sample.steps} exceeds ldm.diffusion.num_steps {self.ldm.diffusion.num_steps}"
             raise ValueError(msg)
         return self
+
+    def misfit(self, autoencoder_factor: int) -> str:
+        """Return why the denoiser cannot train on the latents of an autoencoder, or an empty text."""
+        unit, resolution = autoencoder_factor * self.ldm.model.factor, self.ldm.training.resolution
+        if resolution % unit == 0:
+            return ""
+        near = max(unit, round(resolution / unit) * unit)
+        return (
+            f"ldm.training.resolution {resolution} is no multiple of {unit} (the autoencoder halves "
+            f"{autoencoder_factor}-fold, the denoiser {self.ldm.model.factor}-fold): {near} would do"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the config as plain JSON values, complete."""

@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import torch
-from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from latentart.builders import build_autoencoder, build_denoiser
+from latentart.builders import AnyAutoencoder, build_autoencoder, build_denoiser, class_of
 from latentart.config.denoiser import DenoiserConfig
 from latentart.config.ldm import DiffusionConfig
+from latentart.config.pretrained import DiffusersConfig
 from latentart.config.vae import AutoencoderConfig
 from latentart.core.latents import LatentNormalizer
+from latentart.core.networks.autoencoder import Autoencoder
 from latentart.data.index import MAX_NAME
 from latentart.errors import ModelError
 from latentart.process.host_memory import total_bytes
@@ -25,6 +27,7 @@ from latentart.storage.saved_values import Saved, fault_of
 FORMAT = 1
 MAX_RESOLUTION = 2**14
 HEADER = 64 * 2**20  # what the names and shapes of a weights file may take
+LARGEST_GAIN = 4  # bytes of a number here for one in a file of others
 
 
 def _is_name(name: str) -> str:
@@ -42,6 +45,16 @@ def _stands_once(names: list[str]) -> list[str]:
 Name = Annotated[str, AfterValidator(_is_name)]
 Names = Annotated[list[Name], Field(min_length=1), AfterValidator(_stands_once)]
 Float32 = Annotated[float, Field(gt=-3e38, lt=3e38)]
+
+
+def _whose(config: object) -> str:
+    """Tell the autoencoders that diffusers builds from our own."""
+    return "diffusers" if isinstance(config, dict) and config.get("kind") == "diffusers" else "own"
+
+
+SavedAutoencoder = Annotated[
+    Annotated[AutoencoderConfig, Tag("own")] | Annotated[DiffusersConfig, Tag("diffusers")], Discriminator(_whose)
+]
 
 
 class Latents(Saved):
@@ -68,7 +81,7 @@ class Description(Saved):
     """What a model.json says as far as anything is built by it."""
 
     format: Annotated[int, Field(ge=1, le=FORMAT)]
-    autoencoder: AutoencoderConfig
+    autoencoder: SavedAutoencoder
     denoiser: DenoiserConfig | None
     diffusion: DiffusionConfig | None = None
     resolution: Annotated[int, Field(ge=1, le=MAX_RESOLUTION)]
@@ -103,7 +116,12 @@ class Description(Saved):
 
 
 def describe_autoencoder(
-    config: AutoencoderConfig, names: Sequence[str], normalizer: LatentNormalizer, *, resolution: int, uses_tanh: bool
+    config: AnyAutoencoder,
+    names: Sequence[str],
+    normalizer: LatentNormalizer,
+    *,
+    resolution: int,
+    uses_tanh: bool,
 ) -> dict[str, Any]:
     """Return what a model.json says of an autoencoder alone, but for its training."""
     return {
@@ -133,6 +151,26 @@ def read_description(about: object, path: Path) -> Description:
         raise unknown_model(path, fault_of(error)) from None
 
 
+def read_pretrained(network: object, path: Path, weights: Path) -> DiffusersConfig:
+    """Return what the config.json of a folder in diffusers' format describes; nothing is allocated for that.
+
+    Raises:
+        ModelError: no autoencoder that can be taken, one that needs more memory than this machine has or the file of
+            weights accounts for, or diffusers is not installed.
+    """
+    try:
+        config = DiffusersConfig.model_validate({"network": network})
+        needed = bytes_needed(config, None, ())["autoencoder"]
+    except (ValidationError, ValueError) as error:
+        reason = fault_of(error).removeprefix("network: ") if isinstance(error, ValidationError) else str(error)
+        raise ModelError(f"{path} describes no autoencoder that can be taken: {reason[:200]}.") from None
+    if needed > (most := weights.stat().st_size * LARGEST_GAIN):
+        msg = f"{weights} has {most // LARGEST_GAIN} bytes, which is too little for what {path} describes."
+        raise ModelError(msg, "Take the folder from where it was whole.")
+    _require_memory(needed, path.parent)
+    return config
+
+
 def require_fitting_files(folder: Path, description: Description) -> None:
     """Refuse networks that need more memory than their files hold, or files that hold more than the networks.
 
@@ -142,7 +180,7 @@ def require_fitting_files(folder: Path, description: Description) -> None:
         ModelError: so it is, or a network that cannot be built.
     """
     try:
-        needed = _bytes_needed(description.autoencoder, description.denoiser, tuple(description.label_counts))
+        needed = bytes_needed(description.autoencoder, description.denoiser, tuple(description.label_counts))
     except (RuntimeError, ValueError, TypeError, OverflowError, MemoryError) as error:
         raise unknown_model(folder / "model.json", error) from None
     for name, size in needed.items():
@@ -153,8 +191,12 @@ def require_fitting_files(folder: Path, description: Description) -> None:
         if not size <= found <= size + HEADER:
             msg = f"{path} has {found} bytes, which is no {name} of {size} bytes as {folder / 'model.json'} describes."
             raise ModelError(msg, "Take the folder from where it was whole.")
-    if (memory := total_bytes()) and sum(needed.values()) > memory:
-        sizes = f"{sum(needed.values()) / 1e9:.0f} GB, this machine has {memory / 1e9:.0f} GB"
+    _require_memory(sum(needed.values()), folder)
+
+
+def _require_memory(needed: int, folder: Path) -> None:
+    if (memory := total_bytes()) and needed > memory:
+        sizes = f"{needed / 1e9:.0f} GB, this machine has {memory / 1e9:.0f} GB"
         raise ModelError(f"the networks in {folder} take {sizes}.")
 
 
@@ -175,14 +217,45 @@ class _Unfilled(TorchFunctionMode):
 
 
 @cache
-def _bytes_needed(
-    autoencoder: AutoencoderConfig, denoiser: DenoiserConfig | None, label_counts: tuple[int, ...]
+def bytes_needed(
+    autoencoder: AnyAutoencoder, denoiser: DenoiserConfig | None, label_counts: tuple[int, ...]
 ) -> dict[str, int]:
+    """Return the bytes of each network's weights; it is built without any memory.
+
+    Raises:
+        ModelError: diffusers has to build it and is not installed.
+        ValueError: it cannot be built, or is none that we can use. RuntimeError, TypeError, OverflowError: likewise.
+    """
+    if isinstance(autoencoder, DiffusersConfig):
+        class_of(autoencoder)  # what it imports is for good, and not on "meta"
     with torch.device("meta"), _Unfilled():
-        networks: dict[str, nn.Module] = {"autoencoder": build_autoencoder(autoencoder)}
+        built = build_autoencoder(autoencoder)
+        if isinstance(autoencoder, DiffusersConfig):
+            _require_contract(built)
+        networks: dict[str, nn.Module] = {"autoencoder": built}
         if denoiser is not None:
             networks["denoiser"] = build_denoiser(denoiser, autoencoder.latent_channels, label_counts)
     return {name: sum(t.numel() * t.element_size() for t in n.state_dict().values()) for name, n in networks.items()}
+
+
+@torch.no_grad()
+def _require_contract(autoencoder: Autoencoder) -> None:
+    """Refuse an autoencoder of others whose latents or pictures are not of the size that its config says.
+
+    On "meta" that is reckoned alone.
+
+    Raises:
+        ValueError: so it is.
+    """
+    side, channels = 2 * autoencoder.factor, autoencoder.latent_channels
+    try:
+        moments = autoencoder.encode(torch.empty(1, 3, side, side))
+        images = autoencoder.decode(torch.empty(1, channels, 2, 2))
+    except Exception as error:  # whatever their layers say of a stranger's sizes
+        raise ValueError(f"it does not run: {(str(error).splitlines() or [type(error).__name__])[0]}") from None
+    if moments.shape != (1, 2 * channels, 2, 2) or images.shape != (1, 3, side, side):
+        msg = f"its latents are {list(moments.shape[1:])}, its pictures {list(images.shape[1:])} for {side} px"
+        raise ValueError(msg)
 
 
 def unknown_model(path: Path, reason: str | Exception) -> ModelError:

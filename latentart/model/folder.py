@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from latentart import __version__
-from latentart.builders import build_autoencoder, build_denoiser, build_task
+from latentart.builders import AnyAutoencoder, build_autoencoder, build_denoiser, build_task
 from latentart.core.diffusion.objective import DiffusionTask
 from latentart.core.latents import LatentNormalizer
 from latentart.core.networks.autoencoder import Autoencoder
@@ -219,6 +219,14 @@ def trained_steps(folder: Path, network: str) -> int:
     return 0
 
 
+def imported_from(folder: Path) -> dict[str, Any]:
+    """Return what a model folder says of the file or folder that its autoencoder was imported from."""
+    match read_json(folder / MODEL_FILE):
+        case {"training": {"vae": {"imported": name, "sha256": digest}}}:
+            return {"imported": name, "sha256": digest}
+    return {}
+
+
 def weights_hash(folder: Path, name: str = "autoencoder") -> str:
     """Return the SHA-256 of one weights file of a model folder, from its manifest."""
     match read_json(folder / "MANIFEST.json"):
@@ -234,6 +242,23 @@ def load_autoencoder(workspace: Workspace, placement: Placement) -> Model:
         ModelError: it is not trained yet, or damaged.
     """
     return load_model(find_autoencoder(workspace), placement)
+
+
+def autoencoder_config(workspace: Workspace) -> AnyAutoencoder:
+    """Return what the workspace's autoencoder is: the one that was imported from diffusers, else the config's."""
+    path = workspace.vae_run / "model" / MODEL_FILE
+    if not is_pretrained(path.parent):
+        return workspace.config.vae.model
+    return read_description(read_json(path), path).autoencoder
+
+
+def is_pretrained(folder: Path) -> bool:
+    """Tell whether there is a model folder whose autoencoder diffusers builds."""
+    recover_folder(folder)
+    match read_json(folder / MODEL_FILE) if (folder / MODEL_FILE).is_file() else None:
+        case {"autoencoder": {"kind": "diffusers"}}:
+            return True
+    return False
 
 
 def find_autoencoder(workspace: Workspace) -> Path:

@@ -19,6 +19,7 @@ from latentart.data.index import style_names
 from latentart.data.synthetic.art import STYLES, write_raw_folder
 from latentart.errors import ResourceError
 from latentart.layout import Workspace
+from latentart.model.folder import autoencoder_config
 from latentart.planning.estimate import Part
 from latentart.planning.phases import scratch_workspace, with_perceptual_weights, write_autoencoder
 from latentart.planning.pictures import MOST_PICTURES, RAW_SAMPLE, find_pictures, sample_raw, take_some
@@ -130,6 +131,7 @@ class Trials:
         self, workspace: Workspace, device: str | None, scratch: Path, notes: list[str], waits: list[Wait]
     ) -> None:
         self.device, self.scratch, self.waits = device, scratch, waits
+        self.autoencoder = autoencoder_config(workspace)
         if not _is_clean(workspace) and not _has_files(workspace.raw):
             workspace = draw_pictures(workspace, scratch)
             notes.append("there are no pictures yet: measured with the embedded ones, drawn")
@@ -140,11 +142,14 @@ class Trials:
         workspace.name_outside("vae.perceptual.weights")
         self.tried, lacking = with_perceptual_weights(scratch_workspace(workspace, scratch), names)
         self.config = self.tried.config
+        if self.autoencoder.kind == "diffusers":
+            write_autoencoder(self.tried, names, self.autoencoder)
         notes += lacking
 
     def works(self) -> dict[str, list[tuple[str, Callable[[str, float], Rate]]]]:
         """Return the names of each part's lines, and what makes one in so many seconds; the longest come last."""
-        settings, stages = self.config.sample, self.config.vae.stages
+        settings, is_ours = self.config.sample, self.autoencoder.kind != "diffusers"
+        stages = self.config.vae.stages if is_ours else ()
         return {
             "clean": [("clean", self.clean)],
             "encode": [("encode", self.encode)],
@@ -200,7 +205,7 @@ class Trials:
         if not tried.folder.exists():
             take_some(self.pictures, number, tried.data)
             take_some(replace(self.pictures, entries=self.pictures.entries[:1]), 1, tried.folder / WARMING)
-            write_autoencoder(tried, style_names(self.pictures.entries))
+            write_autoencoder(tried, style_names(self.pictures.entries), self.autoencoder)
         return Trial(tried, None, self.device, TRIED * seconds, ending=float("inf"), libraries=file_bytes())
 
     def _train(self, name: str, resolution: int, trial: Trial) -> Rate:

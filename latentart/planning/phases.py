@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from latentart.builders import build_autoencoder, count_steps
+from latentart.builders import AnyAutoencoder, build_autoencoder, count_steps
 from latentart.core.latents import LatentNormalizer
 from latentart.data.held_out import split_held_out
 from latentart.data.index import style_names
@@ -17,7 +17,7 @@ from latentart.data.latent_cache import is_complete
 from latentart.errors import DownloadError, LatentArtError, ResourceError
 from latentart.layout import Workspace
 from latentart.model.description import describe_autoencoder
-from latentart.model.folder import save_model
+from latentart.model.folder import autoencoder_config, save_model
 from latentart.planning.estimate import (
     Part,
     Phase,
@@ -96,6 +96,8 @@ class Planner:
         standing = find_standing(self.workspace.vae_run)
         names = self.stages_left(standing)
         left = [stage for stage in self.config.vae.stages if stage.name in names]
+        if not names and not standing.done:
+            self.advice.append("vae: the autoencoder was imported; tuning it is not counted")
         if not left:
             return
         self.workspace.name_outside("vae.perceptual.weights")
@@ -112,7 +114,9 @@ class Planner:
             base += last
 
     def stages_left(self, standing: Standing) -> list[str]:
-        """Return the stages that are not finished, and the one that a new cycle makes longer."""
+        """Return the stages that are not finished, and the one that a new cycle makes longer; none of an import."""
+        if autoencoder_config(self.workspace).kind == "diffusers":
+            return []
         steps = {s.name: count_steps(s, self.pictures.num_training, s.batch_size) for s in self.config.vae.stages}
         return [
             stage.name
@@ -157,7 +161,7 @@ class Planner:
         scratch = scratch_workspace(self.workspace, self.scratch / "ldm")
         take_some(self.pictures, self._encoded(), scratch.data)
         take_some(replace(self.pictures, entries=self.pictures.entries[:1]), 1, scratch.folder / WARMING)
-        write_autoencoder(scratch, style_names(self.pictures.entries))
+        write_autoencoder(scratch, style_names(self.pictures.entries), autoencoder_config(self.workspace))
         every = (run.preview_every, run.evaluate_every, run.checkpoint_every)
         occasions = count_occasions(*every, first, last)
         page = page_passes(preview_settings(self.config.sample), self.pictures.num_styles)
@@ -248,15 +252,16 @@ def with_perceptual_weights(workspace: Workspace, names: Sequence[str]) -> tuple
     return workspace, []
 
 
-def write_autoencoder(workspace: Workspace, names: list[str]) -> None:
-    """Give a trial's workspace an autoencoder: untrained, for that is as fast as a trained one."""
+def write_autoencoder(workspace: Workspace, names: list[str], shape: AnyAutoencoder | None = None) -> None:
+    """Give a trial's workspace an autoencoder, else the config's: untrained, for that is as fast as a trained one."""
     config = workspace.config
-    channels = config.vae.model.latent_channels
+    shape = shape or config.vae.model
+    channels = shape.latent_channels
     normalizer, resolution = LatentNormalizer((0.0,) * channels, (1.0,) * channels), config.ldm.training.resolution
-    about = describe_autoencoder(config.vae.model, names, normalizer, resolution=resolution, uses_tanh=False)
+    about = describe_autoencoder(shape, names, normalizer, resolution=resolution, uses_tanh=False)
     about["training"] = {"vae": {"step": 0}}
     with torch.random.fork_rng(devices=[]):
-        save_model(workspace.vae_run / "model", about, {"autoencoder": build_autoencoder(config.vae.model)})
+        save_model(workspace.vae_run / "model", about, {"autoencoder": build_autoencoder(shape)})
 
 
 def cache_variants(workspace: Workspace) -> int:
@@ -266,6 +271,6 @@ def cache_variants(workspace: Workspace) -> int:
 
 def cache_bytes(workspace: Workspace, num_pictures: int) -> int:
     """Return the size of the latent cache: two bytes for each of a picture's moments."""
-    config = workspace.config
-    side = config.ldm.training.resolution // config.vae.model.factor
-    return num_pictures * cache_variants(workspace) * 2 * config.vae.model.latent_channels * side * side * 2
+    shape = autoencoder_config(workspace)
+    side = workspace.config.ldm.training.resolution // shape.factor
+    return num_pictures * cache_variants(workspace) * 2 * shape.latent_channels * side * side * 2

@@ -14,6 +14,7 @@ import torch
 
 from latentart.builders import build_autoencoder, build_denoiser, build_task
 from latentart.core.latents import LatentNormalizer
+from latentart.model.folder import autoencoder_config
 from latentart.model.generate import Generator
 from latentart.planning.estimate import line_through
 from latentart.planning.trial import GROWTH, Trial, time_encoding
@@ -173,7 +174,7 @@ def _new_generator(trial: Trial, placement: Placement) -> Generator:
     config = trial.workspace.config
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        autoencoder = build_autoencoder(config.vae.model)
+        autoencoder = build_autoencoder(autoencoder_config(trial.workspace))
         denoiser = build_denoiser(config.ldm.model, autoencoder.latent_channels, [1])
     for network in (autoencoder, denoiser):
         placement.place(network).eval().requires_grad_(requires_grad=False)

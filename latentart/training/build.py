@@ -27,6 +27,7 @@ from latentart.config.optim import OptimizerConfig
 from latentart.config.sample import SampleConfig
 from latentart.config.vae import DiscriminatorConfig, StageConfig, VaeConfig
 from latentart.core.diffusion.uncertainty import LearnedUncertainty
+from latentart.core.networks.autoencoder import Autoencoder
 from latentart.core.networks.discriminator import PatchDiscriminator
 from latentart.core.randomness import generator_for, seed_for
 from latentart.data.datasets import PictureDataset
@@ -45,7 +46,7 @@ from latentart.scoring.reconstructions import Evaluation
 from latentart.training.job import LdmJob, StageJob
 from latentart.training.ldm_batches import LatentBatches, load_latent_batches
 from latentart.training.ldm_previews import PREVIEW_CALLS
-from latentart.training.stages import former_stage
+from latentart.training.stages import former_stage, load_pretrained
 from latentart.training.steps.adversarial_schedule import AdversarialPlan, AdversarialSchedule
 from latentart.training.steps.adversary import Adversary, Game
 from latentart.training.steps.ldm_step import LdmStep
@@ -65,26 +66,33 @@ def build_stage_job(
     data: Mapping[str, Any],
     placement: Placement,
 ) -> StageJob:
-    """Return a stage with fresh weights; ``data`` describes what it is trained on."""
+    """Return a stage with fresh weights, or those of an imported autoencoder; ``data`` describes what it is trained on.
+
+    Raises:
+        ConfigError: its resolution does not suit the imported autoencoder.
+        UsageError: it does not say what of that is to train, or there is no encoder yet for the decoder to go with.
+    """
     config, seed, names = workspace.config, workspace.config.seed, data["style_names"]
     placement = Placement(placement.device, config.vae.run.precision)
     evaluation = Evaluation(workspace, entries, names, stage.resolution, placement)
     pictures = evaluation.training
     num_steps = count_steps(stage, len(pictures), stage.batch_size)
     crop = build_crop(stage.resolution, config.data, order_seed(seed, stage.name), stage.crop)
-    side = stage.resolution // config.vae.model.factor
+    pretrained = load_pretrained(workspace, stage, placement)
+    network = config.vae.model if pretrained is None else pretrained
+    side = stage.resolution // network.factor
     batches = VaeBatches(
         PictureDataset(workspace.data, [entries[i] for i in pictures], names, crop),
         stage.name,
         stage.batch_size,
-        (config.vae.model.latent_channels, side, side),
+        (network.latent_channels, side, side),
         seed=seed,
         is_balanced=config.data.balance_styles,
         needs_transform=stage.weights.equivariance > 0,
         ranks=read_ranks(),
     )
     return StageJob(
-        step_fn=build_vae_step(config.vae, stage, num_steps, placement, seed),
+        step_fn=build_vae_step(config.vae, stage, num_steps, placement, seed, pretrained),
         num_steps=num_steps,
         batch_size=stage.batch_size,
         rate=build_rate_plan(config.vae.optimizer, num_steps, stage.lr, stage.new_cycle_at),
@@ -143,13 +151,22 @@ def build_ldm_job(workspace: Workspace, cache: LatentCache, data: Mapping[str, A
     )
 
 
-def build_vae_step(config: VaeConfig, stage: StageConfig, num_steps: int, placement: Placement, seed: int) -> VaeStep:
-    """Return a stage's update with fresh weights."""
+def build_vae_step(
+    config: VaeConfig,
+    stage: StageConfig,
+    num_steps: int,
+    placement: Placement,
+    seed: int,
+    pretrained: Autoencoder | None = None,
+) -> VaeStep:
+    """Return a stage's update with fresh weights, or those of ``pretrained``, which never ends in tanh."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator_for(seed, "vae weights").initial_seed())
-        autoencoder = build_autoencoder(config.model)
+        autoencoder = pretrained or build_autoencoder(config.model)
         adversary = _build_adversary(config, stage, num_steps, placement)
-    autoencoder.uses_tanh = stage.tanh
+    autoencoder.uses_tanh = stage.tanh and pretrained is None
+    if stage.trainable == "decoder":
+        autoencoder.freeze_encoder()
     placement.place(autoencoder)
     perceptual = None
     if stage.weights.perceptual > 0:

@@ -109,6 +109,7 @@ class Encoding:
         config, data = workspace.config, workspace.config.data
         self.workspace, self.placement, self.flip = workspace, placement, data.flip
         self.model = load_autoencoder(workspace, placement)
+        workspace.require_resolution(self.model.autoencoder.factor)
         crops = build_cache_crops(config.ldm.training.resolution, data, config.seed)
         self.dataset = PictureDataset(workspace.data, entries, style_names, crops, memory_bytes=0)
         self.source = CacheSource(

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from latentart.errors import ModelError, UsageError, nearest
-from latentart.model.folder import trained_steps
+from latentart.core.networks.autoencoder import Autoencoder
+from latentart.errors import ConfigError, ModelError, UsageError, nearest
+from latentart.layout import Workspace
+from latentart.model.folder import autoencoder_config, load_autoencoder, trained_steps
+from latentart.process.devices import Placement
 from latentart.storage.checkpoints import Checkpoint
 
 
@@ -22,6 +25,20 @@ class Stage(Protocol):
     @property
     def new_cycle_at(self) -> int:
         """The step of its own at which its learning rate begins anew, 0 for none."""
+        ...
+
+
+class Tunable(Stage, Protocol):
+    """One that may go on from an autoencoder of others."""
+
+    @property
+    def resolution(self) -> int:
+        """Side of its pictures, in pixels."""
+        ...
+
+    @property
+    def trainable(self) -> str | None:
+        """What of the network trains, None where nobody said so."""
         ...
 
 
@@ -82,3 +99,23 @@ def require_former_stage(
     if former is not None and former.name not in stages_done(checkpoint):
         msg = f"stage {stage.name} goes on from stage {former.name}, which is not finished in {run}."
         raise ModelError(msg, f"Run `latentart train vae --stage {former.name}` first, or {instead}.")
+
+
+def load_pretrained(workspace: Workspace, stage: Tunable, placement: Placement) -> Autoencoder | None:
+    """Return the autoencoder that was imported from diffusers, if there is one, for a stage that is to change it.
+
+    Raises:
+        ConfigError: the stage's resolution does not suit it.
+        UsageError: the stage does not say what of it is to train, or there is no encoder for its decoder to go with.
+    """
+    name, found = f"vae.stages.{stage.name}", autoencoder_config(workspace)
+    if found.kind != "diffusers":
+        if stage.trainable == "decoder" and former_stage(workspace.config.vae.stages, stage) is None:
+            raise UsageError(f"{name}.trainable: there is no trained encoder that the decoder could go with.")
+        return None
+    if stage.trainable is None:
+        msg = f"the autoencoder in {workspace.vae_run / 'model'} was imported, and is left as it is."
+        raise UsageError(msg, f"Go on with `latentart train ldm`, or have it tuned by {name}.trainable=decoder.")
+    if stage.resolution % found.factor:
+        raise ConfigError(f"{name}.resolution {stage.resolution} is no multiple of {found.factor}, as it is to be.")
+    return load_autoencoder(workspace, placement).autoencoder.train().requires_grad_()

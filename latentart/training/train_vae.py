@@ -15,7 +15,7 @@ from latentart.config.vae import StageConfig
 from latentart.data.held_out import split_held_out
 from latentart.layout import Workspace
 from latentart.model.description import describe_autoencoder
-from latentart.model.folder import save_model
+from latentart.model.folder import autoencoder_config, imported_from, save_model
 from latentart.model.run_data import describe_pictures, settle_data
 from latentart.process.devices import Placement
 from latentart.process.distributed import join_ranks, read_ranks, wait_for_all
@@ -230,9 +230,10 @@ class StageTraining:
         perceptual = None if chosen.backbone == "random" else job.step_fn.perceptual
         perceptual = perceptual or find_perceptual(chosen.backbone, chosen.weights, job.placement)
         scores = evaluation.score(network, perceptual)
-        size, tanh = stage.resolution, stage.tanh
-        about = describe_autoencoder(config.model, names, normalizer, resolution=size, uses_tanh=tanh)
-        about["training"] = {"vae": {"step": step, "stage": stage.name, **scores.to_json()}}
+        shape, tanh = autoencoder_config(self.workspace), network.uses_tanh
+        about = describe_autoencoder(shape, names, normalizer, resolution=stage.resolution, uses_tanh=tanh)
+        origin = imported_from(model) if shape.kind == "diffusers" else {}
+        about["training"] = {"vae": {**origin, "step": step, "stage": stage.name, **scores.to_json()}}
         save_model(model, about, {"autoencoder": network})
         log.metrics(step, stage=stage.name, held_out_reconstruction=job.held_out_error(), **scores.to_json())
         spread = ", ".join(f"{value:.2f}" for value in normalizer.std)

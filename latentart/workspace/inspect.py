@@ -57,7 +57,8 @@ def examine_machine(folder: Path) -> dict[str, Any]:
         "platform": platform.platform(terse=True),
         "packages": {name: importlib.metadata.version(name) for name in (*packages, "safetensors")},
         "extras": {
-            name: _version(name) for name in ("simplejpeg", "pillow-heif", "onnxruntime", "tensorboard", "wandb")
+            name: _version(name)
+            for name in ("simplejpeg", "pillow-heif", "diffusers", "onnxruntime", "tensorboard", "wandb")
         },
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),

@@ -6,6 +6,7 @@ Launch: ``latentart weights import old.pt --as autoencoder`` in a workspace with
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,17 +16,24 @@ from typing import Any
 from torch import nn
 
 from latentart.builders import build_autoencoder, build_denoiser
-from latentart.errors import UsageError
+from latentart.errors import ModelError, UsageError
 from latentart.kinds import ModelPart
 from latentart.layout import Workspace
-from latentart.model.description import describe_autoencoder
+from latentart.model.description import describe_autoencoder, read_pretrained
 from latentart.model.folder import find_autoencoder, load_model, save_model
 from latentart.model.labels import label_columns
-from latentart.model.weights.foreign import Found, fit_foreign, read_foreign
+from latentart.model.weights.foreign import (
+    Found,
+    find_pretrained,
+    fit_foreign,
+    read_foreign,
+    read_pretrained_tensors,
+)
 from latentart.process.devices import Placement
 from latentart.scoring.reconstructions import Evaluation
 from latentart.storage.checkpoints import list_checkpoints
 from latentart.storage.checksums import sha256_of
+from latentart.storage.folders import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -60,12 +68,17 @@ def import_weights(
     if out is None and list_checkpoints(run):
         msg = f"{run} has checkpoints of its own, so this cannot be its model."
         raise UsageError(msg, f"Name another folder with --out, or move {run} away.")
-    groups = read_foreign(file)
-    build = _import_autoencoder if part == "autoencoder" else _import_denoiser
-    about, networks, found = build(workspace, groups, key, placement)
+    weights = file
+    if part == "autoencoder" and file.is_dir():
+        config, weights = find_pretrained(file)
+        about, networks, found = _import_pretrained(workspace, config, weights, key, placement)
+    else:
+        build = _import_autoencoder if part == "autoencoder" else _import_denoiser
+        about, networks, found = build(workspace, read_foreign(file), key, placement)
     name = "vae" if part == "autoencoder" else "ldm"
-    imported = {"step": 0, "imported": file.name, "sha256": sha256_of(file)}
-    about["training"] = {**about.get("training", {}), name: imported}
+    imported = {"step": 0, "imported": file.resolve().name, "sha256": sha256_of(weights)}
+    trained = about.get("training", {})
+    about["training"] = {**trained, name: {**imported, **trained.get(name, {})}}
     if found.others:
         logger.warning("left out: %d tensors of other parts, such as '%s'", len(found.others), found.others[0])
     save_model(folder, about, networks, replace=False)
@@ -89,6 +102,34 @@ def _import_autoencoder(workspace: Workspace, groups: Any, key: str | None, plac
     error = evaluation.error(autoencoder)
     logger.info("reconstructs this workspace's pictures with a mean error of %.3f of 2", error)
     about = describe_autoencoder(config, names, normalizer, resolution=stage.resolution, uses_tanh=stage.tanh)
+    return about, {"autoencoder": autoencoder}, found
+
+
+def _import_pretrained(
+    workspace: Workspace, path: Path, weights: Path, key: str | None, placement: Placement
+) -> Content:
+    """Return what a model folder of an autoencoder that diffusers builds holds, scored at the denoiser's resolution."""
+    entries, names = workspace.read_pictures()
+    config = read_pretrained(read_json(path), path, weights)
+    workspace.require_resolution(config.factor)
+    autoencoder = build_autoencoder(config)
+    found = fit_foreign(autoencoder, {"": read_pretrained_tensors(weights)}, "autoencoder", key)
+    if found.others:  # it is another network than its config says
+        raise ModelError(f"The saved autoencoder does not fit: '{found.others[0][:200]}' is not part of it.")
+    autoencoder.load_state_dict(found.tensors)
+    placement.place(autoencoder).eval()
+    resolution = workspace.config.ldm.training.resolution
+    evaluation = Evaluation(workspace, entries, names, resolution, placement)
+    normalizer = evaluation.measure(autoencoder).normalizer()
+    if not all(map(math.isfinite, (*normalizer.mean, *normalizer.std, evaluation.error(autoencoder)))):
+        raise ModelError(f"{weights} makes numbers of these pictures that are not finite.")
+    scores = evaluation.score(autoencoder, None)
+    logger.info(
+        "%s, %d latent channels, %d times smaller: %s", config.class_name, config.latent_channels, config.factor, scores
+    )
+    logger.info("its own factors of scale and shift are not used: latents are normalized by these pictures")
+    about = describe_autoencoder(config, names, normalizer, resolution=resolution, uses_tanh=False)
+    about["training"] = {"vae": scores.to_json()}
     return about, {"autoencoder": autoencoder}, found
 
 

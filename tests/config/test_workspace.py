@@ -92,6 +92,7 @@ def test_a_schedule_of_another_kind_takes_its_own_settings(kind: str) -> None:
 
 
 DEEP: dict[str, Any] = functools.reduce(lambda inner, _: {"a": inner}, range(600), {})
+TUNED = {"name": "a", "resolution": 64, "steps": 1, "trainable": "decoder", "keep_optimizer": True}
 MISTAKES: list[tuple[Any, str]] = [
     ({"sede": 1}, "unknown setting sede. Did you mean 'seed'?"),
     ({"ldm": {"training": {"batchsize": 1}}}, "unknown setting ldm.training.batchsize. Did you mean 'batch_size'?"),
@@ -107,6 +108,8 @@ MISTAKES: list[tuple[Any, str]] = [
     ({"vae": {"stages": [{"name": "a", "resolution": 64, "steps": 1, "step": 2}]}}, "vae.stages.0.step. Did you mean"),
     ({"vae": {"stages": [{"name": "a", "steps": 1}]}}, "vae.stages.0.resolution: is missing."),
     ({"vae": {"stages": []}}, "vae.stages: "),
+    ({"vae": {"model": {"kind": "vq"}, "stages": [TUNED]}}, "trainable decoder is for kl"),
+    ({"vae": {"stages": [{**TUNED, "name": "b", "trainable": "all"}, TUNED]}}, "a: keep_optimizer, but b trains other"),
     ({"vae": None}, "vae: must be a group of settings (got null)."),
     ({"vae": {"stages": {"l1": {}}}}, "vae.stages: must be a list."),
     ({"preset": "dem"}, "there is no preset 'dem'. Did you mean 'demo'?"),

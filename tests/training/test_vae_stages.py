@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from latentart.data.held_out import split_held_out
 from latentart.data.index import read_index
-from latentart.storage.checkpoints import find_checkpoint
+from latentart.storage.checkpoints import find_checkpoint, load_checkpoint
 
 Run = Callable[..., Any]
 VQ = ("vae.model.kind=vq", "vae.model.num_codes=16")
@@ -176,6 +177,21 @@ def test_dropped_features_follow_from_the_step(run: Run, workspace: Path, kind: 
     assert (workspace / f"runs/{kind}/model/MANIFEST.json").read_text() == whole
 
 
+def test_a_stage_may_leave_the_latents_as_they_are(run: Run, cleaned: Path) -> None:
+    """It trains the decoder alone: of the average it began with, the encoder stays bit for bit. No first stage can."""
+    line = run(cleaned, "train", "vae", "--stage", "l1", "vae.stages.l1.trainable=decoder").error(2)
+    assert "vae.stages.l1.trainable: there is no trained encoder that the decoder could go with." in line
+    assert run(cleaned, "train", "vae", "--stage", "l1").code == 0
+    assert run(cleaned, "train", "vae", "--stage", "adversarial", "vae.stages.adversarial.trainable=decoder").code == 0
+    former, later = (load_checkpoint(cleaned / f"runs/vae/checkpoints/step-0000000{step}") for step in (3, 6))
+
+    same = {
+        name for name, value in former.tensors["ema"].items() if torch.equal(value, later.tensors["autoencoder"][name])
+    }
+    assert same >= {name for name in former.tensors["ema"] if name.startswith("encoder.")}
+    assert "decoder.conv_out.weight" not in same
+
+
 def test_a_stage_goes_on_from_the_weights_its_config_names(run: Run, cleaned: Path) -> None:
     """With a rate of nearly nothing a stage ends where it began: at the former's average, or at its last weights."""
     run(cleaned, "train", "vae", "--stage", "l1")
@@ -234,6 +250,7 @@ def test_weights_of_another_architecture_name_the_setting(run: Run, cleaned: Pat
         ("vae.stages.l1.discriminator_start=-1", "vae.stages.0.discriminator_start: give a step"),
         ("vae.stages.l1.discriminator_start=true", "vae.stages.0.discriminator_start: give a step"),
         ("vae.discriminator.num_layers=4", "num_layers 4 are too many for the 32 px of stage l1: at most 3 would do"),
+        ("vae.stages.l1.trainable=encoder", "vae.stages.0.trainable"),
         ("vae.stages.l1.start_from=average", "vae.stages.0.start_from"),
         ("vae.model.num_codes=1", "vae.model.num_codes"),
         ("vae.discriminator.loss=wgan", "vae.discriminator.loss"),

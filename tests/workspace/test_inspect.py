@@ -96,7 +96,9 @@ def test_doctor_says_what_the_machine_can_do(run: Run, tmp_path: Path, monkeypat
     assert "weights of vgg16: no weights here\n" in text
     assert "weights of alexnet: the file has 0 bytes, expected 244408911: it is cut" in text
     assert "weights of squeezenet: the file is damaged, or another file: its checksum (SHA-256) does not match" in text
-    assert found["extras"].keys() == {"simplejpeg", "pillow-heif", "onnxruntime", "tensorboard", "wandb"}
+    assert found["extras"].keys() == {
+        *("simplejpeg", "pillow-heif", "diffusers", "onnxruntime", "tensorboard", "wandb")
+    }
     assert list((tmp_path / "here").iterdir()) == []
 
 

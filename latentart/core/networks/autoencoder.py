@@ -97,8 +97,8 @@ class Autoencoder(nn.Module):
 
     def __init__(
         self,
-        encoder: Encoder,
-        decoder: Decoder,
+        encoder: nn.Module,
+        decoder: nn.Module,
         *,
         latent_channels: int,
         factor: int,
@@ -122,8 +122,12 @@ class Autoencoder(nn.Module):
         if height % self.factor or width % self.factor:
             msg = f"height and width must be multiples of {self.factor}: got {height}x{width}"
             raise ValueError(msg)
-        moments = self.encoder(images).float()
-        return moments if self.quantizer is None else point_moments(moments)
+        found = self.encode_raw(images).float()
+        return found if found.shape[1] == 2 * self.latent_channels else point_moments(found)
+
+    def encode_raw(self, images: Tensor) -> Tensor:
+        """Return what the encoder makes of images: moments, or where there is no spread the mean alone."""
+        return self.encoder(images)
 
     def decode(self, z: Tensor) -> Tensor:
         """Return images ``[B, 3, H, W]`` (float32) of latents ``[B, Z, h, w]`` at the autoencoder's own scale."""
@@ -131,5 +135,18 @@ class Autoencoder(nn.Module):
 
     def render(self, z: Tensor) -> Tensor:
         """Decode latents that are quantized already, where there is a quantizer."""
-        images = self.decoder(z).float()
+        images = self.decode_raw(z).float()
         return torch.tanh(images) if self.uses_tanh else images
+
+    def decode_raw(self, z: Tensor) -> Tensor:
+        """Return what the decoder makes of latents, before the output activation."""
+        return self.decoder(z)
+
+    def freeze_encoder(self) -> None:
+        """Keep everything that latents hang on as it is."""
+        self.encoder.requires_grad_(requires_grad=False)
+
+    @property
+    def last_weight(self) -> Tensor:
+        """The weight of the decoder's last convolution, by whose gradient losses are weighed against each other."""
+        return [layer.weight for layer in self.decoder.modules() if isinstance(layer, nn.Conv2d)][-1]

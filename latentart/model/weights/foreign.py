@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickletools
+import re
 import warnings
 import zipfile
 from collections import deque
@@ -73,6 +74,41 @@ def read_foreign(path: Path) -> dict[str, dict[str, Tensor]]:
     if not groups:
         raise ModelError(f"{path} holds no named tensors.", _HOW)
     return groups
+
+
+def find_pretrained(folder: Path) -> tuple[Path, Path]:
+    """Return the config.json and the weights of an autoencoder in a folder as diffusers writes it, or in its vae/.
+
+    Raises:
+        ModelError: it has none, or not one file of weights without code.
+    """
+    homes = [home for home in (folder, folder / "vae") if (home / "config.json").is_file()]
+    how = "Name a folder as diffusers' save_pretrained writes it: config.json and one .safetensors file."
+    if not homes:
+        raise ModelError(f"{folder} has no config.json, nor has its vae/.", how)
+    found = sorted(homes[0].glob("*.safetensors"))
+    found = [path for path in found if path.name == "diffusion_pytorch_model.safetensors"] or found
+    if len(found) != 1 or not found[0].is_file():
+        is_pickled = not found and any(path.suffix in (".bin", ".pt", ".pth", ".ckpt") for path in homes[0].iterdir())
+        what = "only pickles, which may hold code" if is_pickled else f"{len(found)} files of weights"
+        raise ModelError(f"{homes[0]} has {what}, where one .safetensors file should be.", how)
+    return homes[0] / "config.json", found[0]
+
+
+_FORMER_NAMES = re.compile(r"(?<=\.attentions\.\d)\.(query|key|value|proj_attn)(?=\.)")
+_PRESENT_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+
+
+def read_pretrained_tensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a diffusers file, by the names that its attention has since 2023.
+
+    Raises:
+        ModelError: it is cut, or something else.
+    """
+    return {
+        _FORMER_NAMES.sub(lambda match: f".{_PRESENT_NAMES[match[1]]}", name): tensor
+        for name, tensor in read_tensors(path).items()
+    }
 
 
 def load_pickled(path: Path) -> Any:

@@ -210,7 +210,7 @@ class VaeStep:
             scalars["equivariance"] = self._equivariance(batch.images, latents, batch.transform)
             loss = loss + terms.equivariance * scalars["equivariance"]
         if terms.adversarial > 0 and self.adversary is not None and (share := self.adversary.schedule.share(step)) > 0:
-            last_layer = self.autoencoder.decoder.conv_out.weight
+            last_layer = self.autoencoder.last_weight
             adversarial, found = self.adversary.term(images_hat, loss, last_layer, mean)
             loss = loss + terms.adversarial * share * adversarial
             scalars |= found

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from latentart.errors import ModelError, UsageError
 from latentart.model.run_data import begin_anew
+from latentart.model.folder import is_pretrained, trained_steps
 from latentart.process.reductions import largest_of_all
 from latentart.storage.checkpoints import (
     Checkpoint,
@@ -85,7 +86,8 @@ def find_start(run: Path, resume: Path | Literal["auto", "never"], kind: Kind) -
     if checkpoint is None and there:
         msg = f"none of the {len(there)} checkpoints in {run} is sound."
         raise ModelError(msg, f"Put a sound copy there, or {begin_anew(run)}.")
-    if checkpoint is None and (run / "model").exists():
+    is_tuned = kind == "vae" and is_pretrained(run / "model") and not trained_steps(run / "model", "vae")
+    if checkpoint is None and (run / "model").exists() and not is_tuned:
         msg = f"{run} has a model, but no checkpoint to go on from."
         raise ModelError(msg, f"M{begin_anew(run)[1:]}.")
     if checkpoint is not None:
