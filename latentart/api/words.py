@@ -21,6 +21,7 @@ _PHRASES = (
     ("the command line:", "the settings:"),
     (", or --out,", ""),
     ("with --allow-changed-data", "by `latentart train` with --allow-changed-data"),
+    ("with --add-styles", "by `latentart train ldm` with --add-styles"),
 )
 
 

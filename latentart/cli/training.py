@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -41,6 +42,12 @@ MaxStepsOption = Annotated[
 ]
 AllowOption = Annotated[
     bool, typer.Option("--allow-changed-data", help="Go on though pictures or labels have changed; ids stay.")
+]
+BeginOption = Annotated[
+    Path | None, typer.Option("--from", metavar="MODEL", help="Begin an empty run with the weights of a model folder.")
+]
+AddOption = Annotated[
+    bool, typer.Option("--add-styles", help="Go on with styles that are new, in a quarter more steps.")
 ]
 
 _UNITS = {"h": 3600, "m": 60, "s": 1, "": 1}
@@ -94,6 +101,8 @@ def train_vae(
 
 def train_ldm(
     overrides: Overrides = None,
+    begin_with: BeginOption = None,
+    add_styles: AddOption = False,
     minutes: MinutesOption = None,
     resume: ResumeOption = "auto",
     max_time: MaxTimeOption = None,
@@ -107,6 +116,7 @@ def train_ldm(
     """Train the denoiser on the cached latents. It goes on from where it stands."""
     workspace = open_workspace(config, overrides)
     call = build_call(resume, max_time, max_steps, may_change_data=allow_changed_data)
+    call = replace(call, adds_styles=add_styles, begin_with=begin_with)
     from latentart.training.train_ldm import train_ldm as run_train_ldm
 
     placement = place(device, workspace.config.ldm.training.run.precision)
@@ -114,6 +124,10 @@ def train_ldm(
         from latentart.workspace.minutes import TimeGiven, fit_ldm
 
         workspace = fit_ldm(workspace, placement, TimeGiven(minutes=minutes, path=config))
+    if add_styles:
+        from latentart.workspace.minutes import add_steps
+
+        workspace = add_steps(workspace, call.resume, config)
     with hinting(resume):
         result = run_train_ldm(workspace, placement, call, quiet=quiet)
     if not speaks():

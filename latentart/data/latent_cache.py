@@ -287,6 +287,10 @@ class LatentCache:
         """Return the number of images."""
         return len(self.style_id)
 
+    def scale_as(self, latents: Mapping[str, Any]) -> None:
+        """Take other statistics of the latents than its own, as model.json has them."""
+        self.normalizer = LatentNormalizer(tuple(latents["mean"]), tuple(latents["std"]))
+
     @property
     def num_variants(self) -> int:
         """How many latents each image has: its crops, each plain and, where that is wanted, mirrored."""

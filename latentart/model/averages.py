@@ -25,12 +25,16 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Average:
-    """One snapshot: the average of relative width ``relative_std`` after ``step`` updates; ``sha256`` of its file."""
+    """One snapshot: the average of relative width ``relative_std`` after ``step`` updates; ``sha256`` of its file.
+
+    It has followed the weights since step ``start``.
+    """
 
     step: int
     relative_std: float
     path: Path
     sha256: str
+    start: int = 0
 
 
 class _About(Saved):
@@ -40,10 +44,11 @@ class _About(Saved):
     step: int
     relative_std: float
     sha256: str
+    start: int = 0
 
 
-def save_average(run: Path, step: int, ema: Ema) -> None:
-    """Write a snapshot, in place of one of the same step and width.
+def save_average(run: Path, step: int, ema: Ema, start: int = 0) -> None:
+    """Write a snapshot of what follows the weights since step ``start``, in place of one of the same step and width.
 
     Raises:
         ResourceError: the disk does not take it.
@@ -56,12 +61,12 @@ def save_average(run: Path, step: int, ema: Ema) -> None:
         with whole_file(path, is_durable=True) as temporary:
             write_tensors(temporary, tensors)
             sha256 = sha256_of(temporary)
-    about = {"step": step, "relative_std": ema.relative_std, "gamma": ema.gamma, "sha256": sha256}
+    about = {"step": step, "start": start, "relative_std": ema.relative_std, "gamma": ema.gamma, "sha256": sha256}
     write_json_atomic(path.with_suffix(".json"), {"format": FORMAT, **about})
 
 
 def list_averages(run: Path) -> list[Average]:
-    """Return the snapshots of a run by rising step, then width; none where it keeps none.
+    """Return the snapshots of a run by rising step, then width, of averages that began last; none where it keeps none.
 
     Raises:
         ModelError: what stands beside one is damaged or from a newer version.
@@ -74,7 +79,10 @@ def list_averages(run: Path) -> list[Average]:
             raise ModelError(error.message, "Delete it; the other snapshots may do without it.") from None
         if about.format > FORMAT:
             raise ModelError(f"{path} was written by a newer latentart.", "Upgrade latentart.")
-        found.append(Average(about.step, about.relative_std, path.with_suffix(".safetensors"), about.sha256))
+        weights = path.with_suffix(".safetensors")
+        found.append(Average(about.step, about.relative_std, weights, about.sha256, about.start))
+    newest = max((average.start for average in found), default=0)  # those before are of networks with fewer styles
+    found = [average for average in found if average.start == newest]
     return sorted(found, key=lambda average: (average.step, average.relative_std))
 
 

@@ -1,6 +1,7 @@
 """What a run is trained on: pictures, styles and labels, which a run that goes on finds as they were, or may not.
 
-Ids never shift: styles and labels that are gone keep theirs, new ones come behind them where networks have room.
+Ids never shift: styles and labels that are gone keep theirs, new ones come behind them where networks have
+room or are given it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from latentart.storage.folders import read_json
 
 logger = logging.getLogger(__name__)
 
-ALLOW = "--allow-changed-data"
+ALLOW, ADD = "--allow-changed-data", "--add-styles"
 
 
 def describe_pictures(entries: Sequence[IndexEntry], style_names: list[str], held_out: float) -> dict[str, Any]:
@@ -47,18 +48,25 @@ def describe_latents(workspace: Workspace) -> dict[str, Any]:
 
 
 def settle_data(
-    saved: Mapping[str, Any], now: Mapping[str, Any], run: Path, *, may_change: bool, may_grow: bool
+    saved: Mapping[str, Any],
+    now: Mapping[str, Any],
+    run: Path,
+    *,
+    may_change: bool,
+    may_grow: bool,
+    option: str = ALLOW,
 ) -> tuple[dict[str, Any], list[str]]:
     """Return the data that a run goes on with, names in the order of their ids, and in words what has changed.
 
-    ``may_change`` is for a call that allows other pictures, labels and held-out pictures than the run began with,
-    ``may_grow`` for networks with room for new styles, which a denoiser has not.
+    ``may_change`` is for a call that allows other pictures, labels and held-out pictures than the run began with, by
+    that ``option``; ``may_grow`` for networks that have room for new styles, which a denoiser has to be given.
 
     Raises:
         DataError: they differ and may not, or there are new ones that the denoiser has no room for.
         ModelError: the autoencoder that made the latents differs.
     """
     settled = {**now, "style_names": _in_order(saved["style_names"], now["style_names"])}
+    settled |= {"latents": saved["latents"]} if "latents" in saved else {}  # the scale that the weights know
     if _columns(saved) == _columns(now) != []:
         pairs = zip(saved["labels"], now["labels"], strict=True)
         settled["labels"] = [{**new, "values": _in_order(old["values"], new["values"])} for old, new in pairs]
@@ -69,11 +77,12 @@ def settle_data(
     if changed == {"twins"}:
         return settled, [f"warning: other pictures count as looking the same than when {run} began; {flatter}"]
     if not may_change or "autoencoder" in changed or _columns(saved) != _columns(now):
-        raise _refusal(saved, now, run, changed, may_change=may_change)
-    if not may_grow and (new := _new_names(saved, settled)):
+        option = ALLOW if may_grow or not new_names(saved, now) else ADD
+        raise _refusal(saved, now, run, changed, None if may_change else option)
+    if not may_grow and (new := new_names(saved, now)):
         msg = f"the denoiser in {run} has no room for what is new: {', '.join(new)}."
-        raise DataError(msg, f"Leave these out of the clean set, or {begin_anew(run)}.")
-    said = f"warning: the data have changed, as {ALLOW} allows: {_differences(saved, now)}"
+        raise DataError(msg, f"Make room with {ADD}, leave these out of the clean set, or {begin_anew(run)}.")
+    said = f"warning: the data have changed, as {option} allows: {_differences(saved, now)}"
     return settled, [f"{said}; {flatter}"]
 
 
@@ -108,21 +117,21 @@ def _columns(data: Mapping[str, Any]) -> list[str]:
     return [column["name"] for column in data.get("labels", [])]
 
 
-def _new_names(saved: Mapping[str, Any], settled: Mapping[str, Any]) -> list[str]:
-    """Return the styles and labels that came behind those of then."""
-    new = settled["style_names"][len(saved["style_names"]) :]
-    for old, column in zip(saved.get("labels", []), settled.get("labels", []), strict=True):
-        new += [f"{column['name']}={value}" for value in column["values"][len(old["values"]) :]]
+def new_names(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return the styles that were not there then, and labels, as column=value, of columns that were."""
+    new = [name for name in now["style_names"] if name not in saved["style_names"]]
+    for old, column in zip(saved.get("labels", []), now.get("labels", []), strict=False):
+        new += [f"{column['name']}={value}" for value in column["values"] if value not in old["values"]]
     return new
 
 
 def _refusal(
-    saved: Mapping[str, Any], now: Mapping[str, Any], run: Path, changed: set[str], *, may_change: bool
+    saved: Mapping[str, Any], now: Mapping[str, Any], run: Path, changed: set[str], option: str | None
 ) -> LatentArtError:
-    """Say what has changed that may not, and what there is to do."""
-    away = begin_anew(run)
+    """Say what has changed that may not, and what there is to do: ``option`` would allow it, None allows no more."""
+    away, may_change = begin_anew(run), option is None
     columns = [", ".join(_columns(data)) or "none" for data in (saved, now)]
-    allow = f"go on all the same with {ALLOW}"
+    allow = f"go on all the same with {option}"
     if columns[0] != columns[1] and (may_change or changed <= {"labels", "labels_fingerprint"}):
         columns_then = f" (columns: {columns[0]} then, {columns[1]} now)"
         msg = f"the labels that {run} is trained with have changed since it began{columns_then}."

@@ -35,7 +35,7 @@ def choose_weak(model: Model, folder: Path, sha256: str | None = None) -> Averag
     widest = max(average.relative_std for average in early)
     return min(
         (average for average in early if average.relative_std == widest),
-        key=lambda average: abs(average.step - SHARE * trained),
+        key=lambda average: abs(average.step - average.start - SHARE * (trained - average.start)),
     )
 
 

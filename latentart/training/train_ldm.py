@@ -5,6 +5,7 @@ Launch: ``latentart train ldm`` in a workspace with a trained autoencoder; a tin
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,15 +13,17 @@ from typing import Any
 
 from latentart.config.denoiser import advise
 from latentart.data.latent_cache import LatentCache
+from latentart.errors import listed
 from latentart.layout import Workspace
 from latentart.model.averages import drop_averages, save_average
-from latentart.model.folder import save_model, trained_steps
-from latentart.model.run_data import describe_latents, settle_data
+from latentart.model.folder import MODEL_FILE, save_model, trained_steps
+from latentart.model.run_data import ADD, describe_latents, new_names, settle_data
 from latentart.process.devices import Placement
 from latentart.process.distributed import join_ranks, read_ranks
 from latentart.process.limits import Limits
 from latentart.storage.checkpoints import Checkpoint
 from latentart.storage.disk import tensor_bytes
+from latentart.storage.folders import read_json
 from latentart.training.build import build_ldm_job, preview_settings
 from latentart.training.encode import encode
 from latentart.training.job import LdmJob, Start
@@ -30,6 +33,7 @@ from latentart.training.log import RunLog
 from latentart.training.loop import Pause, keep_run
 from latentart.training.run import Session, open_log, open_run, open_trackers, record_run, require_disk
 from latentart.training.steps.memory import ldm_shortage
+from latentart.training.survival.other_starts import Origin, find_origin, read_origin, restore_with_room
 from latentart.training.survival.recovery import train_or_go_back
 from latentart.training.survival.resuming import (
     Call,
@@ -65,6 +69,8 @@ def train_ldm(
         ModelError: there is no trained autoencoder, or a checkpoint does not fit.
         DataError: the pictures or their labels have changed since the run began, which the call does not allow or the
             denoiser has no room for; or there is no such label column.
+
+    What it begins with or goes on from keeps the scale of the latents that its weights know.
     """
     run, call, changes = workspace.ldm_run, call or Call(), list[str]()
     limits, ranks, settings = Limits(call.max_seconds, call.max_steps), read_ranks(), workspace.config.to_json()
@@ -76,14 +82,33 @@ def train_ldm(
     ):
         checkpoint, data = find_start(run, call.resume, "ldm"), describe_latents(workspace)
         require_same_start(checkpoint.step if checkpoint else 0, run)
+        origin = None
         if checkpoint is not None:
-            saved, may_change = checkpoint.state["data"], call.may_change_data
-            data, changes = settle_data(saved, data, run, may_change=may_change, may_grow=False)
+            data, changes = _go_on_with(checkpoint.state["data"], data, run, call)
             changes += require_same_settings(run, checkpoint, settings, "ldm")
+        if folder := find_origin(run, call.begin_with, checkpoint):
+            origin = read_origin(folder, settings, data)
+            data, changes = {**data, "latents": origin.latents}, [origin.note]
         cache = LatentCache.open(encode(workspace, placement, quiet=quiet))
+        if "latents" in data:
+            cache.scale_as(data["latents"])
         build = partial(build_ldm_job, workspace, cache, data, placement)
         session = Session(limits, trackers, changes, quiet)
-        return train_or_go_back(run, build, partial(LdmTraining, workspace, session), checkpoint)
+        return train_or_go_back(run, build, partial(LdmTraining, workspace, session, origin), checkpoint)
+
+
+def _go_on_with(
+    saved: Mapping[str, Any], now: Mapping[str, Any], run: Path, call: Call
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the data that a run goes on with, and in words what has changed."""
+    if not call.adds_styles:
+        return settle_data(saved, now, run, may_change=call.may_change_data, may_grow=False)
+    data, changes = settle_data(saved, now, run, may_change=True, may_grow=True, option=ADD)
+    if new := new_names(saved, now):
+        changes.append(f"new rows, beside the null row: {listed(new, 10)}; the averages begin anew")
+        if "latents" not in data and (run / "model").is_dir():
+            data["latents"] = read_json(run / "model" / MODEL_FILE)["latents"]
+    return data, changes
 
 
 @dataclass(frozen=True)
@@ -92,6 +117,7 @@ class LdmTraining:
 
     workspace: Workspace
     session: Session
+    origin: Origin | None
     job: LdmJob
 
     def train(self, checkpoint: Checkpoint | None) -> LdmResult:
@@ -133,11 +159,13 @@ class LdmTraining:
         return LdmResult(run / "model", is_new=True, preview=page.last, pause=keeper.pause)
 
     def _take(self, checkpoint: Checkpoint | None) -> int:
-        """Take a checkpoint's weights and return the step to go on from."""
+        """Take the weights of a checkpoint, or of the model to begin with, and return the step to go on from."""
         if checkpoint is None:
+            if self.origin is not None:
+                self.origin.begin(self.job.step_fn)
             return 0
         with fitting(self.workspace.ldm_run):
-            self.job.step_fn.restore(checkpoint.tensors, checkpoint.state["optimizers"])
+            restore_with_room(self.job.step_fn, checkpoint, self.job.saved["data"])
         if checkpoint.step < self.job.num_steps:
             peak = self.workspace.config.ldm.training.optimizer.lr
             require_no_leap(self.workspace.ldm_run, checkpoint, self.job.rate, peak, checkpoint.step)
@@ -153,6 +181,8 @@ class LdmTraining:
         run, optimizers = self.workspace.ldm_run, [job.step_fn.optimizer]
         require_disk(run, settings, tensors, optimizers, last=job.num_steps, more=more)
         record_run(run, self.workspace.config.to_json())
+        if self.origin is not None and not first:
+            self.origin.write_note(run)
         drop_averages(run, after=first)
 
     def _open_log(self, first: int) -> RunLog:
@@ -204,7 +234,7 @@ class LdmTraining:
 
     def _save_averages(self, step: int) -> None:
         for track in self.job.step_fn.tracks.values():
-            save_average(self.workspace.ldm_run, step, track)
+            save_average(self.workspace.ldm_run, step, track, self.job.step_fn.averages_from)
 
     def _save_model(self, step: int) -> None:
         """Write, from the average, the model that `sample` uses."""

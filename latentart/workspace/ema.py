@@ -75,12 +75,13 @@ def _choose_step(averages: Sequence[Average], step: int | None) -> int:
 
 def _choose_weights(averages: Sequence[Average], step: int, relative_std: float) -> tuple[Tensor, float]:
     """Return the snapshots' weights and the miss, if that is small enough; else say which widths can be had."""
-    steps, stds = [average.step for average in averages], [average.relative_std for average in averages]
+    start, stds = averages[0].start, [average.relative_std for average in averages]
+    steps, updates = [average.step - start for average in averages], step - start
     if 0 < relative_std < 0.288:
-        weights, miss = synthesis_weights(steps, stds, step, relative_std)
+        weights, miss = synthesis_weights(steps, stds, updates, relative_std)
         if miss <= MAX_MISS:
             return weights, miss
-    reachable = [std for std in (*_WIDTHS, *stds) if synthesis_weights(steps, stds, step, std)[1] <= MAX_MISS]
+    reachable = [std for std in (*_WIDTHS, *stds) if synthesis_weights(steps, stds, updates, std)[1] <= MAX_MISS]
     msg = f"{len(averages)} snapshots up to step {step} make no average of width {relative_std:g}."
     raise UsageError(msg, f"They reach from {min(reachable):g} to {max(reachable):g}; more snapshots reach further.")
 

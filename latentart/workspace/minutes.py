@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from latentart.builders import count_steps
 from latentart.config.base import apply_override
@@ -27,7 +27,7 @@ from latentart.data.latent_cache import LatentCache
 from latentart.data.loading import prefetch
 from latentart.errors import ResourceError, UsageError
 from latentart.layout import Workspace
-from latentart.model.run_data import describe_latents, describe_pictures
+from latentart.model.run_data import describe_latents, describe_pictures, new_names
 from latentart.process.devices import Placement
 from latentart.process.distributed import read_ranks
 from latentart.scoring.reconstructions import vae_passes
@@ -47,6 +47,7 @@ Batch = TypeVar("Batch")
 
 NEVER = 10**9
 FEWEST_TRIED, MOST_TRIED, TRYING = 3, 9, 1.0  # updates of a kind, and the seconds after which no more are tried
+SHARE_ADDED = 0.25  # of the steps that were made, for styles that are added
 FEWEST = 20  # updates of a training, however little time there is
 FORWARD = 1 / 3  # of an update: the backward pass takes about twice as long
 JUDGE = 30.0  # seconds until the first verdict has its judge
@@ -134,7 +135,7 @@ def fit_vae(workspace: Workspace, stage_name: str, placement: Placement, given: 
     for stage, num_steps in zip(stages, counts, strict=True):
         changed = scale_stage(stage, num_steps, factor) | {"fitted_minutes": given.minutes}
         changes |= {f"vae.stages.{stage.name}.{name}": value for name, value in changed.items()}
-    return _record(workspace, changes, given)
+    return _record_fitted(workspace, changes, given)
 
 
 def fit_ldm(workspace: Workspace, placement: Placement, given: TimeGiven) -> Workspace:
@@ -166,7 +167,29 @@ def fit_ldm(workspace: Workspace, placement: Placement, given: TimeGiven) -> Wor
     if (warmup := getattr(settings.optimizer.schedule, "warmup_steps", 0)) > MOST_WARMUP * changes["steps"]:
         logger.info("the rate rises over a tenth of the steps, no longer over %d of them", warmup)
         changes["optimizer.schedule.warmup_steps"] = round(MOST_WARMUP * changes["steps"])
-    return _record(workspace, {f"ldm.training.{name}": value for name, value in changes.items()}, given)
+    changes = {f"ldm.training.{name}": value for name, value in changes.items()}
+    return _record_fitted(workspace, changes, given)
+
+
+def add_steps(workspace: Workspace, resume: Path | Literal["auto", "never"], path: Path | None) -> Workspace:
+    """Return a workspace whose denoiser goes on for styles that it has no rows for, at a rate that begins anew.
+
+    They get a quarter of the steps that it has made, unless the config has a cycle from there on; its file says so too.
+
+    Raises:
+        ResourceError: the config's file cannot be written.
+    """
+    checkpoint, settings = find_start(workspace.ldm_run, resume, "ldm"), workspace.config.ldm.training
+    if checkpoint is None or not new_names(checkpoint.state["data"], describe_latents(workspace)):
+        return workspace
+    pictures, _ = split_held_out(workspace.read_pictures()[0], workspace.config.data.held_out)
+    done, num_steps = checkpoint.step, count_steps(settings, len(pictures), settings.batch_size)
+    if settings.new_cycle_at == done < num_steps:
+        return workspace
+    longer = {**stretch(done, done, SHARE_ADDED), "fitted_minutes": None}
+    longer["steps"] = max(longer["steps"], num_steps)
+    changes = {f"ldm.training.{name}": value for name, value in longer.items()}
+    return _record(workspace, changes, path, f"more steps for what is new, from step {done:,} on")
 
 
 def time_update(job: Job[Batch]) -> float:
@@ -224,23 +247,37 @@ def _find(run: Path, kind: Kind) -> Checkpoint | None:
     return find_start(run, "auto", kind)
 
 
-def _record(workspace: Workspace, changes: Mapping[str, Any], given: TimeGiven) -> Workspace:
+def _record_fitted(workspace: Workspace, changes: Mapping[str, Any], given: TimeGiven) -> Workspace:
+    """Record what was fitted; say so where the time will not do."""
+    if any(name.endswith(".steps") and value <= FEWEST for name, value in changes.items()):
+        logger.warning("%.3g minutes are too few on this machine: they will be exceeded", given.minutes)
+    return _record(workspace, changes, given.path, f"fitted to {given.minutes:.3g} minutes")
+
+
+def _record(workspace: Workspace, changes: Mapping[str, Any], path: Path | None, reason: str) -> Workspace:
     """Write changed settings into the config's file, which is complete then, and return the workspace with them.
+
+    Of many processes the first alone writes and speaks.
 
     Raises:
         ResourceError: the file cannot be written.
     """
-    path = given.path or workspace.config_path
-    on_disk, now = load_config(path).to_json(), workspace.config.to_json()
-    for name, value in changes.items():
-        on_disk, now = (apply_override(tree, f"{name}={json.dumps(value)}") for tree in (on_disk, now))
+    path = path or workspace.config_path
+    workspace = replace(workspace, config=_changed(workspace.config, changes))
+    if not read_ranks().is_first:
+        return workspace
     try:
-        write_lines(path, Config.model_validate(on_disk).to_text().splitlines())
+        write_lines(path, _changed(load_config(path), changes).to_text().splitlines())
     except OSError as error:
         msg = f"{path} cannot be written: {error.strerror or error}."
         raise ResourceError(msg, "Set the steps yourself, or check who may use that file.") from None
-    if any(name.endswith(".steps") and value <= FEWEST for name, value in changes.items()):
-        logger.warning("%.3g minutes are too few on this machine: they will be exceeded", given.minutes)
     steps = ", ".join(f"{name.removesuffix('.steps')} {n:,}" for name, n in changes.items() if name.endswith(".steps"))
-    logger.info("fitted to %.3g minutes, as %s says from now on: steps of %s", given.minutes, path, steps)
-    return replace(workspace, config=Config.model_validate(now))
+    logger.info("%s, as %s says from now on: steps of %s", reason, path, steps)
+    return workspace
+
+
+def _changed(config: Config, changes: Mapping[str, Any]) -> Config:
+    tree = config.to_json()
+    for name, value in changes.items():
+        tree = apply_override(tree, f"{name}={json.dumps(value)}")
+    return Config.model_validate(tree)

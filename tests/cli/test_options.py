@@ -65,7 +65,7 @@ OPTIONS = {
     "config schema": set(),
     "config diff": {"--preset", *CONFIG},
     "train vae": {"--stage", "--minutes", *CALL, "--device", "--json", *CONFIG, *QUIET},
-    "train ldm": {"--minutes", *CALL, "--device", "--json", *CONFIG, *QUIET},
+    "train ldm": {"--from", "--add-styles", "--minutes", *CALL, "--device", "--json", *CONFIG, *QUIET},
 }
 
 

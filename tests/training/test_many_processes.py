@@ -148,6 +148,31 @@ def test_two_processes_train_the_denoiser_of_one(story: Any, start: Callable[...
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("option", ["--add-styles", "--from=other/model"])
+def test_two_processes_start_from_what_was_trained(
+    run: Run, start: Callable[..., Pair], workspace: Path, tmp_path: Path, option: str
+) -> None:
+    """With a style that is new: the weights of one process within 1e-5, and one config, written once."""
+    index = workspace / "data/index.jsonl"
+    index.write_text(index.read_text().replace('"style": "Cubism"', '"style": "Art_Deco"', 2))
+    if option.startswith("--from"):
+        (workspace / "runs/ldm").rename(workspace / "other")
+    alone = shutil.copytree(workspace, tmp_path / "alone")
+    done = run(alone, "train", "ldm", option, NO_VERDICT)
+    assert done.code == 0, done.err
+
+    pair = start(workspace, "train", "ldm", option, NO_VERDICT)
+
+    assert pair.wait() == (0, 0), pair.said()
+    found = find_checkpoint(alone / "runs/ldm")
+    assert found is not None
+    folder = f"runs/ldm/checkpoints/step-{found.step:08d}"
+    assert largest_difference(workspace / folder, alone / folder) < 1e-5
+    assert (workspace / "latentart.json").read_text() == (alone / "latentart.json").read_text()
+    assert pair.said()[1] == ""
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["kl", "vq"])
 def test_two_processes_train_the_autoencoder_of_one(
     run: Run, start: Callable[..., Pair], cleaned: Path, tmp_path: Path, kind: str

@@ -100,6 +100,8 @@ class LdmStep:
 
     Of several processes each passes its part of a batch through; gradients and scalars are those of the whole batch.
     On a CPU so do the lanes of one process.
+
+    ``averages_from`` is the step at which the averages began: they span their share of the updates since.
     """
 
     def __init__(
@@ -117,6 +119,7 @@ class LdmStep:
         self.notes: list[str] = []
         self.numbers = numbers or Numbers("denoiser")
         self.micro_batch: int | None = None
+        self.averages_from = 0
         self.denoiser, self.ema, self.optimizer = learner.network, learner.ema, learner.optimizer
         self.first_beta = learner.first_beta
         self._shared: SharedNetwork | None = None
@@ -148,7 +151,7 @@ class LdmStep:
             clip_gradients(self.denoiser, norm, self.clip_norm)
             self.optimizer.step()
             for average in (self.ema, *self.tracks.values()):
-                average.update(self.denoiser, step + 1)
+                average.update(self.denoiser, step + 1 - self.averages_from)
             self.by_noise.add(t, plain)
         return {"loss": loss, "gradient_norm": norm, "skipped_steps": torch.tensor(float(self.numbers.skipped))}
 
@@ -237,7 +240,8 @@ class LdmStep:
         if self.uncertainty is not None:
             tensors["uncertainty"] = dict(self.uncertainty.state_dict())
         tensors["optimizer"], optimizer = flatten_optimizer(self.optimizer)
-        return tensors, {"optimizer": optimizer, "numbers": self.numbers.state()}
+        began = {"averages_from": self.averages_from} if self.averages_from else {}
+        return tensors, {"optimizer": optimizer, "numbers": self.numbers.state(), **began}
 
     def restore(self, tensors: Mapping[str, Mapping[str, Tensor]], values: Mapping[str, Any]) -> None:
         """Take everything back.
@@ -258,6 +262,7 @@ class LdmStep:
             load_matching(self.uncertainty, tensors["uncertainty"], "uncertainty")
         restore_optimizer(self.optimizer, tensors["optimizer"], values["optimizer"])
         self.numbers.restore(values.get("numbers", {}))  # older checkpoints have none
+        self.averages_from = values.get("averages_from", 0)
 
 
 def _track_name(track: Ema) -> str:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from latentart.errors import ModelError, UsageError
-from latentart.model.run_data import begin_anew
 from latentart.model.folder import is_pretrained, trained_steps
+from latentart.model.run_data import begin_anew
 from latentart.process.reductions import largest_of_all
 from latentart.storage.checkpoints import (
     Checkpoint,
@@ -58,12 +58,16 @@ class Call:
     Attributes:
         resume: ``auto`` takes the newest sound checkpoint, ``never`` begins in an empty run, a path is a checkpoint's.
         may_change_data: whether a run may go on with other pictures than it began with.
+        adds_styles: whether a denoiser may, and gets room for those that are new.
+        begin_with: the model folder whose denoiser an empty run begins with.
     """
 
     resume: Path | Literal["auto", "never"] = "auto"
     max_seconds: float | None = None
     max_steps: int | None = None
     may_change_data: bool = False
+    adds_styles: bool = False
+    begin_with: Path | None = None
 
 
 def find_start(run: Path, resume: Path | Literal["auto", "never"], kind: Kind) -> Checkpoint | None:
@@ -157,12 +161,25 @@ def require_same_settings(run: Path, checkpoint: Checkpoint, settings: Mapping[s
     Raises:
         ModelError: others have; all are named.
     """
-    changes = _changes(checkpoint, settings, kind)
+    changes = _changes(checkpoint.state.get("config", {}), settings, kind)
     refused = [change for path, change in changes if _is_shaping(path, change)]
     if refused:
         msg = f"the checkpoint in {run} does not fit the config: {'; '.join(refused)}."
         raise ModelError(msg, _put_back(run))
     return [change for _, change in changes]
+
+
+def require_same_shape(folder: Path, settings_then: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Refuse a model to begin with that another network or process has, by the settings that are known of it.
+
+    Raises:
+        ModelError: so it is; the first few differences are named.
+    """
+    changes = _changes(settings_then, settings, "ldm")
+    refused = [change for path, change in changes if path != LEARNED and _is_shaping(path, change)]
+    if refused:
+        msg = f"the model at {folder} does not fit the config: {'; '.join(refused[:4])}."
+        raise ModelError(msg, "Set what was: only a network and a process of the same shape can begin with it.")
 
 
 def require_no_leap(run: Path, checkpoint: Checkpoint, rate: Callable[[int], float], peak: float, own: int) -> None:
@@ -226,9 +243,9 @@ def _is_shaping(path: str, change: str) -> bool:
     return any(f"{path}.".startswith(f"{group}.") for group in SHAPING) and path not in FREE
 
 
-def _changes(checkpoint: Checkpoint, settings: Mapping[str, Any], kind: Kind) -> list[tuple[str, str]]:
+def _changes(settings_then: Mapping[str, Any], settings: Mapping[str, Any], kind: Kind) -> list[tuple[str, str]]:
     """Return (path, words) of every setting with another value than then; one that only one of both knows is none."""
-    saved = dict(leaves(checkpoint.state.get("config", {})))
+    saved = dict(leaves(settings_then))
     return [
         (path, f"{path} was {json.dumps(saved[path])} and is {json.dumps(value)}")
         for path, value in leaves(settings)
