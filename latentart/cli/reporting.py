@@ -9,14 +9,19 @@ import typer
 
 from latentart.cli.options import (
     ConfigOption,
+    DeviceOption,
     JsonOption,
     ModelOption,
+    Overrides,
+    QuietOption,
     find_model,
+    place,
     require_place,
     say,
     tell,
     write_json,
 )
+from latentart.cli.sampling import find_sampling
 
 
 def report(
@@ -64,3 +69,24 @@ def onnx(
     tell(done.folder)
     found = ", ".join(f"{name} {value:.1e}" for name, value in done.differences.items())
     say(f"Largest difference from PyTorch: {found}. Next: python {done.folder / 'sample.py'} --help")
+
+
+def card(
+    overrides: Overrides = None,
+    model: ModelOption = None,
+    config: ConfigOption = None,
+    device: DeviceOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write README.md into the model folder: styles, a picture, training, scores, limits."""
+    settings, _, folder = find_sampling(model, config, overrides)
+    from latentart.export.card import write_card
+    from latentart.sampling.sample import settings_from
+
+    path = write_card(folder, settings_from(settings, {}), place(device, settings.precision), quiet=quiet)
+    if as_json:
+        write_json({"path": str(path)})
+        return
+    tell(path)
+    say("Fill in its license; the words are yours to change.")
