@@ -11,11 +11,15 @@ import typer
 
 from latentart.cli.options import (
     ConfigOption,
+    DeviceOption,
     JsonOption,
     ModelOption,
+    Overrides,
+    QuietOption,
     ask,
     find_model,
     open_workspace,
+    place,
     require_place,
     say,
     show_table,
@@ -23,6 +27,7 @@ from latentart.cli.options import (
     write_json,
 )
 from latentart.cli.planning import FigureOption, size
+from latentart.cli.sampling import find_sampling
 from latentart.errors import UsageError
 
 if TYPE_CHECKING:
@@ -199,3 +204,24 @@ def onnx(
     tell(done.folder)
     found = ", ".join(f"{name} {value:.1e}" for name, value in done.differences.items())
     say(f"Largest difference from PyTorch: {found}. Next: python {done.folder / 'sample.py'} --help")
+
+
+def card(
+    overrides: Overrides = None,
+    model: ModelOption = None,
+    config: ConfigOption = None,
+    device: DeviceOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write README.md into the model folder: styles, a picture, training, scores, limits."""
+    settings, _, folder = find_sampling(model, config, overrides)
+    from latentart.export.card import write_card
+    from latentart.sampling.sample import settings_from
+
+    path = write_card(folder, settings_from(settings, {}), place(device, settings.precision), quiet=quiet)
+    if as_json:
+        write_json({"path": str(path)})
+        return
+    tell(path)
+    say("Fill in its license; the words are yours to change.")

@@ -137,7 +137,7 @@ def require_ending(path: Path, plan: SamplePlan, described: str) -> None:
         raise UsageError(f"a {suffix} does not hold so large a grid.", f"Name it as {path.stem}.png.")
 
 
-def save_pictures(pictures: list[Image.Image], paths: list[Path], described: list[str], *, mark: bool) -> None:
+def save_pictures(pictures: list[Image.Image], paths: list[Path], described: list[str], *, mark: bool = True) -> None:
     """Write a grid, or single pictures, each with its settings, and with ``mark`` that a trained network made it.
 
     Raises:
@@ -150,7 +150,7 @@ def save_pictures(pictures: list[Image.Image], paths: list[Path], described: lis
         _save(path, partial(write, picture, xmp=xmp))
 
 
-def save_frames(frames: list[Image.Image], path: Path, described: str, *, mark: bool) -> None:
+def save_frames(frames: list[Image.Image], path: Path, described: str, *, mark: bool = True) -> None:
     """Write a movie with its settings, and with ``mark`` that a trained network made it.
 
     Raises:

@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 FORMAT = 1
 MANIFEST = "MANIFEST.json"
 LARGE = 2**30  # bytes; holes of more would take minutes to read
+CARD = ("README.md", "card.png")  # its owner's to change: neither sealed nor verified, and kept
 _LEFT_BY_FILE_BROWSERS = {".DS_Store", "Thumbs.db", "desktop.ini"}
 
 
@@ -72,6 +73,9 @@ def commit_folder(final: Path, write: Callable[[Path], None], *, replace: bool =
         try:
             write(temporary)
             _seal(temporary)
+            for path in (final / name for name in CARD):
+                if path.is_file():
+                    shutil.copy2(path, temporary)
             _publish(temporary, final, replace=replace)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -91,7 +95,7 @@ def verify_folder(folder: Path) -> None:
         if not folder.is_dir():
             raise ModelError(f"{folder} is not there or is not a folder.")
         files = _read_manifest(folder)
-        present = {entry.name for entry in folder.iterdir() if not _is_left_by_browsers(entry.name)} - {MANIFEST}
+        present = {entry.name for entry in folder.iterdir() if not _may_lie_beside(entry.name)} - {MANIFEST}
         for name in sorted(files.keys() - present):
             raise ModelError(f"{folder / name} is missing.")
         for name in sorted(present - files.keys()):
@@ -183,9 +187,9 @@ class _Manifest(Saved, extra="forbid"):
     files: dict[str, _File]
 
 
-def _is_left_by_browsers(name: str) -> bool:
-    """Tell of a file that people have not made; macOS puts a ``._name`` beside each that it copies."""
-    return name in _LEFT_BY_FILE_BROWSERS or name.startswith("._")
+def _may_lie_beside(name: str) -> bool:
+    """Tell of a card, and of what people have not made; macOS puts a ``._name`` beside each file that it copies."""
+    return name in _LEFT_BY_FILE_BROWSERS or name in CARD or name.startswith("._")
 
 
 def _read_manifest(folder: Path) -> dict[str, _File]:

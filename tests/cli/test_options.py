@@ -41,6 +41,7 @@ OPTIONS = {
         *("--model", "--device", "--json", *CONFIG, *QUIET),
     },
     "export onnx": {"--model", "--json", *CONFIG},
+    "export card": {"--model", "--device", "--json", *CONFIG, *QUIET},
     "weights list": {"--json"},
     "weights fetch": {"--url", "--json", *CONFIG, *QUIET},
     "weights verify": {"--json", *CONFIG},
