@@ -29,7 +29,7 @@ from latentart.core.networks.quantizer import VectorQuantizer
 from latentart.core.networks.unet import UNet
 from latentart.core.randomness import seed_for
 from latentart.data.datasets import Crop, CropSet
-from latentart.errors import ModelError
+from latentart.errors import ModelError, extra
 
 CACHE_CROP = (0.8, 1.0)  # the shares that the presets' autoencoders are trained with
 
@@ -70,7 +70,7 @@ def class_of(config: DiffusersConfig) -> type:
             return getattr(diffusers, config.class_name)
     except (ImportError, RuntimeError, AttributeError) as error:  # the last two: parts of it do not fit together
         msg = f"this autoencoder is built by diffusers, which is not there ({type(error).__name__})."
-        raise ModelError(msg, "Run `pip install 'latentart[diffusers]'`.") from None
+        raise ModelError(msg, f"Run {extra('diffusers')}.") from None
 
 
 def _build_pretrained(config: DiffusersConfig) -> PretrainedAutoencoder:

@@ -25,6 +25,11 @@ class LatentArtError(Exception):
         self.hint = hint
 
 
+def extra(name: str) -> str:
+    """Return the command that installs an extra; no index has a package of ours to name."""
+    return f'`pip install ".[{name}]"` in the folder that latentart was installed from'
+
+
 class UsageError(LatentArtError):
     """The command line asks for something that does not exist."""
 

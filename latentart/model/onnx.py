@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from latentart.core.networks.autoencoder import Autoencoder
 from latentart.core.networks.quantizer import vectors_of
-from latentart.errors import DownloadError
+from latentart.errors import DownloadError, extra
 
 OPSET = 18  # of 2022
 
@@ -58,7 +58,7 @@ def require_onnx() -> None:
     if missing:
         raise DownloadError(
             f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed.",
-            "Run `pip install 'latentart[onnx]'`.",
+            f"Run {extra('onnx')}.",
         )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from latentart.errors import LatentArtError
+from latentart.errors import LatentArtError, extra
 from latentart.printable import printable
 from latentart.storage.folders import read_json, write_json_atomic
 
@@ -207,7 +207,7 @@ def numbers_of(scalars: Mapping[str, object], skip: Sequence[str] = ("time",)) -
     }
 
 
-def _require(package: str, extra: str) -> Any:
+def _require(package: str, name: str) -> Any:
     """Return a package that an extra installs.
 
     Raises:
@@ -216,7 +216,7 @@ def _require(package: str, extra: str) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        msg = f"{error}. Install it with `pip install 'latentart[{extra}]'`"
+        msg = f"{error}. Install it with {extra(name)}"
         raise ImportError(msg) from None
 
 

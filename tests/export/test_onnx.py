@@ -181,7 +181,7 @@ def test_what_stops_an_export_is_one_line(
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "mine.txt"]
     monkeypatch.setattr(onnx, "find_spec", lambda _: None)
     line = run(tmp_path, *words).error(8)
-    assert "onnx and onnxruntime are not installed. Run `pip install 'latentart[onnx]'`." in line
+    assert 'onnx and onnxruntime are not installed. Run `pip install ".[onnx]"` in the folder' in line
 
 
 def test_pictures_beside_the_script_are_not_lost(from_unet: Exported, tmp_path: Path, run: Run) -> None:

@@ -186,7 +186,7 @@ def test_a_missing_package_is_one_warning(
         train(tmp_path, trackers)
 
     (warning,) = warnings(caplog)
-    assert f"Install it with `pip install 'latentart[{package}]'`" in warning
+    assert f'Install it with `pip install ".[{package}]"` in the folder' in warning
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 3
 
 

@@ -50,7 +50,7 @@ def test_a_stopped_denoiser_is_one_curve_with_the_same_bits(
     folder = workspace / "runs/ldm"
     assert (stopped.code, again.code) == (143, 0), again.err
     assert again.err.count("Weights & Biases is switched off") == 1
-    assert "pip install 'latentart[wandb]'" in (folder / "log.txt").read_text()
+    assert 'pip install ".[wandb]"' in (folder / "log.txt").read_text()
     found = board(folder)
     for name in ("loss", "lr", "held_out_loss"):
         if logged(folder, name):

@@ -43,6 +43,7 @@ from latentart.data.pictures.reducing import (
     refuse_bomb,
     stored_size,
 )
+from latentart.errors import extra
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000", "PPM")  # JPEG covers MPO
 MAX_PIXELS = 89_478_485  # where Pillow starts to warn: 256 MiB as RGB
@@ -275,7 +276,7 @@ def _bad_image(error: Exception, file: BinaryIO, start: bytes) -> BadImage:
     if isinstance(error, OSError) and error.errno is not None:
         return BadImage("unreadable", detail)
     if is_heif(start) and "HEIF" not in Image.OPEN:
-        return BadImage("other_format", 'HEIC or HEIF is read after: pip install "latentart[heif]"')
+        return BadImage("other_format", f"HEIC or HEIF is read after {extra('heif')}")
     is_unknown = isinstance(error, UnidentifiedImageError)  # its text holds an address, which differs in every run
     if is_unknown and not looks_like_picture(start):
         file.seek(0)

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from latentart.errors import DownloadError
+from latentart.errors import DownloadError, extra
 from latentart.model.weights.perceptual import hub_folder
 from latentart.storage.download import find_fault
 
@@ -65,7 +65,7 @@ def find_inception() -> Path:
     """
     if importlib.util.find_spec("torch_fidelity") is None:
         msg = "FID needs the package torch-fidelity, which is not installed."
-        raise DownloadError(msg, "Run `pip install 'latentart[fid]'`.")
+        raise DownloadError(msg, f"Run {extra('fid')}.")
     return check_inception(inception_file())
 
 

@@ -671,7 +671,7 @@ def test_heif_without_its_decoder_says_what_to_install(tmp_path: Path, monkeypat
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
 
-    with pytest.raises(BadImage, match=r'pip install "latentart\[heif\]"') as caught:
+    with pytest.raises(BadImage, match=r'pip install "\.\[heif\]"') as caught:
         decoded(tmp_path, b"\0\0\0\x18ftypheic" + bytes(100))
 
     assert caught.value.reason_code == "other_format"
