@@ -230,7 +230,7 @@ class StageTraining:
         perceptual = None if chosen.backbone == "random" else job.step_fn.perceptual
         perceptual = perceptual or find_perceptual(chosen.backbone, chosen.weights, job.placement)
         scores = evaluation.score(network, perceptual)
-        shape, tanh = autoencoder_config(self.workspace), network.uses_tanh
+        shape, tanh = autoencoder_config(self.workspace), job.step_fn.autoencoder.uses_tanh
         about = describe_autoencoder(shape, names, normalizer, resolution=stage.resolution, uses_tanh=tanh)
         origin = imported_from(model) if shape.kind == "diffusers" else {}
         about["training"] = {"vae": {**origin, "step": step, "stage": stage.name, **scores.to_json()}}

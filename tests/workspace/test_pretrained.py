@@ -14,7 +14,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from latentart.builders import build_autoencoder
+from latentart.config.pretrained import DiffusersConfig
 from latentart.core.latents import split_moments
+from latentart.core.networks.tiling import decode_tiled, encode_tiled
 from latentart.layout import Workspace
 from latentart.model import description
 from latentart.model.folder import load_model
@@ -120,6 +123,30 @@ def test_they_encode_and_decode_as_in_diffusers(run: Run, art: Path, theirs: Run
     given = load_file(folder / "diffusion_pytorch_model.safetensors")
     assert kept.keys() == given.keys()
     assert all(torch.equal(kept[name], given[name]) for name in kept)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["sd", "flux", "dc", "tiny"])
+def test_they_run_in_tiles_and_in_half_precision(theirs: Run, kind: str) -> None:
+    """Tiles of a network that sees no farther than a quarter of their overlap make the same; bf16 is near float32."""
+    network, _ = theirs(kind)
+    autoencoder = build_autoencoder(DiffusersConfig(network=json.loads(network.to_json_string())))
+    autoencoder.load_state_dict(network.state_dict())
+    images = torch.rand(1, 3, 128, 192) * 2 - 1
+
+    z, _ = split_moments(encode_tiled(autoencoder, images, tile=128, overlap=64))
+    images_hat = decode_tiled(autoencoder, z, tile=128, overlap=64)
+
+    assert images_hat.shape == images.shape
+    if kind == "tiny":
+        torch.testing.assert_close(z, network.encode(images).latents)
+        torch.testing.assert_close(images_hat, network.decode(z).sample)
+    half = Placement(torch.device("cpu"), "bf16")
+    half.place(autoencoder)
+    with half.autocast():
+        moments = autoencoder.encode(images)
+    assert moments.dtype == torch.float32
+    assert float((split_moments(moments)[0] - split_moments(autoencoder.encode(images))[0]).abs().mean()) < 0.05
 
 
 @pytest.mark.parametrize("kind", ["flux", "dc"])
