@@ -167,8 +167,10 @@ def main() -> None:
         with raising_when_told() if is_one_of_many() else contextlib.nullcontext():
             code = app(prog_name="latentart", standalone_mode=False)
         if code == 130:  # typer's answer to Ctrl-C
-            end("interrupted.", "Run the same command again to go on.", code)
+            raise KeyboardInterrupt
         sys.exit(code or 0)
+    except KeyboardInterrupt:  # also before typer has built its commands
+        end("interrupted.", "Run the same command again to go on.", 130)
     except ToldToEnd as told:
         end("stopped by a signal.", "Run the same command again to go on.", told.exit_code)
     except WrongWords as error:

@@ -129,6 +129,18 @@ def test_an_interruption_outside_a_run_ends_in_one_line(fail: Callable[[BaseExce
     assert done.err == "interrupted. Run the same command again to go on.\n"
 
 
+def test_an_interruption_at_the_start_ends_in_one_line_too(latentart: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before typer has built its commands it catches nothing."""
+
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(typer.main, "get_command", interrupted)
+    done = latentart("info")
+
+    assert (done.code, done.err) == (130, "interrupted. Run the same command again to go on.\n")
+
+
 def test_a_reader_that_leaves_is_no_bug(fail: Callable[[BaseException], Any]) -> None:
     """`latentart … | head` ends as programs do that get SIGPIPE."""
     done = fail(BrokenPipeError(32, "Broken pipe"))
