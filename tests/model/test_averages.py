@@ -233,3 +233,14 @@ def test_snapshots_are_listed_dropped_and_loaded(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"saved average step-00000005_std0\.0500\.safetensors does not fit"):
         load_average(averages[0], nn.Linear(3, 4))
     assert list_averages(tmp_path / "other") == []
+
+
+def test_snapshots_from_before_an_average_began_anew_are_passed_over(tmp_path: Path) -> None:
+    """They are of a network with fewer styles; when later ones are dropped they count again."""
+    average = Ema(nn.Linear(2, 2), relative_std=0.05)
+    for step, start in ((2, 0), (4, 0), (5, 4)):
+        save_average(tmp_path, step, average, start)
+
+    assert [(found.step, found.start) for found in list_averages(tmp_path)] == [(5, 4)]
+    drop_averages(tmp_path, after=4)
+    assert [(found.step, found.start) for found in list_averages(tmp_path)] == [(2, 0), (4, 0)]
