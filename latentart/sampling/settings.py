@@ -33,7 +33,7 @@ from latentart.storage.json_files import parse_json
 from latentart.storage.saved_values import Saved
 
 SETTINGS_KEY = "latentart"
-NOT_DESCRIBED = ("batch_size", "compile", "mark")  # they do not change the picture
+NOT_DESCRIBED = ("batch_size", "compile", "mark", "engine")  # they do not change the picture
 INPUTS = {"invert": "the inverted picture", "init_image": "the picture to begin from", "mask": "the mask"}
 
 
