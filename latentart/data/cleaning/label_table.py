@@ -205,7 +205,7 @@ class _OddRows:
         return [f"{self.table}: {count} {what}, first {self.first[what]}." for what, count in counts]
 
 
-def _label_of(cell: str, odd: set[str]) -> str:
+def label_of(cell: str, odd: set[str]) -> str:
     """Return the label that a cell holds; of a list of Python's, as WikiArt's tables have it, the first item.
 
     What is odd about it is added to ``odd``.
@@ -247,7 +247,7 @@ def _read_rows(
         for cell in [cells[i] if i < len(cells) else "" for i in columns]:
             if cell not in known:
                 found: set[str] = set()
-                known[cell] = _label_of(cell, found), tuple(found)
+                known[cell] = label_of(cell, found), tuple(found)
             label, remarks = known[cell]
             values.append(label)
             for remark in remarks:

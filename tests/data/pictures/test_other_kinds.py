@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from latentart.data.cleaning.picture import CleanRules, decide_picture
-from latentart.data.cleaning.raw_files import RawFile
+from latentart.data.cleaning.raw_file import RawFile
 from latentart.data.cleaning.report import REMEDIES
 
 
