@@ -7,14 +7,14 @@ from dataclasses import replace
 from io import BufferedReader
 from typing import BinaryIO
 
-from latentart.data.cleaning.archives import tar_file, zip_file
+from latentart.data.cleaning.archives import parquet_file, tar_file, zip_file
 from latentart.data.cleaning.archives.member import Member
 from latentart.data.names import HIDDEN, is_hidden
 from latentart.data.pictures.formats import BadImage
 from latentart.data.pictures.other_kinds import HEAD, name_other_kind
 
-KINDS = {"zip": zip_file, "tar": tar_file}
-SIGNATURES = {"zip": (0, b"PK"), "tar": (257, b"ustar")}
+KINDS = {"zip": zip_file, "tar": tar_file, "parquet": parquet_file}
+SIGNATURES = {"zip": (0, b"PK"), "tar": (257, b"ustar"), "parquet": (0, b"PAR1")}
 MOST_MEMBERS = 10_000_000
 
 
