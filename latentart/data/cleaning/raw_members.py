@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TypeAlias
 
 from latentart.data.cleaning.archives.archive import list_members
@@ -63,9 +63,9 @@ USUAL_ARCHIVES = Archives()
 
 def _style_by_place(archive: RawFile, name: str, level: int) -> str:
     """Return the folder ``level`` levels down, as if the archive were what is in it, or else the archive's name."""
-    folders = PurePosixPath(archive.archive).parent.parts
+    folders = archive.archive.split("/")[:-1]
     parts = [*folders, *name.split("/")]
     if len(parts) > level:
         return one_spelling(parts[level - 1])
-    stem = PurePosixPath(archive.source).stem
+    stem = archive.source.rpartition("/")[2].rpartition(".")[0]
     return one_spelling(SHARD.sub("", stem) or stem) if len(folders) == level - 1 and "/" not in name else ""
