@@ -21,12 +21,14 @@ from latentart.process.devices import Placement
 
 
 def require_engine(settings: SamplerSettings, placement: Placement) -> None:
-    """Refuse what onnxruntime is not asked to do here.
+    """Refuse what onnxruntime cannot do here, where it is asked for.
 
     Raises:
         DownloadError: it is not installed.
         UsageError: a GPU, bf16, autoguidance or compilation is wanted.
     """
+    if settings.engine != "onnx":
+        return
     wrong = {
         f"--device {placement.device}": placement.device.type != "cpu",
         "bf16": placement.precision != "fp32",

@@ -51,7 +51,6 @@ from latentart.storage.folders import free_path
 
 logger = logging.getLogger(__name__)
 
-BLACK = (0, 0, 0)
 SMALLER = "Give a smaller --size, fewer pictures, or a smaller sample.batch_size."
 
 
@@ -102,8 +101,7 @@ def sample_pictures(
         DataError: the picture to begin from, or its mask, cannot be read.
         UsageError: an unknown style or label, a size or number of steps that cannot be, or a file in the way.
     """
-    if settings.engine == "onnx":
-        require_engine(settings, placement)
+    require_engine(settings, placement)
     model = load_model(model_folder, placement)
     studio, settings = equip(model, model_folder, settings, placement)
     if request.origin is not None and request.origin.from_style is not None:
@@ -298,7 +296,7 @@ def open_origin(request: OriginRequest | None) -> tuple[Image.Image, Image.Image
     picture = open_picture(request.picture)
     if request.mask is None:
         return picture, None
-    mask = open_picture(request.mask, BLACK).convert("L")  # what is transparent stays
+    mask = open_picture(request.mask, (0, 0, 0)).convert("L")  # what is transparent is black, and stays
     if mask.size != picture.size:
         sizes = f"{mask.width}x{mask.height}, {request.picture} {picture.width}x{picture.height}"
         raise UsageError(f"{request.mask} has {sizes}: they must be of one size.", "Scale the mask.")

@@ -110,5 +110,5 @@ def test_without_pyarrow_the_line_says_what_to_install(
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     (raw / "a.parquet").write_bytes(b"PAR1" + bytes(100))
 
-    with pytest.raises(NothingKeptError, match=r'Parquet is read after: pip install "latentart\[parquet\]"'):
+    with pytest.raises(NothingKeptError, match=r'Parquet is read after `pip install ".\[parquet\]"'):
         clean(raw, tmp_path / "out")

@@ -13,10 +13,11 @@ from typing import Any, BinaryIO
 
 from latentart.data.cleaning.archives.member import Member, label_field, label_text
 from latentart.data.pictures.formats import BadImage
+from latentart.errors import extra
 from latentart.storage.json_files import parse_json
 
 LABELS_AT_ONCE, PICTURES_AT_ONCE = 256, 16
-MISSING = 'Parquet is read after: pip install "latentart[parquet]"'
+MISSING = f"Parquet is read after {extra('parquet')}"
 _reading: list[Any] = []  # what the last picture came from: its table, the rows after it, their number
 
 
