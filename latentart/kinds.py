@@ -28,5 +28,6 @@ Weighting = Literal["uniform", "min_snr", "soft_min_snr", "learned"]
 Timesteps = Literal["uniform", "logit_normal"]
 
 # sampling
+Engine = Literal["torch", "onnx"]
 Sampler = Literal["ddim", "ddpm", "euler", "heun", "dpmpp_2m", "unipc"]
 Spacing = Literal["trailing", "leading", "linspace", "log_snr"]

@@ -28,7 +28,7 @@ from latentart.cli.options import (
     write_json,
 )
 from latentart.errors import UsageError, shortened
-from latentart.kinds import Sampler
+from latentart.kinds import Engine, Sampler
 
 if TYPE_CHECKING:
     from latentart.config.sample import SampleConfig
@@ -66,6 +66,9 @@ SeedOption = Annotated[
 ]
 StepsOption = Annotated[int | None, typer.Option("--steps", min=1, help="Denoising steps.")]
 SamplerOption = Annotated[Sampler | None, typer.Option("--sampler", help="How steps are made.")]
+EngineOption = Annotated[
+    Engine | None, typer.Option("--engine", help="onnx draws faster on a CPU, after some seconds; else torch.")
+]
 EtaOption = Annotated[float | None, typer.Option("--eta", min=0, max=1, help="DDIM's noise: 0 none, 1 DDPM.")]
 GuidanceOption = Annotated[float | None, typer.Option("--guidance", min=0, help="Pull towards the style; 1 is none.")]
 AutoguidanceOption = Annotated[
@@ -114,6 +117,7 @@ def sample(
     seed: SeedOption = None,
     steps: StepsOption = None,
     sampler: SamplerOption = None,
+    engine: EngineOption = None,
     eta: EtaOption = None,
     guidance: GuidanceOption = None,
     interval: IntervalOption = None,
@@ -136,8 +140,8 @@ def sample(
     as_json: JsonOption = False,
 ) -> None:
     """Draw pictures by style into a grid. The same seed gives the same picture."""
-    how = {"steps": steps, "sampler": sampler, "eta": eta, "guidance": guidance, "guidance_interval": interval}
-    how |= {"autoguidance": autoguidance}
+    how: dict[str, Any] = {"steps": steps, "sampler": sampler, "eta": eta, "guidance": guidance}
+    how |= {"guidance_interval": interval, "autoguidance": autoguidance, "engine": engine}
     given: dict[str, Any] = {"style": style, "label": label, "grid": grid, "count": count, "seed": seed, **how}
     given |= {"size": size, "walk": walk, "movie": movie, "init_image": init_image, "strength": strength, "mask": mask}
     given |= {"invert": invert, "from_style": from_style, "separate": separate or None, "out": out, "from": source}

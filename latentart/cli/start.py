@@ -75,7 +75,7 @@ def init(
     workspace = init_workspace(folder, preset or "wikiart-256", data, settings)
     tell(workspace.config_path)
     go = f"cd {folder} && " if str(folder) != "." else ""
-    if not workspace.raw.is_dir():
+    if not workspace.raw.exists():
         say(f"Put your pictures into {workspace.raw}, one folder per style, or set data.raw.")
     else:
         count = count_files(workspace.raw)

@@ -17,7 +17,7 @@ class DataConfig(StrictConfig):
     """Where the pictures are and what becomes of them."""
 
     raw: PathText = "raw"
-    """The user's folder of pictures, one sub-folder per style; never written to. Relative to the workspace."""
+    """Your pictures, never written to: a folder with a sub-folder per style, or an archive. Relative to the config."""
 
     root: PathText = "data"
     """Where clean-data puts its own copies, relative to the workspace."""

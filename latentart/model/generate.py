@@ -22,7 +22,7 @@ from latentart.core.networks.conditioning import Denoiser
 from latentart.core.randomness import normal_for
 from latentart.core.seeds import Between, Seed
 from latentart.errors import ResourceError
-from latentart.kinds import Sampler, Spacing, Target
+from latentart.kinds import Engine, Sampler, Spacing, Target
 from latentart.model.codec import decode_latents, encode_pixels
 from latentart.process.devices import Placement
 from latentart.process.lanes import Lanes
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SamplerSettings:
-    """How latents are drawn; everything but ``batch_size``, ``compile`` and ``mark`` changes the picture.
+    """How latents are drawn; ``batch_size``, ``compile``, ``mark`` and ``engine`` do not change the picture.
 
     ``autoguidance`` takes the place of ``guidance`` where the generator has a weak network.
     """
@@ -50,6 +50,7 @@ class SamplerSettings:
     compile: bool = False
     noise_limit: float | None = 164.0
     mark: bool = True
+    engine: Engine = "torch"
 
     @property
     def passes(self) -> int:

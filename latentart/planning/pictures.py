@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
+import csv
 import os
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from latentart.data.cleaning.label_table import read_labels
-from latentart.data.cleaning.raw_files import find_raw_files, find_styles
+from latentart.data.cleaning.label_table import DEFAULT_TABLE, Labels, read_labels
+from latentart.data.cleaning.raw_file import RawFile, open_raw
+from latentart.data.cleaning.raw_files import find_raw_files, find_styles, is_raw
+from latentart.data.cleaning.raw_members import Archives
 from latentart.data.cleaning.table_paths import meet_files
 from latentart.data.held_out import split_held_out
 from latentart.data.index import IndexEntry, read_index, write_index
+from latentart.data.pictures.formats import BadImage
 from latentart.data.pictures.other_kinds import name_other_kind
 from latentart.errors import DataError
 from latentart.layout import Workspace
@@ -68,30 +72,27 @@ def sample_raw(workspace: Workspace, scratch: Path) -> Pictures:
         DataError: there is no raw folder, no file in it, or no sound picture among the sample.
     """
     raw, config = workspace.raw, workspace.config.data
-    if not raw.is_dir():
+    if not is_raw(raw):
         msg = f"there is neither a clean set at {workspace.data} nor a raw folder at {raw}."
         raise DataError(msg, "Put your pictures into it, one folder per style, or set data.raw.")
     workspace.name_outside(*READ)
     table = raw / config.labels
     labels = meet_files(read_labels(table, config.label), raw, table) if table.is_file() else None
-    styles = find_styles(raw, labels, config.style_level, config.link_root)
-    walk = find_raw_files(raw, styles, labels, table, config.style_level, config.link_root)
+    named = find_styles(raw, labels, config.style_level, config.link_root)
+    archives = Archives(config.label)
+    walk = find_raw_files(raw, named, labels, table, config.style_level, config.link_root, archives)
     meant = [one for one in walk if not one.reason and name_other_kind(b"", one.source)[0] != "sidecar"]  # by names
-    files = sorted(one.source for one in meant if one.size >= config.min_bytes)
+    files = sorted((one for one in meant if one.size < 0 or one.size >= config.min_bytes), key=lambda one: one.source)
     if not files:
         msg = f"there is no file in {raw} that could be a picture."
         raise DataError(msg, "Put your pictures into it, one folder per style, or set data.raw.")
-    settings = config.model_copy(update={"link_root": "", **({"labels": "labels.csv"} if labels is not None else {})})
+    settings = config.model_copy(update={"link_root": "", "labels": DEFAULT_TABLE})
     timed: list[tuple[float, float]] = []
-    sample: list[str] = []
+    sample: list[RawFile] = []
     for number in sorted({min(RAW_FEW, len(files)), min(RAW_SAMPLE, len(files))}):
         folder = scratch / f"raw-{number}"
         sample = [files[i * len(files) // number] for i in range(number)]
-        for source in sample:
-            (folder / source).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(raw / source, folder / source)
-        if labels is not None:
-            shutil.copyfile(table, folder / "labels.csv")
+        _copy(sample, raw, folder, config.link_root, labels or config.label)
         began = time.monotonic()
         clean_into(folder, scratch / f"data-{number}", settings, quiet=True)
         timed.append((number, time.monotonic() - began))
@@ -102,7 +103,23 @@ def sample_raw(workspace: Workspace, scratch: Path) -> Pictures:
     size = sum((root / entry.file).stat().st_size for entry in entries) * count // max(1, len(entries))
     held_out = len(split_held_out(_as_many(entries, count), config.held_out)[1])
     rate = rate_beyond(timed)
+    styles = {one.style for one in files}
     return Pictures(root, entries, count, count - held_out, held_out, len(styles), len(files), seconds, size, rate)
+
+
+def _copy(sample: list[RawFile], raw: Path, folder: Path, link_root: str, labels: Labels | str) -> None:
+    """Copy raw files with a table of their labels, under names of ours: those in archives are no paths."""
+    folder.mkdir(parents=True)
+    columns, label = ((labels,), labels) if isinstance(labels, str) else (labels.columns, labels.label)
+    with (folder / DEFAULT_TABLE).open("w", encoding="utf-8", errors="replace", newline="") as file:
+        table = csv.DictWriter(file, ["path", *columns])
+        table.writeheader()
+        for number, found in enumerate(sample):
+            others = {} if isinstance(labels, str) else labels.labels_of(found.source)
+            with suppress(BadImage, OSError), open_raw(raw, found, link_root) as content:
+                with (folder / str(number)).open("wb") as copy:
+                    shutil.copyfileobj(content, copy)
+                table.writerow({**others, label: found.style, "path": str(number)})
 
 
 def rate_beyond(timed: list[tuple[float, float]]) -> float:
@@ -129,7 +146,7 @@ def take_some(pictures: Pictures, number: int, folder: Path) -> Path:
         try:
             target.symlink_to(source)
         except OSError:
-            with contextlib.suppress(OSError):  # one that is gone is the training's to name
+            with suppress(OSError):  # one that is gone is the training's to name
                 shutil.copyfile(source, target)
     write_index(folder / "index.jsonl", entries)
     return folder

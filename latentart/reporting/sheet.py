@@ -117,7 +117,7 @@ def build_sheet(data: Path, raw: Path | None) -> Sheet:
     if len(shown) < len(styles):
         notes.append(f"Of {counted(len(styles), 'style')} {len(shown)} are shown.")
     if any(len(group.cards) < group.total for groups in parts.values() for group in groups):
-        notes.append("Of what is many a few are shown, evenly spread or the first: each heading says how many.")
+        notes.append("Where there are many, a few are shown: each heading says how many of how many.")
     return Sheet(
         title=f"Pictures: {data.resolve().parent.name}",
         subtitle=f"{data} · {time.strftime('%Y-%m-%d %H:%M')}",

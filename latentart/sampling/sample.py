@@ -25,6 +25,7 @@ from latentart.errors import UsageError
 from latentart.model.averages import Average
 from latentart.model.folder import Model, load_model, require_denoiser
 from latentart.model.generate import Generator, Origin, SamplerSettings, Watch
+from latentart.model.onnx_engine import require_engine, through_onnx
 from latentart.process.devices import Placement
 from latentart.process.distributed import Ranks, join_ranks, read_ranks, wait_for_all
 from latentart.process.progress import Progress
@@ -101,6 +102,8 @@ def sample_pictures(
         DataError: the picture to begin from, or its mask, cannot be read.
         UsageError: an unknown style or label, a size or number of steps that cannot be, or a file in the way.
     """
+    if settings.engine == "onnx":
+        require_engine(settings, placement)
     model = load_model(model_folder, placement)
     studio, settings = equip(model, model_folder, settings, placement)
     if request.origin is not None and request.origin.from_style is not None:
@@ -138,7 +141,7 @@ def sample_again(
         raise UsageError(f"{source} took {drawing.settings.steps} steps, more than the model has.")
     weak_hash = drawing.hashes.get("weak_denoiser")
     weak = choose_weak(model, model_folder, weak_hash) if weak_hash else None
-    settings = replace(drawing.settings, **{name: getattr(config, name) for name in NOT_DESCRIBED})
+    settings = replace(drawing.settings, **config.model_dump(include=set(NOT_DESCRIBED)))
     studio = Studio(model, denoiser, placement, weak)
     suffix = source.suffix.lower()
     suffix = suffix if drawing.plan.is_movie or suffix in LARGEST else ".png"
@@ -266,6 +269,7 @@ def draw_batches(
     ranks = read_ranks()
     mine, done = _part_of(plan, ranks.rank), 0
     generator = studio.generator(compiles=settings.compile)
+    generator = through_onnx(generator) if settings.engine == "onnx" else generator
     origin = load_origin(studio, plan)
     labels = labels_of(studio.model, studio.denoiser, [cell.style for cell in plan.cells], plan.labels)
     with Progress("sample", len(mine), quiet=quiet or not ranks.is_first) as progress:

@@ -34,7 +34,7 @@ from latentart.storage.saved_values import Saved
 from latentart.storage.whole import require_file
 
 SETTINGS_KEY = "latentart"
-NOT_DESCRIBED = ("batch_size", "compile", "mark")  # they do not change the picture
+NOT_DESCRIBED = ("batch_size", "compile", "mark", "engine")  # they do not change the picture
 INPUTS = {"invert": "the inverted picture", "init_image": "the picture to begin from", "mask": "the mask"}
 
 

@@ -73,7 +73,7 @@ class Uploads:
 
 def _clean(name: str, raw: Path, out: Path) -> Decision:
     from latentart.data.cleaning.picture import CleanRules, decide_pictures  # takes long to load
-    from latentart.data.cleaning.raw_files import RawFile
+    from latentart.data.cleaning.raw_file import RawFile
 
     rules = CleanRules(
         min_bytes=1,

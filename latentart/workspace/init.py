@@ -13,6 +13,7 @@ from typing import Any
 from latentart.config.denoiser import expect_of_few
 from latentart.config.presets import MANY
 from latentart.config.workspace import CONFIG_NAME, SCHEMA_NAME, resolve, schema
+from latentart.data.cleaning.raw_files import find_raw_files, is_raw
 from latentart.data.index import write_lines
 from latentart.data.pictures.other_kinds import name_other_kind
 from latentart.errors import DataError, ResourceError, UsageError
@@ -29,7 +30,7 @@ def init_workspace(folder: Path, preset: str, raw: Path | None, overrides: Seque
     """
     values: dict[str, Any] = {"preset": preset}
     if raw is not None:
-        if not raw.is_dir():
+        if not is_raw(raw):
             msg = f"there is no folder of pictures at {raw}."
             raise DataError(msg, "Name it with --data FOLDER, one sub-folder per style.")
         values["data"] = {"raw": _path_from(folder, raw)}
@@ -54,9 +55,9 @@ def init_workspace(folder: Path, preset: str, raw: Path | None, overrides: Seque
 
 
 def count_files(raw: Path) -> int:
-    """Return how many files that may be pictures are below a raw folder; no more than make a difference."""
-    shown = (path for path in raw.rglob("*") if not any(part[:1] == "." for part in path.relative_to(raw).parts))
-    files = (path for path in shown if name_other_kind(b"", path.name)[0] != "sidecar" and path.is_file())
+    """Return how many files that may be pictures are below a raw folder or in it; no more than make a difference."""
+    found = (one.source for one in find_raw_files(raw, []) if one.reason in ("", "no_style"))
+    files = (source for source in found if name_other_kind(b"", source)[0] != "sidecar")
     return sum(1 for _ in itertools.islice(files, MANY))
 
 

@@ -32,7 +32,19 @@ OPTIONS = {
     "encode": {"--device", "--json", *CONFIG, *QUIET},
     "sample": {"--style", "-s", "--grid", "--count", "-n", "--seed", "--steps", "--sampler", "--eta", "--guidance"}
     | {"--interval", "--autoguidance", "--label", "--size", "--walk", "--movie", "--init-image", "--strength", "--mask"}
-    | {"--invert", "--from-style", "--from", "--separate", "--out", "--model", "--device", "--json", *CONFIG, *QUIET},
+    | {
+        "--invert",
+        "--from-style",
+        "--from",
+        "--separate",
+        "--engine",
+        "--out",
+        "--model",
+        "--device",
+        "--json",
+        *CONFIG,
+        *QUIET,
+    },
     "ema": {"--relative-std", "--step", "--out", "--json", *CONFIG},
     "reconstruct": {"--size", "--out", "--model", "--device", "--json", *CONFIG},
     "evaluate vae": {"--count", "-n", "--model", "--device", "--json", *CONFIG, *QUIET},

@@ -36,6 +36,7 @@ from latentart.model.generate import Generator, SamplerSettings
 from latentart.model.onnx import open_session, run_session
 from latentart.process.devices import Placement
 from latentart.sampling.blends import labels_of, parse_blend
+from latentart.sampling.settings import read_text
 
 Run = Callable[..., Any]
 STYLES = ["Cubism", "Fauves+Dada:2", "Ukiyo_e"]
@@ -199,3 +200,21 @@ def test_pictures_beside_the_script_are_not_lost(from_unet: Exported, tmp_path: 
     ):
         with pytest.raises(SystemExit, match=line):
             from_unet.script(wrong)
+
+
+def test_sample_draws_the_same_through_onnx(from_unet: Exported, run: Run, tmp_path: Path) -> None:
+    """In any size; a picture that is there is the same whatever drew it; what it cannot do is said."""
+    words = ("sample", "--model", from_unet.model, "--steps", "3", "-s", "Cubism+Ukiyo_e", "-n", "3", "--size", "24x32")
+    words = (*words, "--device", "cpu", "sample.precision=fp32")
+    assert run(tmp_path, *words, "--out", "torch.png").code == 0
+    drawn = run(tmp_path, *words, "--engine", "onnx", "--out", "onnx.png")
+
+    assert drawn.code == 0, drawn.err
+    assert difference(tmp_path / "onnx.png", pixels_from(Image.open(tmp_path / "torch.png"))) <= 1
+    assert read_text(tmp_path / "onnx.png") == read_text(tmp_path / "torch.png")
+    assert "were there already" in run(tmp_path, *words, "--engine", "onnx", "--out", "torch.png").err
+    for wrong in ("sample.precision=bf16", "sample.compile=true", "--autoguidance=2"):
+        line = run(tmp_path, *words, "--engine", "onnx", wrong, "--out", "x.png").error(2)
+        assert "--engine onnx does not go with" in line
+    again = run(tmp_path, "sample", "--from", "torch.png", "--model", from_unet.model, "--engine", "onnx")
+    assert "leave out --engine" in again.error(2)

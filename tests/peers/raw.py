@@ -15,7 +15,7 @@ from PIL import Image, ImageFilter
 
 from latentart.data.cleaning.journal import open_journal
 from latentart.data.cleaning.picture import CleanRules, Decision, stamp_of
-from latentart.data.cleaning.raw_files import RawFile
+from latentart.data.cleaning.raw_file import RawFile
 
 MAX_SIDE = 640
 QUALITY = 95

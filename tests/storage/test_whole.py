@@ -19,7 +19,7 @@ from PIL import Image
 from latentart.config.base import read_json_object
 from latentart.core.ema import Ema
 from latentart.data.cleaning.picture import CleanRules, decide_pictures
-from latentart.data.cleaning.raw_files import RawFile
+from latentart.data.cleaning.raw_file import RawFile
 from latentart.data.index import read_index, write_lines
 from latentart.data.latent_cache import CacheLayout, write_shards
 from latentart.data.pictures.grids import save_png

@@ -83,7 +83,7 @@ def wait_for(driver: Any, script: str) -> Any:
 def test_every_tab_is_sound(
     studio: tuple[str, Path], browse: Callable[..., Any], size: tuple[int, int], scheme: str
 ) -> None:
-    """No error on the console, no request to anywhere else, nothing wider than the screen, the ground as asked for."""
+    """No error on the console, no request elsewhere, nothing wider than the screen or under the bar."""
     driver = browse(studio[0], size, scheme)
     for tab, sign in TABS.items():
         driver.execute_script(f"location.hash = '#{tab}'")
@@ -92,6 +92,7 @@ def test_every_tab_is_sound(
             wait_for(driver, RESTS)
         wide = driver.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
         assert wide[0] <= wide[1] == size[0], tab
+        assert driver.execute_script("return scrollY") == 0, f"the bar hides the top of {tab}"
     requests = driver.execute_script("return performance.getEntriesByType('resource').map((one) => one.name)")
     assert requests
     assert [one for one in requests if not one.startswith((studio[0], "data:", "blob:"))] == []

@@ -25,11 +25,12 @@ from latentart.data.cleaning.label_table import (
 )
 from latentart.data.cleaning.levels import doubt_level, links_passed_over
 from latentart.data.cleaning.picture import PARTS, CleanRules, Job, decide_pictures
-from latentart.data.cleaning.raw_files import check_folders, find_raw_files, find_styles, root_of_links
+from latentart.data.cleaning.raw_file import root_of_links
+from latentart.data.cleaning.raw_files import check_folders, find_raw_files, find_styles
 from latentart.data.cleaning.report import BESIDE, REMEDIES, CleanReport, count_reasons, make_report, write_report
 from latentart.data.cleaning.table_paths import meet_files
 from latentart.data.index import IndexEntry, read_index, write_index
-from latentart.data.names import near_names
+from latentart.data.names import near_names, one_spelling
 from latentart.data.slug import slugs
 from latentart.errors import ConfigError, DataError, ResourceError
 from latentart.printable import counted
@@ -87,10 +88,10 @@ class Cleaning:
             place = str(root_of_links(raw, rules.link_root))
             msg = f"data.link_root is {rules.link_root!r}, but {place!r} is no folder."
             raise ConfigError(msg, "Name the folder that links lead into, relative to the raw one.")
-        self.table = raw / labels.table
+        self.table, self.label = raw / labels.table, labels.label
         self.labels = _read_table(self.table, labels.label, raw)
         self.styles = find_styles(raw, self.labels, self.level, rules.link_root)
-        self.folders = slugs(self.styles, taken=OWN_NAMES)
+        self.folders: dict[str, str] = {}
 
     def dry_run(self, workers: int, on_progress: OnProgress | None) -> CleanReport:
         """Decide on every file and write nothing."""
@@ -121,11 +122,18 @@ class Cleaning:
             return report
 
     def _list_files(self, journal: Journal) -> None:
-        link_root = self.rules.link_root
-        files = find_raw_files(self.raw, self.styles, self.labels, self.table, self.level, link_root)
+        link_root, archives = self.rules.link_root, journal.archives(self.label)
+        files = find_raw_files(self.raw, self.styles, self.labels, self.table, self.level, link_root, archives)
         journal.list_files(files, self.rules)
         if not journal.num_files():
             raise DataError(f"The raw folder {str(self.raw)!r} holds no files.", "Put your pictures there.")
+        if self.labels is None and self.label != DEFAULT_LABEL and not journal.has_archives():
+            msg = f"data.label is {self.label!r}, but there is no table of labels at {str(self.table)!r}."
+            hint = "Put it there, name it with data.labels, or leave data.label out: folders are styles."
+            raise ConfigError(msg, hint)
+        if found := journal.styles():  # a raw folder without folders is a style if loose files are in it
+            self.styles = sorted(found if self.styles == [one_spelling(self.raw.name)] else found.union(self.styles))
+        self.folders = slugs(self.styles, taken=OWN_NAMES)
 
     def _decide(self, journal: Journal, out: Path | None, workers: int, on_progress: OnProgress | None) -> None:
         total, left = journal.num_files(), journal.num_undecided()
@@ -146,7 +154,7 @@ class Cleaning:
             dropped=dropped,
             flagged=journal.flagged(),
             conflicts=journal.conflicts(),
-            warnings=self._warnings(),
+            warnings=self._warnings(journal.hollow_archives()),
         )
         if not report.kept:
             reasons = count_reasons(dropped)
@@ -158,7 +166,7 @@ class Cleaning:
             raise NothingKeptError(f"{among}: {number} dropped as {reason}{shown}.", hint, report)
         return report
 
-    def _warnings(self) -> list[str]:
+    def _warnings(self, hollow: list[str]) -> list[str]:
         near = [
             f"{' and '.join(map(repr, group))} are styles of their own, though they look nearly the same: rename one?"
             for group in near_names(self.styles)
@@ -168,7 +176,7 @@ class Cleaning:
             near.append(f"Links are followed into {place!r} and nowhere else.")
         else:
             near += links_passed_over(self.raw)
-        doubts = [] if self.is_level_chosen else doubt_level(self.raw)
+        doubts = [] if self.is_level_chosen else doubt_level(self.raw, hollow)
         return [*(doubts if self.labels is None else self.labels.warnings), *near]
 
     def _with_labels(self, entry: IndexEntry) -> IndexEntry:
@@ -199,9 +207,6 @@ def _read_table(table: Path, label: str, raw: Path) -> Labels | None:
         return meet_files(read_labels(table, label), raw, table)
     if table.name != DEFAULT_TABLE:
         raise ConfigError(f"There is no table of labels at {str(table)!r}.", "Set data.labels to its path.")
-    if label != DEFAULT_LABEL:
-        msg = f"data.label is {label!r}, but there is no table of labels at {str(table)!r}."
-        raise ConfigError(msg, "Put it there, name it with data.labels, or leave data.label out: folders are styles.")
     return None
 
 

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from latentart.errors import ResourceError
 
 # names are BLOBs, as they need not be UTF-8; todo: not decided yet; a reason says why a file is dropped by itself, a
-# mark what only the whole set can tell
+# mark what only the whole set can tell; what lies in an archive is known by the stamp with which all of it was listed
 VERSION = 1
 SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS files (
@@ -24,6 +24,11 @@ CREATE TABLE IF NOT EXISTS files (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS by_sha256 ON files (sha256, source) WHERE reason = '';
 CREATE INDEX IF NOT EXISTS by_todo ON files (source) WHERE todo;
+CREATE TABLE IF NOT EXISTS archives (source BLOB PRIMARY KEY, stamp TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS members (
+    source BLOB PRIMARY KEY, archive BLOB, name BLOB, place TEXT, size INTEGER, label BLOB, reason TEXT, detail BLOB
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS by_archive ON members (archive, source);
 CREATE TABLE IF NOT EXISTS written (file TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TEMP TABLE here (source BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TEMP TABLE marks (source BLOB PRIMARY KEY, mark TEXT, is_dropped INTEGER, twin BLOB) WITHOUT ROWID;
@@ -85,3 +90,13 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def encoded(text: str) -> bytes:
+    """Return a name as it is kept: whatever the system takes for one, it comes back the same."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def decoded(content: bytes) -> str:
+    """Return a name that was kept."""
+    return content.decode("utf-8", "surrogatepass")

@@ -12,17 +12,20 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from latentart.data.cleaning.database import copy_database, open_database
+from latentart.data.cleaning.database import copy_database, decoded, encoded, open_database
+from latentart.data.cleaning.known_archives import KnownArchives
 from latentart.data.cleaning.near_duplicates import first_of_kind
 from latentart.data.cleaning.picture import JUDGED, CleanRules, Decision, judge_again, stamp_of
-from latentart.data.cleaning.raw_files import RawFile
+from latentart.data.cleaning.raw_file import RawFile
+from latentart.data.cleaning.raw_members import Archives
 from latentart.data.cleaning.report import Conflict, Dropped
 from latentart.data.index import IndexEntry, iterate_index
-from latentart.errors import DataError
+from latentart.errors import ConfigError, DataError
 from latentart.kinds import NearDuplicates
 
 JOURNAL = ".clean.sqlite"
@@ -52,7 +55,7 @@ def open_journal(out: Path) -> Iterator[Journal]:
             journal = Journal(connection)
             journal.own(out / "index.jsonl")
             yield journal
-    except DataError:
+    except (ConfigError, DataError):
         if list(out.iterdir()) == [path]:  # nothing was made and nothing was there before: leave no trace
             path.unlink()
             out.rmdir()
@@ -70,7 +73,7 @@ class Journal:
     """The raw files and what became of each, on disk."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
-        self._db = connection
+        self._db, self._archives = connection, KnownArchives(connection)
 
     def own(self, index: Path) -> None:
         """Take the pictures of an index that was there before for ours, where the journal has been lost."""
@@ -85,12 +88,29 @@ class Journal:
         with self._transaction():
             self._db.execute("DELETE FROM here")
             for found in files:
-                self._db.execute("INSERT OR IGNORE INTO here VALUES (?)", (_bytes(found.source),))
+                self._db.execute("INSERT OR IGNORE INTO here VALUES (?)", (encoded(found.source),))
                 if not self._is_settled(found, rules):
                     decision = self._known(found, rules)
                     self._put(found, decision or Decision(found.source, ""), todo=decision is None)
             self._db.execute("DELETE FROM files WHERE source NOT IN (SELECT source FROM here)")
             self._db.execute("DELETE FROM here")
+            self._archives.forget_others()
+
+    def archives(self, label: str) -> Archives:
+        """Return how archives are read whose unchanged ones are known; ``label`` names the field of their styles."""
+        return Archives(label, partial(self._archives.members_of, label=label))
+
+    def has_archives(self) -> bool:
+        """Tell whether some of the raw files lie in archives."""
+        return bool(self._one("SELECT EXISTS (SELECT 1 FROM members)"))
+
+    def hollow_archives(self) -> list[str]:
+        """Return the archives whose files all lie in folders of one and the same folder."""
+        return self._archives.hollow()
+
+    def styles(self) -> set[str]:
+        """Return the styles that raw files have."""
+        return {decoded(style) for (style,) in self._db.execute("SELECT DISTINCT style FROM files WHERE length(style)")}
 
     def num_files(self) -> int:
         """Return how many raw files there are."""
@@ -104,11 +124,13 @@ class Journal:
         """Yield the raw files to decide on, in the order of names; they may be noted meanwhile."""
         last = b""
         while rows := self._db.execute(
-            "SELECT source, style, size, mtime_ns FROM files WHERE todo AND source > ? ORDER BY source LIMIT ?",
+            "SELECT source, style, files.size, mtime_ns, archive, place FROM files LEFT JOIN members USING (source) "
+            "WHERE todo AND source > ? ORDER BY source LIMIT ?",
             (last, PAGE),
         ).fetchall():
-            for source, style, size, mtime_ns in rows:
-                yield RawFile(_text(source), _text(style), size, mtime_ns)
+            for source, style, size, mtime_ns, archive, place in rows:
+                lies = {"archive": decoded(archive), "place": place} if archive else {}
+                yield RawFile(decoded(source), decoded(style), size, mtime_ns, **lies)
             last = rows[-1][0]
 
     def note(self, decision: Decision) -> None:
@@ -117,7 +139,7 @@ class Journal:
             columns = ", ".join(f"{name} = ?" for name in DECIDED)
             self._db.execute(
                 f"UPDATE files SET {columns}, todo = 0 WHERE source = ?",
-                (*_row(decision), _bytes(decision.source)),
+                (*_row(decision), encoded(decision.source)),
             )
             if decision.num_bytes:
                 self._db.execute("INSERT OR IGNORE INTO written VALUES (?)", (decision.file,))
@@ -151,7 +173,7 @@ class Journal:
         rows = self._db.execute(f"SELECT source, style, file, num_bytes FROM files WHERE {KEPT}")
         for source, style, file, num_bytes in rows:
             with suppress(OSError):
-                is_in_place = file.startswith(f"{folders[_text(style)]}/")
+                is_in_place = file.startswith(f"{folders[decoded(style)]}/")
                 if is_in_place and os.stat(f"{out}/{file}").st_size == num_bytes:  # noqa: PTH116 - a million times
                     continue
             lost.append((source,))
@@ -165,12 +187,12 @@ class Journal:
             f"SELECT source, style, file, sha256, width, height, {like} FROM files WHERE {KEPT} ORDER BY style, file"
         ):
             file, sha256, width, height, twin = rest
-            yield IndexEntry(file, _text(source), _text(style), sha256, width, height, twin=twin or "")
+            yield IndexEntry(file, decoded(source), decoded(style), sha256, width, height, twin=twin or "")
 
     def kept(self) -> dict[str, int]:
         """Return the number of pictures kept of each style that has any."""
         counts = self._db.execute(f"SELECT style, COUNT(*) FROM files WHERE {KEPT} GROUP BY style")
-        return {_text(style): count for style, count in counts}
+        return {decoded(style): count for style, count in counts}
 
     def dropped(self) -> list[Dropped]:
         """Return every file that is dropped."""
@@ -187,7 +209,7 @@ class Journal:
         shared = "SELECT sha256 FROM files WHERE reason = '' GROUP BY sha256 HAVING COUNT(DISTINCT style) > 1"
         sources = "SELECT source FROM files WHERE reason = '' AND sha256 = ? ORDER BY source"
         return [
-            Conflict(sha256, tuple(_text(source) for (source,) in self._db.execute(sources, (sha256,))))
+            Conflict(sha256, tuple(decoded(source) for (source,) in self._db.execute(sources, (sha256,))))
             for (sha256,) in self._db.execute(f"{shared} ORDER BY MIN(source)").fetchall()
         ]
 
@@ -206,13 +228,13 @@ class Journal:
         """Return whether nothing about a file has changed, nor any rule that speaks on it."""
         row = self._db.execute(
             "SELECT style, stamp, reason, detail, raw_width, raw_height FROM files WHERE source = ? AND NOT todo",
-            (_bytes(found.source),),
+            (encoded(found.source),),
         ).fetchone()
-        if row is None or _text(row[0]) != found.style:
+        if row is None or decoded(row[0]) != found.style:
             return False
         _, stamp, reason, detail, width, height = row
         if found.reason or not stamp:
-            return (found.reason, found.detail, stamp) == (reason, _text(detail), "")
+            return (found.reason, found.detail, stamp) == (reason, decoded(detail), "")
         if stamp != stamp_of(found, rules, reason, width * height):
             return False
         return reason not in JUDGED or rules.refusal(found.size, width, height)[0] == reason
@@ -223,7 +245,7 @@ class Journal:
             return Decision(found.source, "", found.reason, found.detail)
         row = self._db.execute(
             f"SELECT {COLUMNS} FROM files WHERE source = ? AND NOT todo",
-            (_bytes(found.source),),
+            (encoded(found.source),),
         ).fetchone()
         if row is None:
             return None
@@ -232,7 +254,7 @@ class Journal:
         return judge_again(before, found.size, rules) if is_same else None
 
     def _put(self, found: RawFile, decision: Decision, *, todo: bool) -> None:
-        values = (_bytes(found.style), found.size, found.mtime_ns, todo, *_row(decision))
+        values = (encoded(found.style), found.size, found.mtime_ns, todo, *_row(decision))
         marks = ", ".join("?" * len(values))
         self._db.execute(
             f"INSERT OR REPLACE INTO files (style, size, mtime_ns, todo, {COLUMNS}) VALUES ({marks})",
@@ -242,8 +264,8 @@ class Journal:
     def _dropped(self, query: str) -> list[Dropped]:
         about = {"duplicate": "same bytes as", "near_duplicate": "looks like"}
         return [
-            Dropped(_text(source), _text(style), reason, f"{about[reason]} {_text(twin)}" if twin else _text(detail))
-            for source, style, reason, detail, twin in self._db.execute(query)
+            Dropped(decoded(source), decoded(style), why, f"{about[why]} {decoded(twin)}" if twin else decoded(detail))
+            for source, style, why, detail, twin in self._db.execute(query)
         ]
 
     def _one(self, query: str) -> Any:
@@ -262,18 +284,10 @@ class Journal:
 
 def _decision(row: Sequence[Any]) -> Decision:
     values = dict(zip(DECIDED, row, strict=True))
-    texts = {"source": _text(values["source"]), "detail": _text(values["detail"])}
+    texts = {"source": decoded(values["source"]), "detail": decoded(values["detail"])}
     return Decision(**{**values, **texts, "is_blank": bool(values["is_blank"])})
 
 
 def _row(decision: Decision) -> tuple[Any, ...]:
     values = VALUES(decision)
-    return tuple(_bytes(value) if i in TEXTS else value for i, value in enumerate(values))
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")  # whatever the system takes for a name, it comes back the same
-
-
-def _text(content: bytes) -> str:
-    return content.decode("utf-8", "surrogatepass")
+    return tuple(encoded(value) if i in TEXTS else value for i, value in enumerate(values))

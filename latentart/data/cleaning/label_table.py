@@ -10,12 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from latentart.data.cleaning.label_lines import ENDINGS as JSON_LINES
+from latentart.data.cleaning.label_lines import PATHS, json_cells, json_columns
 from latentart.data.index import MAX_NAME
 from latentart.data.names import one_spelling
 from latentart.errors import ConfigError, DataError, listed, nearest
 from latentart.printable import counted
 
-PATH_COLUMNS = ("path", "file", "filename", "file_name", "image", "image_path", "file_path", "picture")
+PATH_COLUMNS = ("path", "file", "filename", "file_name", "image", "image_path", "file_path", "picture", PATHS)
 LIKELY_PATHS = (  # where none of those is there, without what stands between words
     *("filepath", "imagepath", "imgpath", "relativepath", "relpath", "fullpath", "imagefile", "imagefilename"),
     *("imagename", "img", "photo", "url", "imageurl", "imgurl"),
@@ -100,7 +102,7 @@ def normal_path(path: str) -> str:
 
 
 def read_labels(path: Path, label: str) -> Labels:
-    """Return the table of labels in a CSV file; ``label`` names the column that holds the styles.
+    """Return the table of labels in a file of CSV or JSON lines; ``label`` names the column that holds the styles.
 
     The first line names the columns, with comma, tab, semicolon or bar between them. One is called path, file, image or
     alike and holds paths relative to the raw folder; all the others hold labels. A table in UTF-16 says so by its first
@@ -111,9 +113,31 @@ def read_labels(path: Path, label: str) -> Labels:
         DataError: the file cannot be read, or has no column of paths.
         ConfigError: there is no column ``label``.
     """
+    with _errors_named(path), _open_table(path) as (names, numbered):
+        path_column = _path_column(path, names)
+        columns: dict[str, int] = {}
+        for i, name in enumerate(names):
+            if 0 < len(name) <= MAX_NAME and i != path_column:  # pandas writes its row numbers under an empty name
+                columns.setdefault(name, i)
+        label = _label_column(path, list(columns), label)
+        odd = _OddRows(path.name)
+        rows = _read_rows(numbered, path_column, list(columns.values()), len(names), odd)
+    twice = [name for name in columns if names.count(name) > 1]
+    told = [f"{path.name}: of several columns of one name the first counts: {_listed(twice)}."] if twice else []
+    written = {normal: source for source in rows if (normal := normal_path(source)) != source}
+    return Labels(tuple(columns), label, rows, written, [*told, *odd.warnings()])
+
+
+@contextmanager
+def _open_table(path: Path) -> Iterator[tuple[list[str], Iterable[tuple[int, Sequence[str]]]]]:
+    """Give the names of a table's columns, and (line, cells) of each of its rows."""
+    if path.suffix.lower() in JSON_LINES:
+        keys = json_columns(path)
+        yield [one_spelling(key.strip()) for key in keys], json_cells(path, keys)
+        return
     encoding = _encoding_of(_refuse_others(path))
     errors = "surrogateescape" if encoding == "utf-8-sig" else "replace"
-    with _errors_named(path), path.open(encoding=encoding, errors=errors, newline="") as file:
+    with path.open(encoding=encoding, errors=errors, newline="") as file:
         separator, skipped, start = "", 0, 0
         while (header := file.readline()) and (not header.strip() or EXCELS_WORD.fullmatch(header)):
             separator, skipped, start = header.strip(' "\r\n')[4:] or separator, skipped + 1, file.tell()
@@ -125,19 +149,7 @@ def read_labels(path: Path, label: str) -> Labels:
         lines = (quoted.sub(rf"\1{quote}\2{quote}", line) for line in file)
         table = csv.reader(lines, delimiter=delimiter, quotechar=quote, skipinitialspace=True)
         names = [one_spelling(name.strip()) for name in next(table, [])]
-        path_column = _path_column(path, names)
-        columns: dict[str, int] = {}
-        for i, name in enumerate(names):
-            if 0 < len(name) <= MAX_NAME and i != path_column:  # pandas writes its row numbers under an empty name
-                columns.setdefault(name, i)
-        label = _label_column(path, list(columns), label)
-        odd = _OddRows(path.name)
-        numbered = ((table.line_num + skipped, cells) for cells in table)
-        rows = _read_rows(numbered, path_column, list(columns.values()), len(names), odd)
-    twice = [name for name in columns if names.count(name) > 1]
-    told = [f"{path.name}: of several columns of one name the first counts: {_listed(twice)}."] if twice else []
-    written = {normal: source for source in rows if (normal := normal_path(source)) != source}
-    return Labels(tuple(columns), label, rows, written, [*told, *odd.warnings()])
+        yield names, ((table.line_num + skipped, cells) for cells in table)
 
 
 def _encoding_of(start: bytes) -> str:
@@ -172,7 +184,7 @@ def _refuse_others(path: Path) -> bytes:
     for signature, kind in OTHER_FILES.items():
         if start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(signature):
             msg = f"{str(path)!r} is {kind}, no table with comma, tab, semicolon or bar between its columns."
-            raise DataError(msg, "Save it as CSV in UTF-8, with a first line that names the columns.")
+            raise DataError(msg, "Save it as CSV in UTF-8, with a first line that names the columns, or as .jsonl.")
     return start
 
 
@@ -193,7 +205,7 @@ class _OddRows:
         return [f"{self.table}: {count} {what}, first {self.first[what]}." for what, count in counts]
 
 
-def _label_of(cell: str, odd: set[str]) -> str:
+def label_of(cell: str, odd: set[str]) -> str:
     """Return the label that a cell holds; of a list of Python's, as WikiArt's tables have it, the first item.
 
     What is odd about it is added to ``odd``.
@@ -235,7 +247,7 @@ def _read_rows(
         for cell in [cells[i] if i < len(cells) else "" for i in columns]:
             if cell not in known:
                 found: set[str] = set()
-                known[cell] = _label_of(cell, found), tuple(found)
+                known[cell] = label_of(cell, found), tuple(found)
             label, remarks = known[cell]
             values.append(label)
             for remark in remarks:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from latentart.data.cleaning.raw_files import folders_at, follow, list_folder
+from latentart.data.cleaning.raw_file import follow
+from latentart.data.cleaning.raw_files import folders_at, list_folder
 from latentart.data.pictures.decode import open_regular_file
 from latentart.data.pictures.formats import BadImage, may_be_picture
 from latentart.data.pictures.other_kinds import PICTURE_ENDINGS
@@ -18,11 +19,16 @@ SHOWN = 4
 SPLITS = ("train", "training", "val", "valid", "validation", "dev", "test", "testing")
 
 
-def doubt_level(raw: Path) -> list[str]:
+def doubt_level(raw: Path, hollow_archives: Sequence[str] = ()) -> list[str]:
     """Return warnings where folders directly in ``raw`` hold only folders, with what lies below, or are called train.
 
+    Likewise of archives with one folder in them, as they are made of a folder.
     Folders of artists within styles look the same as styles within train/ and val/: people decide, and are asked.
     """
+    if hollow_archives:
+        names = listed([repr(raw.name if name == "." else name) for name in hollow_archives], SHOWN)
+        advice = "If the folders in it are the styles, set data.level=2; if not, data.level=1."
+        return [f"All that lies in {names} is in one folder, which is taken for a style. {advice}"]
     folders = folders_at(raw, 1)
     hollow = [folder for folder in folders if _is_hollow(folder)]
     splits = [folder for folder in folders if folder not in hollow and folder.name.casefold() in SPLITS]

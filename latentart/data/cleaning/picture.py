@@ -19,14 +19,13 @@ from PIL import Image
 
 from latentart.data.cleaning.guarded_workers import Lost, map_guarded
 from latentart.data.cleaning.near_duplicates import perceptual_hash
-from latentart.data.cleaning.raw_files import RawFile, real_file
+from latentart.data.cleaning.raw_file import RawFile, open_raw
 from latentart.data.pictures.decode import (
     BYTES_PER_PIXEL,
     MAX_PIXELS,
     WHITE,
     Decoded,
     decode_stream,
-    open_regular_file,
 )
 from latentart.data.pictures.formats import BadImage, may_be_picture
 from latentart.data.pictures.other_kinds import HEAD, name_other_kind
@@ -65,8 +64,11 @@ class CleanRules:
         return _digest(POLICY, self.max_side, self.file_format, self.quality, self.background)[:8]
 
     def refusal(self, num_bytes: int, width: int = 0, height: int = 0) -> tuple[str, str]:
-        """Return (reason, detail) why a sound picture of that size is dropped, else empty strings; 0 is unknown."""
-        if num_bytes < self.min_bytes:
+        """Return (reason, detail) why a sound picture of that size is dropped, else empty strings.
+
+        Unknown are -1 bytes and sides of 0.
+        """
+        if 0 <= num_bytes < self.min_bytes:
             return "too_few_bytes", f"{num_bytes} bytes"
         short, long = sorted((width, height))
         if not short:
@@ -137,8 +139,9 @@ def decide_picture(job: Job, *, raw: Path, out: Path | None, rules: CleanRules) 
     """Decide on one raw file and write its clean picture, or write nothing if ``out`` is None."""
     found, folder = job
     try:
-        with open_regular_file(real_file(raw, found.source, rules.link_root)) as file:
-            num_bytes = os.fstat(file.fileno()).st_size
+        with open_raw(raw, found, rules.link_root) as file:
+            num_bytes = file.seek(0, os.SEEK_END)
+            file.seek(0)
             start = file.read(HEAD)
             reason, detail = rules.refusal(num_bytes)
             if not may_be_picture(start):
@@ -169,7 +172,8 @@ def decide_picture(job: Job, *, raw: Path, out: Path | None, rules: CleanRules) 
 def stamp_of(found: RawFile, rules: CleanRules, reason: str, raw_pixels: int = 0) -> str:
     """Return what a decision depends on as a string: the file's size and time, decoders, rules that shaped it."""
     # half of the limit is where the first formats are reduced while they are read, which shows in the clean picture
-    return f"{found.size}-{found.mtime_ns}-{_eyes(rules, reason in LIMITED or 2 * raw_pixels > rules.max_pixels)}"
+    size = f"{found.size}" if found.size >= 0 else f"over {rules.min_bytes}"  # which was seen when it was read
+    return f"{size}-{found.mtime_ns}-{_eyes(rules, reason in LIMITED or 2 * raw_pixels > rules.max_pixels)}"
 
 
 def judge_again(before: Decision, num_bytes: int, rules: CleanRules) -> Decision | None:

@@ -1,78 +1,20 @@
-"""The user's raw folder: which files are in it and which style each belongs to. Nothing here opens a file."""
+"""The user's raw folder: which files are in it and which style each belongs to; of these only archives are opened."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from latentart.data.cleaning.archives.archive import kind_of
 from latentart.data.cleaning.label_table import Labels, normal_path
-from latentart.data.names import one_spelling
-from latentart.data.pictures.formats import BadImage
+from latentart.data.cleaning.raw_file import RawFile, follow
+from latentart.data.cleaning.raw_members import USUAL_ARCHIVES, Archives
+from latentart.data.names import HIDDEN, is_hidden, one_spelling
 from latentart.errors import ConfigError, DataError
 
-OUTSIDE = "a link out of data.link_root"
-SYSTEM_FOLDERS = (  # in small letters
-    *("@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "system volume information", "__macosx"),
-    *("lost+found", "captureone"),
-)
-SYSTEM_ENDINGS = (".lrdata", ".lrcat-data")  # of Lightroom's previews
-
-
-@dataclass(frozen=True, slots=True)
-class RawFile:
-    """A file of the raw folder.
-
-    ``source`` is relative to the folder, with ``/``; ``style`` is empty for loose files. ``reason`` says why
-    it is dropped without being opened.
-    """
-
-    source: str
-    style: str
-    size: int = 0
-    mtime_ns: int = 0
-    reason: str = ""
-    detail: str = ""
-
-
 StyleOf: TypeAlias = Callable[[str], tuple[str, str]]  # the style of a source, or an empty one and why
-
-
-def follow(link: Path, raw: Path, link_root: str) -> Path | None:
-    """Return where a link leads to, if ``link_root``, relative to ``raw``, is named and holds it; a loop leads nowhere.
-
-    To a folder that lies in the raw folder, or the other way round, no link leads: it would be walked twice.
-    """
-    if not link_root:
-        return None
-    try:
-        real, whole = link.resolve(strict=True), raw.resolve()
-    except (OSError, RuntimeError):
-        return None
-    is_twice = real.is_dir() and (real.is_relative_to(whole) or whole.is_relative_to(real))
-    return real if real.is_relative_to(root_of_links(raw, link_root)) and not is_twice else None
-
-
-def root_of_links(raw: Path, link_root: str) -> Path:
-    """Return the full path of the folder that links may lead into."""
-    return (raw / Path(link_root).expanduser()).resolve()
-
-
-def real_file(raw: Path, source: str, link_root: str) -> Path:
-    """Return the path of a raw file that lies beyond no link but such as are followed.
-
-    Raises:
-        BadImage: it lies elsewhere by now.
-    """
-    path = raw / source
-    if not link_root:
-        return path
-    real = path.resolve()
-    if not any(real.is_relative_to(folder) for folder in (raw.resolve(), root_of_links(raw, link_root))):
-        raise BadImage("not_a_regular_file", OUTSIDE)
-    return real
 
 
 def find_styles(raw: Path, labels: Labels | None = None, level: int = 1, link_root: str = "") -> list[str]:
@@ -111,7 +53,7 @@ def list_folder(folder: Path) -> tuple[list[Path], list[str]]:
     try:
         with os.scandir(folder) as entries:
             shown = sorted((entry for entry in entries if not is_hidden(entry.name)), key=lambda entry: entry.name)
-    except PermissionError:  # which the walk over all files will tell
+    except (PermissionError, NotADirectoryError):  # which the walk over all files will tell; or an archive
         return [], []
     folders = [Path(entry.path) for entry in shown if entry.is_dir(follow_symlinks=False)]
     return folders, [entry.name for entry in shown if not entry.is_dir(follow_symlinks=False)]
@@ -124,8 +66,11 @@ def find_raw_files(
     labels_file: Path | None = None,
     level: int = 1,
     link_root: str = "",
+    archives: Archives = USUAL_ARCHIVES,
 ) -> Iterator[RawFile]:
-    """Yield every file below ``raw`` as it comes; ``labels_file`` itself is passed over.
+    """Yield every file below ``raw`` as it comes, or in it if it is an archive; ``labels_file`` itself is passed over.
+
+    In the place of an archive its members come.
 
     Links are followed into ``link_root`` alone; those to folders, which lie in a folder that a link led to, are not.
 
@@ -133,33 +78,40 @@ def find_raw_files(
     ``missing``. Without, all the files below a folder ``level`` levels down that is one of the ``styles`` belong to it.
     """
     passed_over = _source_of(labels_file, raw)
-    if labels is None:
-        yield from _walk(raw, _styles_by_folder(raw, styles, level, link_root), passed_over, link_root)
-        return
     table = labels_file.name if labels_file else "the table of labels"
+    style_of = _styles_by_folder(raw, styles, level, link_root) if labels is None else _styles_by_table(labels, table)
     there: set[str] = set()
-    for found in _walk(raw, _styles_by_table(labels, table), passed_over, link_root):
-        if found.source in labels:
-            there.add(normal_path(found.source))
-        yield found
+    for entry in _walk(raw, style_of, passed_over, link_root):
+        is_archive = entry.archive and not entry.reason
+        for found in archives.members_of(entry, raw, labels, level, link_root) if is_archive else [entry]:
+            if labels is not None and found.source in labels:
+                there.add(normal_path(found.source))
+            yield found
+    if labels is None:
+        return
     detail = f"named in {table}, but not there"
     for source in labels.sources():
         if normal_path(source) not in there:
             yield RawFile(source, labels.style_of(source), reason="missing", detail=detail)
 
 
+def is_raw(path: Path) -> bool:
+    """Tell whether pictures may be in it: a folder, or an archive."""
+    return path.is_dir() or (bool(kind_of(path.name)) and path.is_file())
+
+
 def check_folders(raw: Path, out: Path) -> tuple[Path, Path]:
     """Return the raw and the data folder with their full paths.
 
     Raises:
-        DataError: ``raw`` is no folder.
+        DataError: ``raw`` is neither a folder nor an archive.
         ConfigError: ``out`` is a file, or one of the folders lies in the other.
     """
     hint = "Name the folder with your pictures: data.raw in the config, or `latentart clean-data FOLDER`."
     if not raw.exists():
         raise DataError(f"The raw folder {str(raw)!r} does not exist.", hint)
-    if not raw.is_dir():
-        raise DataError(f"{str(raw)!r} is not a folder.", hint)
+    if not is_raw(raw):
+        raise DataError(f"{str(raw)!r} is not a folder, nor an archive that is read.", hint)
     raw, out = raw.resolve(), out.resolve()
     if raw == out or raw in out.parents or out in raw.parents:
         raise ConfigError(
@@ -172,6 +124,10 @@ def check_folders(raw: Path, out: Path) -> tuple[Path, Path]:
 
 
 def _walk(raw: Path, style_of: StyleOf, passed_over: str, link_root: str) -> Iterator[RawFile]:
+    if not raw.is_dir():
+        info = raw.stat()
+        yield RawFile(raw.name, "", info.st_size, info.st_mtime_ns % (1 << 63), archive=".")
+        return
     folders = [("", True)]
     while folders:
         folder, follows = folders.pop()
@@ -196,17 +152,18 @@ def _walk(raw: Path, style_of: StyleOf, passed_over: str, link_root: str) -> Ite
 def _raw_file(entry: os.DirEntry[str], source: str, style_of: StyleOf, real: Path | None) -> RawFile:
     style, detail = style_of(source)
     if any(is_hidden(part) for part in source.split("/")):
-        return RawFile(source, style, reason="hidden", detail="a hidden file or folder, or one of the system")
+        return RawFile(source, style, reason="hidden", detail=HIDDEN)
     if not (entry.is_file(follow_symlinks=False) if real is None else real.is_file()):
         return RawFile(source, style, reason="not_a_regular_file", detail=_describe_odd(Path(entry.path)))
-    if not style:
+    archive = source if kind_of(source) else ""
+    if not style and not archive:
         return RawFile(source, style, reason="no_style", detail=detail)
     try:
         info = entry.stat(follow_symlinks=False) if real is None else real.stat()
     except OSError as error:
         return RawFile(source, style, reason="unreadable", detail=error.strerror or str(error))
     # a database holds 63 bits, some file systems hold years beyond 2262
-    return RawFile(source, style, info.st_size, info.st_mtime_ns % (1 << 63))
+    return RawFile(source, style, info.st_size, info.st_mtime_ns % (1 << 63), archive=archive)
 
 
 def _describe_odd(path: Path) -> str:
@@ -243,10 +200,3 @@ def _source_of(path: Path | None, raw: Path) -> str:
         return (path.parent.resolve() / path.name).relative_to(raw.resolve()).as_posix()
     except ValueError:  # it lies elsewhere
         return ""
-
-
-def is_hidden(name: str) -> bool:
-    """Return whether a file or folder of this name is passed over: it begins with a dot, or some system keeps it."""
-    if name.lower() in SYSTEM_FOLDERS or name.lower().endswith(SYSTEM_ENDINGS):
-        return True
-    return name.startswith(".") and bool(name.strip("."))  # "..." is a name as people give it

@@ -73,11 +73,12 @@ FORMATS = {
     b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": OFFICE,
     b"{\\rtf": OFFICE,
     **dict.fromkeys((b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"IIU\0", b"FOVb", b"\0MRM"), CAMERA),
-    **dict.fromkeys((b"PAR1", b"ARROW1", b"\x89HDF", b"\x93NUMPY", b"MATLAB 5"), TABLE),
+    b"PAR1": f"Parquet: call it .parquet and it is read in place, or {TAKE}",
+    **dict.fromkeys((b"ARROW1", b"\x89HDF", b"\x93NUMPY", b"MATLAB 5"), TABLE),
     b"BZh": "a bzip2 archive: unpack it",
     b"\xfd7zXZ\0": "an xz archive: unpack it",
     b"\x28\xb5\x2f\xfd": "a Zstandard archive: unpack it",
-    b"PK\3\4": "a ZIP archive: unpack it",
+    b"PK\3\4": "a ZIP archive: unpack it, or call it .zip and it is read in place",
     b"Rar!\x1a\x07": "a RAR archive: unpack it",
     b"7z\xbc\xaf\x27\x1c": "a 7z archive: unpack it",
     b"\x1f\x8b": "a gzip archive: unpack it",
@@ -93,7 +94,7 @@ AT_OFFSETS = {  # what stands further on
     (8, b"CDR"): f"CorelDRAW: {DRAW}",
     (40, b" EMF"): f"EMF, a drawing of lines: {DRAW}",
     (128, b"DICM"): f"DICOM, of a clinic: {TURN} or TIFF",
-    (257, b"ustar"): "a tar archive: unpack it",
+    (257, b"ustar"): "a tar archive: unpack it, or call it .tar and it is read in place",
 }
 IN_ZIP = {  # what stands in the first file of an archive, or in the list of all
     b"application/epub+zip": f"EPUB, a book: {TAKE}",

@@ -27,7 +27,7 @@ from latentart.data.cleaning.guarded_workers import AHEAD
 from latentart.data.cleaning.journal import open_journal
 from latentart.data.cleaning.label_table import USUAL_LABELS, LabelChoice
 from latentart.data.cleaning.picture import CleanRules, decide_picture
-from latentart.data.cleaning.raw_files import RawFile
+from latentart.data.cleaning.raw_file import RawFile
 from latentart.data.cleaning.report import CleanReport
 from latentart.data.index import read_index
 from latentart.data.synthetic.art import draw_picture

@@ -376,3 +376,31 @@ def test_a_label_without_end_is_left_out_where_it_comes_in(table: Path) -> None:
     assert labels.labels_of("a.jpg") == {"genre": "portrait"}
     assert labels.style_of("b.jpg") == "y" * 1000
     assert "1 row with labels of more than 1000 letters, which are left out, first in line 2" in labels.warnings[0]
+
+
+def test_json_lines_are_a_table(tmp_path: Path) -> None:
+    """As Hugging Face's metadata.jsonl: a list of paths shares its labels, and keys may be missing from a line."""
+    table = tmp_path / "metadata.jsonl"
+    table.write_text(
+        '{"file_name": "a.jpg", "style": "Pop Art", "year": 1962}\n\n'
+        '{"style": null, "file_name": "sub/b.jpg", "genre": ["nude"], "box": {"x": 1}}\n'
+    )
+
+    labels = read_labels(table, "style")
+
+    assert labels.columns == ("style", "year", "genre", "box")
+    assert labels.labels_of("a.jpg") == {"style": "Pop Art", "year": "1962"}
+    assert labels.labels_of("sub/b.jpg") == {"genre": "nude"}
+    table.write_text('{"file_names": ["a.jpg", "b.jpg"], "style": "Cubism"}\n{"file_names": "c.jpg", "style": "Op"}\n')
+    several = read_labels(table, "style")
+    assert [several.style_of(name) for name in ("a.jpg", "b.jpg", "c.jpg")] == ["Cubism", "Cubism", "Op"]
+
+
+@pytest.mark.parametrize("line", ["[1]", "{", '{"a": 1, "a": 2}', "[" * 100_000])
+def test_a_line_that_is_no_object_is_named(tmp_path: Path, line: str) -> None:
+    """Which of a stranger's million lines it is, whatever is wrong with it."""
+    table = tmp_path / "metadata.jsonl"
+    table.write_text(f'{{"file_name": "a.jpg", "style": "A"}}\n{line}\n')
+
+    with pytest.raises(DataError, match=r"Line 2 of '.*metadata.jsonl' is no JSON object"):
+        read_labels(table, "style")

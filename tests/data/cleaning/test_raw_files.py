@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from latentart.data.cleaning.label_table import Labels, read_labels
-from latentart.data.cleaning.raw_files import RawFile, find_raw_files, find_styles, real_file
+from latentart.data.cleaning.raw_file import RawFile, real_file
+from latentart.data.cleaning.raw_files import find_raw_files, find_styles
 from latentart.data.pictures.decode import BadImage
 
 

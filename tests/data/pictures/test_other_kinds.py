@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from latentart.data.cleaning.picture import CleanRules, decide_picture
-from latentart.data.cleaning.raw_files import RawFile
+from latentart.data.cleaning.raw_file import RawFile
 from latentart.data.cleaning.report import REMEDIES
 
 
@@ -81,7 +81,7 @@ def zipped(files: dict[str, str]) -> bytes:
         ("a.cdr", b"RIFF\0\0\0\0CDR9vrsn" + bytes(20), "other_format", "CorelDRAW"),
         ("a.jxr", b"II\xbc\1" + bytes(20), "other_format", "JPEG XR"),
         ("a.pam", b"P7\nWIDTH 2\n" + bytes(9000), "other_format", "PAM"),
-        ("a.parquet", b"PAR1" + bytes(20), "other_format", "if it holds any"),
+        ("a.parquet", b"PAR1" + bytes(20), "other_format", "read in place"),
         ("a.epub", zipped({"mimetype": "application/epub+zip", "a.xml": ""}), "other_format", "a book"),
         ("a.docx", zipped({"[Content_Types].xml": "", "word/document.xml": ""}), "other_format", "office"),
         ("a.xlsx", zipped({"[Content_Types].xml": "", "xl/workbook.xml": ""}), "other_format", "office"),
