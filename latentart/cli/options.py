@@ -240,7 +240,7 @@ class Commands(TyperGroup):
         command = super().get_command(ctx, cmd_name)
         for param in command.params if command is not None else ():
             if hasattr(param, "display_type_rich"):
-                param.display_type_rich = _kind_of(param)  # type: ignore[method-assign]
+                param.display_type_rich = _kind_of(param)
         return command
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:

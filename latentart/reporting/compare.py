@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from latentart.reporting.report import read_object
 from latentart.reporting.run_charts import Line, write_chart
 from latentart.reporting.runs import read_run
 from latentart.scoring.run_history import HELD_OUT_LOSS, TRAINING_LOSS, RunHistory, read_end
-from latentart.storage.json_files import leaves
+from latentart.storage.json_files import leaves, object_in
 
 Row = tuple[str, str, str]  # what, and of each run
 
@@ -58,18 +57,14 @@ class Side:
         states = sorted((run / "checkpoints").glob("step-*/state.json"))
         state = read_object(states[-1]).get("state") if states else None
         data = state.get("data") if isinstance(state, dict) else None
-        evaluation: dict[str, Any] = {}
-        for line in read_end(run / "evaluations.jsonl").splitlines():
-            with contextlib.suppress(ValueError, RecursionError):
-                entry = json.loads(line)
-                evaluation = entry if isinstance(entry, dict) else evaluation
+        evaluations = filter(None, map(object_in, reversed(read_end(run / "evaluations.jsonl").splitlines())))
         return cls(
             run.name,
             read_run(run),
             dict(leaves(read_object(run / "config.json"))),
             read_object(run / "machine.json"),
             data if isinstance(data, dict) else {},
-            evaluation,
+            next(evaluations, {}),
         )
 
     @property
