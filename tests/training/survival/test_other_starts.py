@@ -14,7 +14,7 @@ import torch
 from latentart.config.workspace import load_config
 from latentart.errors import ModelError
 from latentart.model.folder import weights_hash
-from latentart.model.label_rows import NOISE, TABLE, Rows
+from latentart.model.label_rows import TABLE, Rows
 from latentart.process.devices import Placement
 from latentart.storage.checkpoints import Checkpoint, find_checkpoint
 from latentart.training.build import build_ldm_step
@@ -69,7 +69,7 @@ def test_known_rows_stay_and_new_ones_begin_beside_the_null_row() -> None:
     assert rows.names == ["Art_Deco", "genre=o", "artist=p"]
     assert torch.equal(ours[8], torch.zeros(8))
     for here, null in zip(rows.new, (table[2], table[5], torch.zeros(8)), strict=True):
-        assert 0 < (ours[here] - null).norm() < 3 * NOISE * table.norm()
+        assert 0.2 < (ours[here] - null).square().mean().sqrt() / table.square().mean().sqrt() < 2
     assert torch.equal(ours, rows.carry(table, seed=0))
     assert not torch.equal(ours, rows.carry(table, seed=1))
 
@@ -103,7 +103,7 @@ def test_a_checkpoint_gets_room(story: Any, setting: str) -> None:
             before = kept[name][key]
             is_table = tensor.shape != before.shape
             assert torch.equal(tensor[[0, 1, 2, 4]] if is_table else tensor, before), (name, key)
-            assert not is_table or (tensor[3] - before[3]).abs().max() < 5 * NOISE * before.abs().max()
+            assert not is_table or torch.equal(tensor[3], before[3]) == (name == "optimizer")
     assert len(ours["denoiser"][TABLE]) == len(ours["average_0500"][TABLE]) == 5
     step_fn(LdmBatch(eps, eps.flip(0), t, torch.tensor([0, 1, 2, 3])), 4, 1e-3)
     for network in (step_fn.ema.network, *(track.network for track in step_fn.tracks.values())):
