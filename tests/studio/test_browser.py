@@ -83,7 +83,7 @@ def wait_for(driver: Any, script: str) -> Any:
 def test_every_tab_is_sound(
     studio: tuple[str, Path], browse: Callable[..., Any], size: tuple[int, int], scheme: str
 ) -> None:
-    """No error on the console, no request elsewhere, nothing wider than the screen or under the bar, the ground as asked."""
+    """No error on the console, no request elsewhere, nothing wider than the screen or under the bar."""
     driver = browse(studio[0], size, scheme)
     for tab, sign in TABS.items():
         driver.execute_script(f"location.hash = '#{tab}'")
@@ -202,6 +202,14 @@ def test_the_nearest_training_pictures_are_shown(
     wait_for(driver, "return !look.open")
 
     assert driver.execute_script("return document.activeElement.closest('#nearest') !== null")
+    height, overlap = driver.execute_script(
+        "document.getElementById('status').textContent = 'Kept as samples/' + '4007.28125-'.repeat(12);"
+        "scrollTo(0, document.body.scrollHeight);"
+        "const box = (one) => document.querySelector(one).getBoundingClientRect();"
+        "return [box('#keep').height, box('.command').bottom - box('.kept').top]"
+    )
+    assert height <= 42
+    assert overlap <= 0
     assert driver.get_log("browser") == []
 
 
