@@ -155,8 +155,10 @@ def describe_facts(history: RunHistory, planned: int | None) -> dict[str, str]:
         "skipped updates": _number(history.fixed.get("skipped_steps") or None),
         "wait for data": _share(history.fixed.get("data_share")),
     }
-    if planned and not history.stages and 0 < history.last_step < planned and history.seconds:
-        values["left"] = duration(history.seconds / history.last_step * (planned - history.last_step))
+    done, seconds = history.last_step - history.first_step, history.seconds - history.seconds_before
+    if planned and 0 < done < planned and seconds:
+        stage = f" of {facts['stage']}" if history.stages else ""
+        values["left"] = duration(seconds / done * (planned - done)) + stage
     return facts | {name: value for name, value in values.items() if value}
 
 

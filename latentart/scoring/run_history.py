@@ -200,7 +200,7 @@ class RunHistory:
         self.fixed: dict[str, float] = {}
         self.said: list[Said] = []
         self.first_step, self.last_step = 0, 0
-        self.seconds, self._time = 0.0, None
+        self.seconds, self.seconds_before, self._time = 0.0, 0.0, None  # in all; in the stages before the present one
 
     _time: float | None
 
@@ -213,7 +213,7 @@ class RunHistory:
     def _take(self, entry: dict[str, Any]) -> None:
         step, stage = entry["step"], entry.get("stage")
         if isinstance(stage, str) and stage not in self.stages:
-            self.first_step = self.last_step
+            self.first_step, self.seconds_before = self.last_step, self.seconds
             self.stages[stage] = step
             self._stage_starts = {name: len(trace) for name, trace in self.traces.items()}
         self.last_step = max(self.last_step, step)

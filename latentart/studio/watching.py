@@ -58,6 +58,7 @@ class Watched:
             "modified": modified,
             "step": history.last_step,
             "planned": planned,
+            "done": history.last_step - history.first_step,
             "facts": describe_facts(history, planned),
             "verdict": None if verdict is None else dict(zip(("kind", "evidence", "advice"), verdict, strict=True)),
             "training": self._curve(history, TRAINING_LOSS[history.what]) or self._curve(history, "loss"),

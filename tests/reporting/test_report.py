@@ -158,6 +158,18 @@ def test_a_finished_run_is_judged_on_the_page(tmp_path: Path, planned: int | Non
     assert (verdict and verdict[0]) == kind
 
 
+def test_the_time_left_is_that_of_the_present_stage(tmp_path: Path) -> None:
+    """Twenty of its sixty steps took four seconds; the slow stage before it does not count."""
+    run = tmp_path / "art/runs/vae"
+    run.mkdir(parents=True)
+    lines = [("l1", 10, 100.0), ("l1", 20, 190.0), ("hires", 30, 192.0), ("hires", 40, 194.0)]
+    written = [json.dumps({"stage": stage, "step": step, "time": time, "loss": 0.5}) for stage, step, time in lines]
+    (run / "metrics.jsonl").write_text("\n".join(written) + "\n")
+    (run / "config.json").write_text(json.dumps({"vae": {"stages": [{"name": "hires", "steps": 60}]}}))
+
+    assert build_page(run).facts["left"] == "8.0 s of hires"
+
+
 @pytest.mark.parametrize(("trained", "verdict"), [(16, "finished"), (10, None)])
 @pytest.mark.parametrize("kind", ["vae", "ldm"])
 def test_a_run_of_epochs_is_finished_where_its_model_says_so(
@@ -181,7 +193,7 @@ def test_a_run_of_epochs_is_finished_where_its_model_says_so(
 
     assert (page.verdict and page.verdict[0]) == verdict
     assert page.facts["steps"] == ("16" if stage else f"16 of {about['training'][kind]['steps']}")
-    assert (f"<code>latentart evaluate {kind}</code>" in render(page)) == (verdict is not None)
+    assert (f"<code>latentart evaluate {kind}</code>" in render("page.html.j2", page)) == (verdict is not None)
 
 
 def test_verdicts_that_are_alike_are_one_row(learned: Path) -> None:

@@ -202,6 +202,14 @@ def test_the_nearest_training_pictures_are_shown(
     wait_for(driver, "return !look.open")
 
     assert driver.execute_script("return document.activeElement.closest('#nearest') !== null")
+    height, overlap = driver.execute_script(
+        "document.getElementById('status').textContent = 'Kept as samples/' + '4007.28125-'.repeat(12);"
+        "scrollTo(0, document.body.scrollHeight);"
+        "const box = (one) => document.querySelector(one).getBoundingClientRect();"
+        "return [box('#keep').height, box('.command').bottom - box('.kept').top]"
+    )
+    assert height <= 42
+    assert overlap <= 0
     assert driver.get_log("browser") == []
 
 

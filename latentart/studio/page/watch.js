@@ -58,9 +58,7 @@ class Card {
     this.pulse.textContent = run.is_live ? "training" : run.modified ? `last heard ${ago(run.modified)}` : "";
     this.pulse.classList.toggle("live", run.is_live);
     this.progress.hidden = !run.planned;
-    const isStaged = "stage" in run.facts;
-    if (run.planned && !isStaged) this.bar.style.width = `${Math.min(100, (100 * run.step) / run.planned)}%`;
-    this.progress.hidden ||= isStaged;
+    if (run.planned) this.bar.style.width = `${Math.min(100, (100 * run.done) / run.planned)}%`;
     const { steps, left, ...facts } = run.facts;
     this.count.textContent = left ? `${steps} steps, ${left} left` : `${steps} steps`;
     this.verdict.hidden = !run.verdict;
