@@ -41,6 +41,7 @@ OPTIONS = {
         *("--model", "--device", "--json", *CONFIG, *QUIET),
     },
     "export onnx": {"--model", "--json", *CONFIG},
+    "export web": {"--runtime", "--half", "--title", "--model", "--json", *CONFIG},
     "weights list": {"--json"},
     "weights fetch": {"--url", "--json", *CONFIG, *QUIET},
     "weights verify": {"--json", *CONFIG},
