@@ -61,7 +61,9 @@ evaluate_app = typer.Typer(
 )
 runs_app = typer.Typer(cls=Commands, help="List, keep, compare and delete runs.", no_args_is_help=True)
 weights_app = typer.Typer(cls=Commands, help="Fetch, check and import trained networks.", no_args_is_help=True)
-export_app = typer.Typer(cls=Commands, help="Take a model elsewhere: as ONNX, with a card.", no_args_is_help=True)
+export_app = typer.Typer(
+    cls=Commands, help="Take a model elsewhere: as ONNX, as a page, with a card.", no_args_is_help=True
+)
 
 app.command()(start.demo)
 app.command()(start.init)
@@ -101,6 +103,7 @@ weights_app.command("verify")(weights.verify)
 weights_app.command("import")(weights.import_file)
 export_app.command("onnx")(reporting.onnx)
 export_app.command("card")(reporting.card)
+export_app.command("web")(reporting.web)
 config_app.command("ls")(configs.list_presets)
 config_app.command("show")(configs.show)
 config_app.command("validate")(configs.validate)

@@ -225,3 +225,33 @@ def card(
         return
     tell(path)
     say("Fill in its license; the words are yours to change.")
+
+
+def web(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder, or that of an earlier export.")],
+    runtime: Annotated[
+        Path | None,
+        typer.Option("--runtime", metavar="DIR", help="An unpacked onnxruntime-web, to copy; else its CDN is named."),
+    ] = None,
+    half: Annotated[
+        bool, typer.Option("--half", help="Weights of 16 bits: half the bytes, nearly the picture.")
+    ] = False,
+    title: Annotated[str, typer.Option("--title", help="What stands over the page.")] = "Draw",
+    model: ModelOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a page for any web host, on which visitors draw in their own browser."""
+    from latentart.export.web import export_web
+
+    done = export_web(find_model(model, config), folder, runtime=runtime, is_half=half, title=title)
+    if as_json:
+        write_json({"folder": str(done.folder), "size_bytes": done.num_bytes, "largest_differences": done.differences})
+        return
+    tell(done.folder)
+    if runtime is None:
+        say("Visitors get onnxruntime-web from cdn.jsdelivr.net, checked by its hash; --runtime copies it in instead.")
+    import shlex
+
+    look = f"python -m http.server -d {shlex.quote(str(done.folder))}"
+    say(f"{size(done.num_bytes)}. To look at it: {look}, then http://localhost:8000")

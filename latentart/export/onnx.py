@@ -24,7 +24,7 @@ from latentart.errors import ModelError, UsageError
 from latentart.kinds import Target
 from latentart.model.folder import Model, load_model, require_denoiser, weights_hash
 from latentart.model.generate import SamplerSettings
-from latentart.model.onnx import Decode, Encode, open_session, require_onnx, run_session, write_onnx
+from latentart.model.onnx import Decode, Encode, halve_weights, open_session, require_onnx, run_session, write_onnx
 from latentart.process.devices import Placement
 from latentart.storage.folders import commit_folder, recover_folder, verify_folder, write_json_atomic
 from latentart.storage.whole import require_place
@@ -52,17 +52,15 @@ def export_onnx(model_folder: Path, folder: Path) -> OnnxExport:
         ResourceError: the folder cannot be written.
     """
     require_onnx()
-    _require_ours(folder)
+    require_ours(folder, ABOUT)
     model = load_model(model_folder, Placement(torch.device("cpu"), "fp32"))
     denoiser, task = require_denoiser(model, model_folder)
     differences: dict[str, float] = {}
 
     def write(temporary: Path) -> None:
-        for name, (network, inputs, output) in _networks(model, denoiser, task).items():
-            path = temporary / f"{name}.onnx"
-            write_onnx(network, {key: tensor[:2] for key, tensor in inputs.items()}, output, path)
-            differences[name] = _difference(network, path, inputs)
-        about = _describe(model, task) | {
+        for name, (network, inputs, output) in networks_of(model, denoiser, task).items():
+            differences[name] = write_measured(network, inputs, output, temporary / f"{name}.onnx")
+        about = describe(model, task) | {
             "made_from": {name: weights_hash(model_folder, name) for name in ("autoencoder", "denoiser")},
             "largest_differences": differences,
         }
@@ -73,31 +71,31 @@ def export_onnx(model_folder: Path, folder: Path) -> OnnxExport:
     return OnnxExport(folder, differences)
 
 
-def _require_ours(folder: Path) -> None:
-    """Refuse to write where something else is, or where nothing can be written.
+def require_ours(folder: Path, about: str) -> None:
+    """Refuse to write where something else is than an earlier export, which holds ``about``, or nothing can be written.
 
     Raises:
         UsageError: the folder holds anything but an export as it was written.
         ResourceError: it cannot be written.
     """
     recover_folder(folder)
-    if folder.is_symlink() or (folder.exists() and not _is_ours(folder)):
+    if folder.is_symlink() or (folder.exists() and not _is_ours(folder, about)):
         msg = f"{folder} exists and is no export as it was written; nothing is overwritten."
         raise UsageError(msg, "Name another folder, or move it away.")
     require_place(folder, "Name another folder.")
 
 
-def _is_ours(folder: Path) -> bool:
+def _is_ours(folder: Path, about: str) -> bool:
     if not folder.is_dir() or not any(folder.iterdir()):
         return folder.is_dir()
     try:
         verify_folder(folder)
     except ModelError:
         return False
-    return (folder / ABOUT).is_file()
+    return (folder / about).is_file()
 
 
-def _networks(
+def networks_of(
     model: Model, denoiser: Denoiser, task: DiffusionTask
 ) -> dict[str, tuple[nn.Module, dict[str, Tensor], str]]:
     """Return each network with three rows of what it takes, and what it gives."""
@@ -116,7 +114,13 @@ def _networks(
 
 
 @torch.no_grad()
-def _difference(network: nn.Module, path: Path, inputs: Mapping[str, Tensor]) -> float:
+def write_measured(
+    network: nn.Module, inputs: Mapping[str, Tensor], output: str, path: Path, *, is_half: bool = False
+) -> float:
+    """Write a network, with ``is_half`` its weights in float16, and return its largest difference from PyTorch."""
+    write_onnx(network, {key: tensor[:2] for key, tensor in inputs.items()}, output, path)
+    if is_half:
+        halve_weights(path)
     return float((run_session(open_session(path), inputs) - network(*inputs.values())).abs().max())
 
 
@@ -133,7 +137,7 @@ def x0_coefficients(target: Target, alpha_bar: Tensor) -> tuple[Tensor, Tensor]:
     return of_x_t, of_prediction
 
 
-def _describe(model: Model, task: DiffusionTask) -> dict[str, Any]:
+def describe(model: Model, task: DiffusionTask) -> dict[str, Any]:
     """Return what a stranger's program needs beside the networks to draw with them."""
     settings, alpha_bar = SamplerSettings(), task.schedule.alpha_bar
     limit = settings.noise_limit_for(task.target)

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -18,6 +19,7 @@ from latentart.core.networks.quantizer import vectors_of
 from latentart.errors import DownloadError, extra
 
 OPSET = 18  # of 2022
+LEAST_HALVED = 64  # numbers of a weight; fewer are not worth an operation
 
 
 class Encode(nn.Module):
@@ -78,6 +80,27 @@ def write_onnx(network: nn.Module, inputs: Mapping[str, Tensor], output: str, pa
             dynamic_axes={name: {0: "batch"} for name in names},
             opset_version=OPSET,
         )
+
+
+def halve_weights(path: Path) -> None:
+    """Write the weights of a network as float16, half as many bytes; each is cast back as it is read."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    network = onnx.load(path)
+    graph, casts = network.graph, []
+    for weight in graph.initializer:
+        with np.errstate(over="ignore"):
+            half = numpy_helper.to_array(weight).astype(np.float16) if weight.data_type == TensorProto.FLOAT else None
+        if half is None or half.size < LEAST_HALVED or not np.isfinite(half).all():
+            continue
+        name = f"{weight.name}.half"
+        casts.append(helper.make_node("Cast", [name], [weight.name], to=TensorProto.FLOAT))
+        weight.CopyFrom(numpy_helper.from_array(half, name))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    onnx.save(network, path)
 
 
 def open_session(path: Path) -> Any:

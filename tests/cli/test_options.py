@@ -54,6 +54,7 @@ OPTIONS = {
     },
     "export onnx": {"--model", "--json", *CONFIG},
     "export card": {"--model", "--device", "--json", *CONFIG, *QUIET},
+    "export web": {"--runtime", "--half", "--title", "--model", "--json", *CONFIG},
     "weights list": {"--json"},
     "weights fetch": {"--url", "--json", *CONFIG, *QUIET},
     "weights verify": {"--json", *CONFIG},

@@ -16,22 +16,19 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from tiny_models import DIT, UNET, make_model
+from torch import Tensor
 
-from latentart.builders import build_autoencoder, build_denoiser, build_schedule
-from latentart.config.denoiser import DiTConfig, UNetConfig
+from latentart.builders import build_schedule
 from latentart.config.ldm import DiffusionConfig
-from latentart.config.vae import AutoencoderConfig
 from latentart.core.diffusion.process import x0_and_eps_from
-from latentart.core.latents import LatentNormalizer
 from latentart.core.randomness import normal_for
 from latentart.data.datasets import pixels_from
 from latentart.export.onnx import OnnxExport, export_onnx, x0_coefficients
 from latentart.export.standalone import draw_noise
 from latentart.kinds import Target
 from latentart.model import onnx
-from latentart.model.description import describe_autoencoder
-from latentart.model.folder import load_model, require_denoiser, save_model
+from latentart.model.folder import load_model, require_denoiser
 from latentart.model.generate import Generator, SamplerSettings
 from latentart.model.onnx import open_session, run_session
 from latentart.process.devices import Placement
@@ -39,12 +36,7 @@ from latentart.sampling.blends import labels_of, parse_blend
 from latentart.sampling.settings import read_text
 
 Run = Callable[..., Any]
-STYLES = ["Cubism", "Fauves+Dada:2", "Ukiyo_e"]
-GENRES = ["portrait", "sea"]
 CPU = Placement(torch.device("cpu"), "fp32")
-SMALL = {"groups": 4, "head_channels": 8}
-UNET = UNetConfig(widths=[8, 16], attention=["linear", "full"], blocks_per_stage=1, embedding_channels=16, **SMALL)
-DIT = DiTConfig(width=16, depth=2, head_channels=8, embedding_channels=16)
 
 
 @dataclass(frozen=True)
@@ -58,24 +50,6 @@ class Exported:
     def script(self) -> Callable[[list[str]], None]:
         """The script, to be called with words."""
         return runpy.run_path(str(self.done.folder / "sample.py"))["main"]
-
-
-def make_model(folder: Path, denoiser: UNetConfig | DiTConfig, kind: str, target: Target) -> Path:
-    """Write a model folder of tiny networks, untrained but for weights that are nowhere zero."""
-    config = AutoencoderConfig(
-        kind=kind, widths=[8, 16], attention=["none", "linear"], patch_size=2, num_codes=32, **SMALL
-    )
-    networks: dict[str, nn.Module] = {"autoencoder": build_autoencoder(config)}
-    networks["denoiser"] = build_denoiser(denoiser, config.latent_channels, [len(STYLES), len(GENRES)])
-    for name, network in networks.items():
-        for number, tensor in enumerate(network.state_dict().values()):
-            tensor.copy_(normal_for(0, name, [number], tuple(tensor.shape))[0] / max(1, tensor[0].numel()) ** 0.5)
-    normalizer = LatentNormalizer((0.1, -0.2, 0.3, 0.0), (1.1, 0.9, 1.0, 1.2))
-    about = describe_autoencoder(config, STYLES, normalizer, resolution=24, uses_tanh=True)
-    about |= {"denoiser": denoiser.model_dump(mode="json"), "labels": [{"name": "genre", "values": GENRES}]}
-    diffusion = DiffusionConfig(num_steps=100, target=target)
-    save_model(folder, about | {"diffusion": diffusion.model_dump(mode="json"), "training": {}}, networks)
-    return folder
 
 
 def draw(folder: Path, style: str, seed: int, settings: SamplerSettings, *labels: tuple[str, str]) -> Tensor:

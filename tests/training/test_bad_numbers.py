@@ -255,7 +255,15 @@ def test_going_back_holds_if_the_run_ends_at_once(run: Run, untrained: Path, fau
 def test_weights_that_are_no_longer_finite_are_not_saved(run: Run, untrained: Path) -> None:
     """A rate far too large: the numbers of the first update are sound, what it makes of the weights is not."""
     each_step = ("ldm.training.run.checkpoint_every=1",)
-    line = run(untrained, "train", "ldm", *LONGER, *each_step, "ldm.training.optimizer.lr=1e40").error(7)
+    line = run(
+        untrained,
+        "train",
+        "ldm",
+        *LONGER,
+        *each_step,
+        "ldm.training.optimizer.lr=1e30",
+        "ldm.training.optimizer.weight_decay=1e30",
+    ).error(7)
 
     folder = untrained / "runs/ldm"
     assert "is not finite: no checkpoint is written" in line

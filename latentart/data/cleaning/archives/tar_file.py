@@ -123,5 +123,5 @@ def _refusal(info: tarfile.TarInfo) -> tuple[str, str]:
     if not info.isreg():
         return "not_a_regular_file", "a pipe or device in an archive"
     if info.issparse():
-        return "other_format", "a file with holes: pack it again, without --sparse"
+        return "other_format", "a file with holes: pack it again without them"
     return "", ""
