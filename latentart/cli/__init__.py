@@ -162,6 +162,8 @@ def main() -> None:
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    # processes that this one starts run no random.py of the current folder
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
     if isinstance(sys.stdout, io.TextIOWrapper):
         codecs.register_error("paths", bytes_of_paths)
         sys.stdout.reconfigure(errors="paths")

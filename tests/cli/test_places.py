@@ -121,3 +121,22 @@ def test_without_a_home_no_library_speaks(tmp_path: Path) -> None:
     )
 
     assert not re.search("(?i)font|cache|matplotlib|MPLCONFIG|STREAM", done.stderr), done.stderr
+
+
+SMALL = ("data.min_bytes=0", "data.min_side=1", "--out", "clean")
+
+
+def test_code_in_the_current_folder_never_runs(story: Any, tmp_path: Path) -> None:
+    """A file named as one of Python's own modules, beside somebody's pictures: processes of ours pass it by."""
+    for name in ("functools", "random", "numpy", "PIL", "torch"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nraise SystemExit(7)\n")
+    (tmp_path / "bin").mkdir()
+    script = tmp_path / "bin/latentart"  # as it is installed
+    script.write_text("from latentart.cli import main\nif __name__ == '__main__':\n    main()\n")
+    command = [sys.executable, str(script), "clean-data", str(story.folder.parent / "pictures")]
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+
+    done = subprocess.run([*command, *SMALL], cwd=tmp_path, env=kept, capture_output=True, text=True)
+
+    assert (done.returncode, (tmp_path / "ran").exists()) == (0, False), done.stderr
+    assert (tmp_path / "clean/index.jsonl").is_file()
