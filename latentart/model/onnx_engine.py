@@ -59,13 +59,17 @@ class OnnxNetwork:
     def __call__(self, *tensors: Tensor) -> Tensor:
         """Return what the network makes of a batch."""
         size = tensors[0].shape[1:]
-        with self._turn, TemporaryDirectory() as folder:
+        with self._turn:
             if size not in self._sessions:
-                pair = {name: torch.cat([one[:1]] * 2) for name, one in zip(self.names, tensors, strict=True)}
-                write_onnx(self.network, pair, "made", path := Path(folder) / "network.onnx")
-                self._sessions[size] = open_session(path)
+                self._sessions[size] = self._open(tensors)
         inputs = {name: one.contiguous() for name, one in zip(self.names, tensors, strict=True)}
         return run_session(self._sessions[size], inputs)
+
+    def _open(self, tensors: Sequence[Tensor]) -> Any:
+        pair = {name: torch.cat([one[:1]] * 2) for name, one in zip(self.names, tensors, strict=True)}
+        with TemporaryDirectory() as folder:
+            write_onnx(self.network, pair, "made", path := Path(folder) / "network.onnx")
+            return open_session(path)
 
 
 class OnnxDenoiser(Denoiser):

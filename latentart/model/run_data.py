@@ -103,9 +103,9 @@ def warn_if_held_out_was_seen(workspace: Workspace, run: Path, model: Path) -> N
             )
 
 
-def begin_anew(run: Path) -> str:
-    """Return in words what makes room for a run that begins anew."""
-    return f"move {run} away (`latentart runs keep NAME {run.name}`) to begin anew"
+def begin_anew(run: Path, verb: str = "move") -> str:
+    """Return in words what makes room for a run that begins anew; a sentence begins with another ``verb``."""
+    return f"{verb} {run} away (`latentart runs keep NAME {run.name}`) to begin anew"
 
 
 def _in_order(before: Sequence[str], now: Sequence[str]) -> list[str]:

@@ -114,6 +114,7 @@ class VaeStep:
         self.first_beta = learner.first_beta
         self.terms, self.placement = terms, placement
         self.adversary, self.perceptual = adversary, perceptual
+        self.last_weight = self.autoencoder.last_weight
         self.lanes = Lanes.beside(placement.device, self.autoencoder)
         self.notes: list[str] = []
         if terms.adversarial > 0 and adversary is None:
@@ -210,8 +211,7 @@ class VaeStep:
             scalars["equivariance"] = self._equivariance(batch.images, latents, batch.transform)
             loss = loss + terms.equivariance * scalars["equivariance"]
         if terms.adversarial > 0 and self.adversary is not None and (share := self.adversary.schedule.share(step)) > 0:
-            last_layer = self.autoencoder.last_weight
-            adversarial, found = self.adversary.term(images_hat, loss, last_layer, mean)
+            adversarial, found = self.adversary.term(images_hat, loss, self.last_weight, mean)
             loss = loss + terms.adversarial * share * adversarial
             scalars |= found
         scalars = {name: value.detach() for name, value in {"loss": loss, **scalars}.items()}

@@ -84,7 +84,7 @@ def find_start(run: Path, resume: Path | Literal["auto", "never"], kind: Kind) -
         found = [name for name in ("checkpoints", "averages", "model") if any((run / name).glob("*"))]
         if found:
             msg = f"{run} is not empty: it has {', '.join(found)}."
-            raise UsageError(msg, f"M{begin_anew(run)[1:]}, or leave --resume never out to go on.")
+            raise UsageError(msg, f"{begin_anew(run, 'Move')}, or leave --resume never out to go on.")
         return None
     checkpoint = find_checkpoint(run)
     if checkpoint is None and there:
@@ -93,7 +93,7 @@ def find_start(run: Path, resume: Path | Literal["auto", "never"], kind: Kind) -
     is_tuned = kind == "vae" and is_pretrained(run / "model") and not trained_steps(run / "model", "vae")
     if checkpoint is None and (run / "model").exists() and not is_tuned:
         msg = f"{run} has a model, but no checkpoint to go on from."
-        raise ModelError(msg, f"M{begin_anew(run)[1:]}.")
+        raise ModelError(msg, f"{begin_anew(run, 'Move')}.")
     if checkpoint is not None:
         _require_state(checkpoint, checkpoint_folder(run, checkpoint.step), kind)
     return checkpoint
